@@ -1,0 +1,444 @@
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
+/*
+ * The contract between the BPF programs and user space: every struct, number and
+ * limit that both sides see, and nothing else.
+ *
+ * The BPF programs include this file.  The cffi extension compiles it too: it feeds
+ * the preprocessed text to cffi (with YETT_CDEF defined) and the plain header to the
+ * C compiler, so no struct, field or number is ever written twice.  Hence the style:
+ * no function, no macro constant, enums for numbers.
+ *
+ * Byte order: host order unless a field says "network order".
+ * Addresses: always 16 bytes, network order; IPv4 as ::ffff:a.b.c.d (RFC 4291, 2.5.5.2).
+ * Enums of numbers that reach logs, metrics or disks are append-only.
+ */
+#ifndef YETT_ABI_H
+#define YETT_ABI_H
+
+#ifndef YETT_CDEF
+#ifdef __BPF__
+#include "vmlinux.h"
+#else
+#include <stdint.h>
+typedef uint8_t __u8;
+typedef uint16_t __u16;
+typedef uint32_t __u32;
+typedef uint64_t __u64;
+#endif
+#endif
+
+enum yett_limits {
+	YETT_ABI_VERSION = 1,
+	YETT_ADDR_LEN = 16,
+	YETT_ENDPOINT_ADDRS = 8,   /* addresses of one endpoint */
+	YETT_TRACKED_HEADERS = 32, /* headers the automaton knows by number in one ruleset */
+	YETT_HEAD_EXCERPT = 512,   /* bytes of a request head kept in an event */
+	YETT_HEAD_MAX = 65536,     /* bytes of one request head; more is HTTP_HEAD_TOO_LONG */
+	YETT_CHUNK_DIGITS = 8,     /* hex digits of a chunk size */
+	YETT_RULE_NONE = 0,	   /* rule number: no rule */
+	YETT_RULE_MAX = 65536,	   /* rule numbers on a node (index of rule_hits) */
+	YETT_RULESET_NONE = 0,	   /* policy_entry.ruleset: plain L3/L4 */
+	YETT_RULESET_TIERS = 4,
+};
+
+enum direction {
+	DIR_INGRESS = 0, /* the endpoint is the server */
+	DIR_EGRESS = 1,	 /* the endpoint is the client */
+};
+
+enum verdict {
+	VERDICT_DENY = 0,
+	VERDICT_ALLOW = 1,
+	VERDICT_AUDIT = 2,    /* passes; would be denied were the policy not `audit: true` */
+	VERDICT_REDIRECT = 3, /* handed to the sidecar engine */
+};
+
+/* Why.  One value per cause, also the index of the counters.  Append-only. */
+enum reason {
+	REASON_NONE = 0,
+	/* passed */
+	REASON_ALLOWED = 1,	/* an allow rule matched */
+	REASON_NOT_ENFORCED = 2, /* no policy selects the endpoint in this direction */
+	REASON_REPLY = 3,
+	REASON_RELATED = 4, /* ICMP error that belongs to a flow */
+	REASON_HOST = 5,    /* the node itself talks to its pod */
+	REASON_LINK = 6,    /* ARP, neighbour discovery */
+	REASON_INJECTED = 7, /* a reset or answer that yett itself made */
+
+	/* denied by policy */
+	REASON_POLICY_DENIED = 16,    /* default deny at L3/L4 */
+	REASON_DENY_RULE = 17,	      /* an explicit deny rule at L3/L4 */
+	REASON_POLICY_DENIED_L7 = 18, /* no HTTP rule allows the request */
+	REASON_DENY_RULE_L7 = 19,     /* an HTTP deny rule matched */
+
+	/* denied: the node is not able to judge */
+	REASON_NOT_READY = 24,	    /* the endpoint has no document yet */
+	REASON_UNKNOWN_ENDPOINT = 25, /* no endpoint is known behind this interface */
+	REASON_FLOW_TABLE_FULL = 26,
+	REASON_RULESET_GONE = 27, /* the head began under a ruleset that is no longer loaded */
+	REASON_SIDECAR_DOWN = 28,
+	REASON_INTERNAL = 29, /* a kernel helper failed */
+
+	/* denied: L2 to L4 */
+	REASON_SPOOFED_SOURCE = 32,
+	REASON_ETHERTYPE = 33, /* neither IPv4, IPv6 nor ARP */
+	REASON_VLAN_TAG = 34,
+	REASON_TRUNCATED = 35, /* headers are cut short or contradict the lengths */
+	REASON_FRAGMENT = 36,
+	REASON_IP_OPTIONS = 37,
+	REASON_IPV6_EXTENSION = 38,
+	REASON_PROTOCOL = 39, /* an IP protocol that policies cannot speak of */
+	REASON_MIDSTREAM = 40, /* position in the HTTP stream unknown */
+	REASON_TCP_FLAGS = 41,
+	REASON_TCP_HANDSHAKE = 42, /* simultaneous open, split handshake, SYN in a live flow */
+	REASON_TCP_SYN_DATA = 43, /* data in a SYN (TCP Fast Open) */
+	REASON_TCP_URGENT = 44,
+	REASON_TCP_RETRANSMIT_DIFFERS = 45,
+	REASON_TCP_RETRANSMIT_UNKNOWN = 46, /* inspected bytes no longer kept, cannot compare */
+	REASON_TCP_FUTURE_SEGMENT = 47,
+	REASON_TCP_FIN_IN_REQUEST = 48,
+	REASON_TCP_BUSY = 49, /* another CPU judges the same flow right now */
+	REASON_POISONED = 50, /* an earlier packet of the flow was denied */
+
+	/* denied: HTTP grammar */
+	REASON_HTTP_METHOD = 64,
+	REASON_HTTP_TARGET = 65,      /* a byte that no request target may hold */
+	REASON_HTTP_TARGET_FORM = 66, /* absolute, authority or asterisk form */
+	REASON_HTTP_VERSION = 67,     /* not HTTP/1.0 or HTTP/1.1; HTTP/0.9 */
+	REASON_HTTP_LEADING_CRLF = 68,
+	REASON_HTTP_BARE_LF = 69,
+	REASON_HTTP_BARE_CR = 70,
+	REASON_HTTP_HEADER_NAME = 71,
+	REASON_HTTP_SPACE_BEFORE_COLON = 72,
+	REASON_HTTP_OBS_FOLD = 73,
+	REASON_HTTP_CONTROL_BYTE = 74,
+	REASON_HTTP_NO_HOST = 75,
+	REASON_HTTP_HOST = 76, /* a Host value that is no host[:port] */
+	REASON_HTTP_DUPLICATE_HOST = 77,
+	REASON_HTTP_CONTENT_LENGTH = 78,
+	REASON_HTTP_DUPLICATE_LENGTH = 79,
+	REASON_HTTP_TRANSFER_ENCODING = 80, /* anything but exactly `chunked` */
+	REASON_HTTP_DUPLICATE_ENCODING = 81,
+	REASON_HTTP_LENGTH_AND_ENCODING = 82,
+	REASON_HTTP_ENCODING_IN_10 = 83, /* Transfer-Encoding in HTTP/1.0 */
+	REASON_HTTP_CHUNK = 84,
+	REASON_HTTP_CHUNK_EXTENSION = 85,
+	REASON_HTTP_TRAILER = 86,
+	REASON_HTTP_AMBIGUOUS_HEADER = 87, /* a header that a rule names occurs twice */
+	REASON_HTTP_HEADER_UNDERSCORE = 88, /* an alias of a known header, `_` for `-` */
+	REASON_HTTP_HEAD_TOO_LONG = 89,
+	REASON_HTTP_HEAD_TIMEOUT = 90,
+	REASON_HTTP2_PREFACE = 91,
+	REASON_TLS_ON_HTTP_PORT = 92,
+	REASON_UPGRADE_DENIED = 93,
+	REASON_CONNECT_DENIED = 94,
+
+	/* denied: a target that servers read in different ways */
+	REASON_AMBIGUOUS_DOT_SEGMENT = 96,
+	REASON_AMBIGUOUS_EMPTY_SEGMENT = 97,	 /* // */
+	REASON_AMBIGUOUS_ENCODED_DOT = 98,	 /* %2e */
+	REASON_AMBIGUOUS_ENCODED_SLASH = 99,	 /* %2f */
+	REASON_AMBIGUOUS_ENCODED_BACKSLASH = 100, /* %5c */
+	REASON_AMBIGUOUS_ENCODED_PERCENT = 101,	 /* %25 */
+	REASON_AMBIGUOUS_ENCODED_NUL = 102,	 /* %00 */
+	REASON_AMBIGUOUS_BACKSLASH = 103,
+	REASON_AMBIGUOUS_SEMICOLON = 104,
+	REASON_AMBIGUOUS_FRAGMENT = 105,  /* # */
+	REASON_AMBIGUOUS_NON_ASCII = 106, /* a raw byte above 0x7e */
+	REASON_AMBIGUOUS_PERCENT = 107,	  /* % without two hex digits */
+
+	REASON_COUNT = 128,
+};
+
+/* -- rulesets: the tables of the HTTP automaton -------------------------------------- */
+
+/*
+ * A ruleset is the one value of an array map; the outer array-of-maps `rulesets0..3` is
+ * chosen by tier.  A tier is the size of the value; the size fixes how a 15-bit state
+ * number becomes an offset: index of the state's row in the u16 view = state << shift.
+ *
+ *   tier  value size  shift
+ *      0      64 KiB      0
+ *      1     256 KiB      2
+ *      2       1 MiB      4
+ *      3       4 MiB      6
+ *
+ * A policy entry names a ruleset by handle: (tier << 24) | slot, slot >= 1.
+ *
+ * Row of a state (u16 each): [0] operand, [1] action, [2 + class] next state per byte
+ * class.  Bit 15 of a next state says that the state reached has an action to run.
+ * Rows of states that end the scan (ACTION_DENY) hold only [0] and [1].
+ */
+enum ruleset_layout {
+	RULESET_EVENT = 0x8000,
+	RULESET_ROW_OPERAND = 0,
+	RULESET_ROW_ACTION = 1,
+	RULESET_ROW_NEXT = 2,
+};
+
+enum ruleset_flags {
+	RULESET_AUDIT = 1,     /* what would be denied for policy passes as VERDICT_AUDIT */
+	RULESET_FORBIDDEN = 2, /* denied by default: answer 403 instead of a bare reset */
+};
+
+/* What the engine does when it enters a state.  "operand" is [0] of the state's row,
+ * "before" is [0] of the row of the state that the last byte left. */
+enum http_action {
+	ACTION_NONE = 0,
+	ACTION_DENY = 1,	 /* operand: enum reason */
+	ACTION_TARGET_END = 2,	 /* before: number of the rule set that method and path match */
+	ACTION_VERSION = 3,	 /* operand: 0 for HTTP/1.0, 1 for HTTP/1.1 */
+	ACTION_HEADER = 4,	 /* operand: number of a tracked header; its name is complete */
+	ACTION_VALUE_END = 5,	 /* before: number of the condition word to OR in */
+	ACTION_LENGTH_DIGIT = 6, /* the byte is a digit of Content-Length */
+	ACTION_CHUNKED = 7,	 /* Transfer-Encoding is exactly `chunked` */
+	ACTION_AMBIGUOUS = 8,	 /* operand: reason; remembered, since some rule tolerates it */
+	ACTION_HEAD_END = 9,
+	ACTION_CHUNK_DIGIT = 10,    /* the byte is a hex digit of a chunk size */
+	ACTION_CHUNK_LINE_END = 11, /* size known: skip the data, or the last chunk */
+	ACTION_BODY_END = 12,	    /* the CRLF after the last chunk is complete */
+};
+
+/* Numbers of the headers that every ruleset tracks; rules add theirs from FIRST_RULE on. */
+enum tracked_header {
+	HEADER_HOST = 0,
+	HEADER_CONTENT_LENGTH = 1,
+	HEADER_TRANSFER_ENCODING = 2,
+	HEADER_UPGRADE = 3,
+	HEADER_FIRST_RULE = 4,
+};
+
+/* The start of a ruleset's value.  Offsets of sets, alternatives and conditions count u64
+ * words from the start of the value. */
+struct ruleset {
+	__u32 abi;   /* YETT_ABI_VERSION */
+	__u32 size;  /* bytes in use */
+	__u64 id;    /* first 8 bytes of the digest, never 0 */
+	__u32 flags; /* enum ruleset_flags */
+	__u32 rule_base; /* number on this node of rule 0; set by the loader, not digested */
+	__u32 default_rule; /* rule (relative) that a denial without a matching rule is put down to */
+	__u16 start;	 /* state before the first byte of a request */
+	__u16 chunk;	 /* state before a chunk size */
+	__u16 chunk_end; /* state before the CRLF that ends chunk data */
+	__u16 trailer;	 /* state after the last chunk's size line */
+	__u16 skip;	 /* state inside a header value that no rule looks at */
+	__u16 classes;	 /* number of byte classes */
+	__u32 sets;	 /* offset of struct rule_set[]; set 0 is the empty one */
+	__u32 set_count;
+	__u32 conditions; /* offset of u64[]; word 0 is 0 */
+	__u32 condition_count;
+	__u64 initially; /* conditions true until a header says otherwise (absence) */
+	__u64 on_header[32]; /* conditions that the presence of a tracked header makes true */
+	__u64 off_header[32]; /* ... makes false */
+	__u8 class_of[256];
+};
+
+/* One word: the alternatives that apply once method and path are known. */
+struct rule_set {
+	__u32 first; /* offset of the first struct alternative, in u64 words */
+	__u32 count;
+};
+
+enum alternative_kind {
+	ALTERNATIVE_ALLOW = 0,
+	ALTERNATIVE_DENY = 1,
+	ALTERNATIVE_AUDIT_DENY = 2, /* a deny rule of an `audit: true` policy */
+};
+
+enum alternative_flags {
+	ALTERNATIVE_FORBIDDEN = 1, /* a deny answers 403 */
+	ALTERNATIVE_CONNECT = 2,   /* an allow rule that names the method CONNECT */
+};
+
+/*
+ * In a set the denies come first, then audit-denies, then allows; the first whose needs
+ * are met decides (an audit-deny only marks and the search goes on).
+ */
+struct alternative {
+	__u32 rule; /* relative to rule_base */
+	__u8 kind;
+	__u8 flags;
+	__u16 tolerates; /* bit (reason - REASON_AMBIGUOUS_DOT_SEGMENT): that ambiguity is fine */
+	__u64 needs;	 /* conditions that must hold */
+	__u64 upgrade;	 /* conditions any of which lets the request upgrade the protocol */
+};
+
+/* -- maps ----------------------------------------------------------------------------- */
+
+/* map `config`, array of one */
+enum config_flags {
+	CONFIG_RECORD_ALLOWED = 1, /* write an event for allowed requests and new flows too */
+};
+
+struct config {
+	__u32 abi;   /* YETT_ABI_VERSION: programs that find another number deny */
+	__u32 epoch; /* changes when any verdict may have changed; flows judge again */
+	__u32 flags; /* enum config_flags */
+	__u32 deny_events_per_second; /* per CPU; the rest is counted in event.suppressed */
+	__u32 head_timeout_ms;	      /* a request head must be complete in this time */
+	__u32 pad;
+};
+
+/* map `endpoints`, hash by ifindex of the host side */
+enum endpoint_flags {
+	ENDPOINT_READY = 1, /* its document is in */
+};
+
+struct endpoint {
+	__u32 identity;
+	__u32 policy; /* slot in `policies` */
+	__u32 flags;  /* enum endpoint_flags */
+	__u32 addr_count;
+	__u8 addrs[8][16];
+};
+
+/* map `ipcache`, LPM */
+struct ipcache_key {
+	__u32 prefixlen; /* 0..128 */
+	__u8 addr[16];
+};
+
+struct ipcache_entry {
+	__u32 identity;
+};
+
+/*
+ * map `policies`: array of LPM maps, one per document.  Look-up order, first hit wins:
+ * (peer, proto, port), (peer, 0, 0), (0, proto, port), (0, 0, 0).  The compiler makes the
+ * entries of a peer complete enough for that order to be right; (0, 0, 0) is the default
+ * of a direction and always there.
+ */
+struct policy_key {
+	__u32 prefixlen; /* 48 + bits of the port that count */
+	__u32 peer;	 /* network order; 0 is any */
+	__u8 direction;	 /* enum direction */
+	__u8 proto;	 /* IP protocol; 0 is any */
+	__u16 port;	 /* network order; of the server's side; ICMP: the type */
+};
+
+enum policy_flags {
+	POLICY_FORBIDDEN = 1,
+};
+
+struct policy_entry {
+	__u8 verdict; /* enum verdict */
+	__u8 reason;  /* enum reason */
+	__u8 flags;   /* enum policy_flags */
+	__u8 pad;
+	__u32 rule;    /* number on this node */
+	__u32 ruleset; /* handle, or YETT_RULESET_NONE */
+};
+
+/* map `flows`, hash: one connection as one endpoint sees it */
+struct flow_key {
+	__u32 ifindex; /* of the endpoint */
+	__u8 proto;
+	__u8 pad[3];
+	__u16 local_port;  /* network order; ICMP echo: the identifier in both */
+	__u16 remote_port; /* network order */
+	__u8 local[16];
+	__u8 remote[16];
+};
+
+enum flow_flags {
+	FLOW_POISONED = 1,    /* a packet was denied: nothing passes any more */
+	FLOW_HTTP = 2,	      /* the kernel HTTP engine follows it */
+	FLOW_SYNCED = 4,      /* the engine knows its position in the request stream */
+	FLOW_OPAQUE = 8,      /* an allowed upgrade took place, or an audited stream broke */
+	FLOW_CHUNKED = 16,    /* inside a chunked body */
+	FLOW_IN_HEAD = 32,    /* inside a request head */
+	FLOW_UPGRADE = 64,    /* a request with Upgrade awaits its response */
+	FLOW_UPGRADE_OK = 128, /* ... and a rule allows the upgrade */
+	FLOW_FIN_REQUEST = 256,
+	FLOW_FIN_REPLY = 512,
+	FLOW_ESTABLISHED = 1024, /* both directions seen */
+	FLOW_CLOSED = 2048,
+	FLOW_FORBIDDEN = 4096, /* poisoned, and the client was told 403 */
+	FLOW_SYN = 8192,       /* a SYN awaits its SYN-ACK; pending_seq is its next byte */
+	FLOW_CONNECT = 16384,  /* the awaited response is to CONNECT */
+	FLOW_AUDITED = 32768,
+};
+
+struct flow {
+	__u64 id;   /* unique on the node */
+	__u64 seen; /* jiffies of the last packet */
+	__u32 epoch;
+	__u32 peer;    /* identity */
+	__u32 ruleset; /* handle the policy asks for now */
+	__u32 rule;    /* number on this node */
+	__u32 flags;   /* enum flow_flags */
+	__u8 direction;
+	__u8 verdict;
+	__u8 reason;
+	__u8 policy_flags;
+
+	/* TCP positions, sequence numbers in host order */
+	__u32 pending_seq;
+	__u32 next_seq;	  /* next byte the engine must see; beyond a body of known length */
+	__u32 passed_seq; /* end of what was let through to the server */
+	__u32 acked_seq;  /* what the server acknowledged */
+	__u32 reply_seq;  /* end of what the server sent */
+	__u32 busy;	  /* 1 while a CPU runs the engine on this flow */
+
+	/* the engine */
+	__u32 scan_ruleset; /* handle the current head began with */
+	__u16 state;
+	__u16 chunk_digits;
+	__u64 scan_ruleset_id;
+	__u64 conditions;
+	__u64 length;	 /* Content-Length or chunk size read so far */
+	__u64 body_left; /* body bytes beyond next_seq that are known */
+	__u32 seen_headers;
+	__u32 rule_set;
+	__u16 ambiguous; /* as alternative.tolerates */
+	__u8 minor;	 /* HTTP/1.minor */
+	__u8 upgrade_state; /* position in the response status line */
+	__u32 upgrade_seq;  /* next response byte to look at */
+	__u32 head_seq;	    /* first byte of the current head */
+	__u64 head_time;    /* jiffies */
+	__u64 upgrade_conditions;
+	__u32 history;	     /* slot of the kept bytes + 1; 0: none */
+	__u32 history_start; /* first sequence number that can be compared */
+	__u32 requests;
+	__u32 pad;
+};
+
+/* map `events`, ring buffer */
+enum event_type {
+	EVENT_FLOW = 1,	   /* verdict on a new or re-judged flow, or on a lone packet */
+	EVENT_REQUEST = 2, /* verdict on an HTTP request */
+};
+
+struct event {
+	__u64 time; /* bpf_ktime_get_ns */
+	__u64 flow; /* flow.id, 0 for a lone packet */
+	__u64 ruleset_id;
+	__u32 ifindex;
+	__u32 identity;
+	__u32 peer;
+	__u32 rule;
+	__u32 suppressed; /* events left out before this one, on this CPU */
+	__u8 type;
+	__u8 direction; /* enum direction */
+	__u8 verdict;
+	__u8 reason;
+	__u8 proto;
+	__u8 tcp_flags;
+	__u8 reply; /* the packet came from the server's side */
+	__u8 pad;
+	__u16 local_port;  /* network order */
+	__u16 remote_port; /* network order */
+	__u8 local[16];
+	__u8 remote[16];
+	__u16 head_len; /* bytes of `head` in use */
+	__u16 pad2[3];
+	__u8 head[512]; /* the request as received, from its first byte; attacker-made */
+};
+
+/* map `metrics`, per-CPU array by direction * REASON_COUNT + reason */
+struct metric {
+	__u64 packets;
+	__u64 requests;
+};
+
+#endif

@@ -1,0 +1,126 @@
+"""What a node needs to know, and nothing else: documents, rulesets, addresses.
+
+The compiler makes these values, the loader turns them into map entries.  They are frozen
+and their bytes are deterministic: the same policies give the same digest on every run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from enum import IntEnum, StrEnum
+
+from yett_policy.http.rule import RulesetSpec
+from yett_policy.reason import Reason
+
+SCHEMA = 1
+"""Revision of these values on the wire and on disk; another number is refused."""
+
+
+class Direction(IntEnum):
+    """Of the policy: INGRESS judges what the endpoint receives as a server."""
+
+    INGRESS = 0
+    EGRESS = 1
+
+
+class Verdict(IntEnum):
+    """As `enum verdict` in yett_abi.h."""
+
+    DENY = 0
+    ALLOW = 1
+    AUDIT = 2
+    REDIRECT = 3
+
+
+class Engine(StrEnum):
+    """Who judges the HTTP requests of a ruleset."""
+
+    KERNEL = "kernel"
+    SIDECAR = "sidecar"
+
+
+ANY_PEER = 0
+ANY_PROTO = 0
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Entry:
+    """One key of the policy map, fully resolved.
+
+    `port` with `port_bits` significant leading bits is a power-of-two range (0 bits: every
+    port); for ICMP it is the type.  Look-up order, first hit wins: (peer, proto, port),
+    (peer, any, any), (any, proto, port), (any, any, any); within one step the longest port
+    prefix wins.  The compiler makes a peer's entries complete enough for that to be right,
+    and always writes (any, any, any) for both directions: the default.
+    """
+
+    direction: Direction
+    peer: int
+    proto: int
+    port: int
+    port_bits: int
+    verdict: Verdict
+    reason: Reason
+    rule: int
+    """Index into `Document.rules`."""
+    ruleset: str = ""
+    """Digest of the ruleset that judges requests; empty: L3/L4 only."""
+    forbidden: bool = False
+    """A denial answers (403) instead of a bare reset."""
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """The policy of one identity, both directions."""
+
+    identity: int
+    entries: tuple[Entry, ...]
+    """Sorted."""
+    rules: tuple[str, ...]
+    """Rule references: `Kind/namespace/name:ingress[0].toPorts[0]`, for a default deny
+    `Kind/namespace/name:default-deny` (several joined by `, `), for no policy `none`."""
+
+    def to_bytes(self) -> bytes:
+        """Canonical JSON; equal documents give equal bytes."""
+        return canonical({"schema": SCHEMA, **asdict(self)})
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the canonical bytes, hex."""
+        return hashlib.sha256(self.to_bytes()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Ruleset:
+    """The HTTP rules of one (subject, peer, port), compiled."""
+
+    digest: str
+    spec: RulesetSpec
+    engine: Engine
+    engine_reason: str
+    """Why this engine, for people: `fits the kernel budget: 312 states, 41,216 bytes`."""
+    tier: int = 0
+    """Of the kernel tables, see `struct ruleset` in yett_abi.h."""
+    tables: bytes = field(default=b"", repr=False)
+    """Kernel tables, padded by the loader to the tier's size; empty for the sidecar."""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Everything one node must have."""
+
+    documents: tuple[Document, ...] = ()
+    rulesets: tuple[Ruleset, ...] = ()
+    ipcache: tuple[tuple[str, int], ...] = ()
+    """(`10.0.0.1/32` or `2001:db8::/64`, identity), sorted.  Anything else is `world`."""
+    identities: tuple[tuple[int, tuple[str, ...]], ...] = ()
+    """(identity, its labels `source:key=value`), for names in flows."""
+    pods: tuple[tuple[str, str, int, tuple[str, ...]], ...] = ()
+    """(namespace, name, identity, addresses) of every pod known, for names in flows."""
+
+
+def canonical(value: object) -> bytes:
+    """JSON with sorted keys and no spaces."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode()

@@ -1,0 +1,1 @@
+"""HTTP rules: values, regexes over bytes, automata, and the tables the kernel runs."""
