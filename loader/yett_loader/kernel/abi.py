@@ -1,0 +1,79 @@
+"""The structs and numbers of yett_abi.h as Python values; offsets are never spelled here."""
+
+from __future__ import annotations
+
+from functools import cache
+
+from yett_loader._libbpf import ffi, lib
+
+ABI_VERSION = int(lib.YETT_ABI_VERSION)
+
+
+def number(name: str) -> int:
+    """A constant of the header by its C name, such as `REASON_COUNT`."""
+    return int(getattr(lib, name))
+
+
+@cache
+def enum(name: str) -> dict[int, str]:
+    """The members of `enum name`: number -> C name."""
+    return dict(ffi.typeof(f"enum {name}").elements)
+
+
+def size(struct: str) -> int:
+    """sizeof(struct ...), bytes."""
+    return int(ffi.sizeof(f"struct {struct}"))
+
+
+@cache
+def fields(struct: str) -> tuple[str, ...]:
+    """Names of the fields, in order."""
+    return tuple(name for name, _ in ffi.typeof(f"struct {struct}").fields)
+
+
+def pack(struct: str, **values: object) -> bytes:
+    """The bytes of a struct; fields that are not given are 0.
+
+    A field out of range is an OverflowError, an unknown one a KeyError.  Byte arrays take bytes.
+    """
+    item = ffi.new(f"struct {struct} *")
+    kinds = _kinds(struct)
+    for name, value in values.items():
+        if kinds[name] and isinstance(value, bytes):
+            buffer = ffi.buffer(ffi.addressof(item[0], name))
+            if len(value) > len(buffer):
+                raise OverflowError(f"{struct}.{name} holds {len(buffer)} bytes, not {len(value)}")
+            buffer[: len(value)] = value
+        else:
+            setattr(item, name, value)
+    return bytes(ffi.buffer(item))
+
+
+def unpack(struct: str, data: bytes) -> dict[str, object]:
+    """The fields of a struct: ints, bytes for byte arrays, tuples for others.
+
+    Extra bytes behind it (a ring buffer rounds up) are ignored; too few are a ValueError.
+    """
+    room = size(struct)
+    if len(data) < room:
+        raise ValueError(f"struct {struct} has {room} bytes, not {len(data)}")
+    item = ffi.from_buffer(f"struct {struct} *", data[:room])
+    return {name: _value(getattr(item, name), raw=raw) for name, raw in _kinds(struct).items()}
+
+
+@cache
+def _kinds(struct: str) -> dict[str, bool]:
+    """Field -> whether it is an array."""
+    return {name: field.type.kind == "array" for name, field in ffi.typeof(f"struct {struct}").fields}
+
+
+def _value(value: object, *, raw: bool) -> object:
+    if not raw:
+        return value
+    kind = ffi.typeof(value)
+    innermost = kind
+    while innermost.kind == "array":
+        innermost = innermost.item
+    if ffi.sizeof(innermost) == 1:
+        return bytes(ffi.buffer(value))
+    return tuple(value)  # type: ignore[arg-type]
