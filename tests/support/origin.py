@@ -1,0 +1,208 @@
+"""Servers that are oracles: they say what reached the application, outside the enforced path.
+
+`Recorder` is the strongest one: it keeps every byte that the kernel delivered, parses as
+little as it can and answers 200.  The real servers are in `origins.py`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from support.netns import Namespace
+
+
+class End(StrEnum):
+    """How a connection ended, as the server's kernel told the application."""
+
+    FIN = "fin"
+    RESET = "reset"
+    SERVER = "closed by the server"
+
+
+@dataclass
+class Conversation:
+    """One connection as the application saw it."""
+
+    peer: tuple[str, int]
+    data: bytearray = field(default_factory=bytearray)
+    """Every byte received, in order (the urgent byte is not among them: that is the danger)."""
+    heads: list[bytes] = field(default_factory=list)
+    """Request heads that were answered."""
+    end: End | None = None
+
+
+Answer = Callable[[bytes, bytes], bytes]
+"""(head, body) -> the whole response."""
+
+
+def ok(head: bytes, body: bytes) -> bytes:
+    """200, with a digest of what arrived, so that the client can see that nothing was changed."""
+    text = digest(head + body)
+    return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(text) + text
+
+
+def digest(request: bytes) -> bytes:
+    """What `ok` puts into the body for a request of these bytes."""
+    return b"%d " % len(request) + hashlib.sha256(request).hexdigest()[:16].encode()
+
+
+class Recorder:
+    """A lenient server on one port, IPv4 and IPv6."""
+
+    def __init__(self, namespace: Namespace, port: int, *, answer: Answer = ok) -> None:
+        self.port = port
+        self.answer = answer
+        self._conversations: dict[tuple[str, int], Conversation] = {}
+        self._changed = threading.Condition()
+        self._open: set[socket.socket] = set()
+        self._closing = False
+        with namespace:
+            self._listener = socket.create_server(
+                ("::", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=1024
+            )
+        self._thread = threading.Thread(target=self._accept, name=f"recorder-{port}", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop and reset what is open."""
+        self._closing = True
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self._thread.join(5)
+        for connection in list(self._open):
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
+    # -- what tests ask
+
+    def conversation(self, address: str, port: int, timeout: float = 2.0) -> Conversation:
+        """The connection from a client's address and port; waits until it was accepted."""
+        with self._changed:
+            found = self._changed.wait_for(lambda: (address, port) in self._conversations, timeout)
+            if not found:
+                raise TimeoutError(f"no connection from {address} port {port} reached the server")
+            return self._conversations[address, port]
+
+    def saw(self, address: str, port: int) -> bool:
+        """Whether the application was ever handed this connection."""
+        with self._changed:
+            return (address, port) in self._conversations
+
+    def wait(self, done: Callable[[], bool], timeout: float = 2.0) -> bool:
+        """Until `done()`, looked at whenever anything arrives."""
+        with self._changed:
+            return self._changed.wait_for(done, timeout)
+
+    def total(self) -> int:
+        """Connections accepted so far."""
+        with self._changed:
+            return len(self._conversations)
+
+    # -- serving
+
+    def _accept(self) -> None:
+        while not self._closing:
+            try:
+                connection, peer = self._listener.accept()
+            except OSError:
+                return
+            address = peer[0].removeprefix("::ffff:")
+            conversation = Conversation((address, peer[1]))
+            with self._changed:
+                self._conversations[address, peer[1]] = conversation
+                self._open.add(connection)
+                self._changed.notify_all()
+            threading.Thread(target=self._serve, args=(connection, conversation), daemon=True).start()
+
+    def _serve(self, connection: socket.socket, conversation: Conversation) -> None:
+        end = End.SERVER
+        try:
+            end = self._converse(connection, conversation)
+        except ConnectionError:
+            end = End.RESET
+        except OSError:
+            pass
+        finally:
+            connection.close()
+            with self._changed:
+                conversation.end = end
+                self._open.discard(connection)
+                self._changed.notify_all()
+
+    def _converse(self, connection: socket.socket, conversation: Conversation) -> End:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        read = 0
+        while True:
+            piece = connection.recv(1 << 18)
+            with self._changed:
+                conversation.data += piece
+                self._changed.notify_all()
+            if not piece:
+                return End.FIN
+            while (size := request_size(conversation.data, read)) is not None:
+                request = bytes(conversation.data[read : read + size])
+                read += size
+                head, _, body = request.partition(b"\r\n\r\n")
+                with self._changed:
+                    conversation.heads.append(head)
+                connection.sendall(self.answer(head + b"\r\n\r\n", body))
+                if b"connection: close" in head.lower():
+                    return End.SERVER
+
+
+def request_size(data: bytearray, start: int) -> int | None:
+    """Bytes of the request at `start`, or None while it is incomplete."""
+    stop = data.find(b"\r\n\r\n", start)
+    if stop < 0:
+        return None
+    head = bytes(data[start:stop]).lower()
+    at = stop + 4
+    if b"transfer-encoding: chunked" in head:
+        while True:
+            line = data.find(b"\r\n", at)
+            if line < 0:
+                return None
+            try:
+                size = int(bytes(data[at:line]).split(b";")[0], 16)
+            except ValueError:
+                return None
+            if size == 0:
+                last = data.find(b"\r\n\r\n", line)
+                return None if last < 0 else last + 4 - start
+            at = line + 2 + size + 2
+            if at > len(data):
+                return None
+    length = 0
+    for field_line in head.split(b"\r\n")[1:]:
+        name, _, value = field_line.partition(b":")
+        if name == b"content-length" and value.strip().isdigit():
+            length = int(value)
+    return at + length - start if at + length <= len(data) else None
+
+
+@contextlib.contextmanager
+def recorder(namespace: Namespace, port: int, *, answer: Answer = ok) -> Iterator[Recorder]:
+    """A recorder for the time of a `with`."""
+    server = Recorder(namespace, port, answer=answer)
+    try:
+        yield server
+    finally:
+        server.close()
+
+
+def eventually(done: Callable[[], bool], timeout: float = 2.0) -> bool:
+    """Poll until true; False after `timeout` seconds."""
+    deadline = time.monotonic() + timeout
+    while not done():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.002)
+    return True
