@@ -16,15 +16,7 @@
 #define YETT_ABI_H
 
 #ifndef YETT_CDEF
-#ifdef __BPF__
-#include "vmlinux.h"
-#else
-#include <stdint.h>
-typedef uint8_t __u8;
-typedef uint16_t __u16;
-typedef uint32_t __u32;
-typedef uint64_t __u64;
-#endif
+#include <linux/types.h>
 #endif
 
 enum yett_limits {
@@ -39,6 +31,12 @@ enum yett_limits {
 	YETT_RULE_MAX = 65536,	   /* rule numbers on a node (index of rule_hits) */
 	YETT_RULESET_NONE = 0,	   /* policy_entry.ruleset: plain L3/L4 */
 	YETT_RULESET_TIERS = 4,
+};
+
+/* Numbers of identities that the data plane itself must know. */
+enum reserved_identity {
+	IDENTITY_HOST = 1,
+	IDENTITY_WORLD = 2, /* every address that ipcache does not know */
 };
 
 enum direction {
@@ -345,26 +343,33 @@ enum flow_flags {
 	FLOW_HTTP = 2,	      /* the kernel HTTP engine follows it */
 	FLOW_SYNCED = 4,      /* the engine knows its position in the request stream */
 	FLOW_OPAQUE = 8,      /* an allowed upgrade took place, or an audited stream broke */
-	FLOW_CHUNKED = 16,    /* inside a chunked body */
+	FLOW_CHUNKED = 16,    /* the request's body is chunked */
 	FLOW_IN_HEAD = 32,    /* inside a request head */
 	FLOW_UPGRADE = 64,    /* a request with Upgrade awaits its response */
 	FLOW_UPGRADE_OK = 128, /* ... and a rule allows the upgrade */
 	FLOW_FIN_REQUEST = 256,
 	FLOW_FIN_REPLY = 512,
 	FLOW_ESTABLISHED = 1024, /* both directions seen */
-	FLOW_CLOSED = 2048,
-	FLOW_FORBIDDEN = 4096, /* poisoned, and the client was told 403 */
-	FLOW_SYN = 8192,       /* a SYN awaits its SYN-ACK; pending_seq is its next byte */
-	FLOW_CONNECT = 16384,  /* the awaited response is to CONNECT */
-	FLOW_AUDITED = 32768,
+	FLOW_CLOSED = 2048,	 /* reset, or both sides sent FIN */
+	FLOW_FORBIDDEN = 4096,	 /* poisoned, and the client was told 403 */
+	FLOW_SYN = 8192,	 /* a SYN awaits its SYN-ACK; pending_seq is its next byte */
+	FLOW_MIDSTREAM = 16384, /* picked up without a SYN: judged in both directions */
+};
+
+/* Where the engine stands between packets.  Named places survive a change of ruleset. */
+enum flow_phase {
+	PHASE_STATE = 0,     /* at flow.state of flow.scan_ruleset */
+	PHASE_START = 1,     /* before a request */
+	PHASE_CHUNK = 2,     /* before a chunk-size line */
+	PHASE_CHUNK_END = 3, /* before the CRLF that ends chunk data */
 };
 
 struct flow {
-	__u64 id;   /* unique on the node */
-	__u64 seen; /* jiffies of the last packet */
+	__u64 id;   /* unique on the node until reboot */
+	__u64 seen; /* bpf_ktime_get_coarse_ns of the last packet */
 	__u32 epoch;
 	__u32 peer;    /* identity */
-	__u32 ruleset; /* handle the policy asks for now */
+	__u32 ruleset; /* handle that policy asks for now */
 	__u32 rule;    /* number on this node */
 	__u32 flags;   /* enum flow_flags */
 	__u8 direction;
@@ -374,33 +379,34 @@ struct flow {
 
 	/* TCP positions, sequence numbers in host order */
 	__u32 pending_seq;
-	__u32 next_seq;	  /* next byte the engine must see; beyond a body of known length */
+	__u32 next_seq;	  /* next byte the engine must see: beyond a body of known length */
+	__u32 body_seq;	  /* [body_seq, next_seq) is body: its bytes do not matter */
 	__u32 passed_seq; /* end of what was let through to the server */
 	__u32 acked_seq;  /* what the server acknowledged */
-	__u32 reply_seq;  /* end of what the server sent */
 	__u32 busy;	  /* 1 while a CPU runs the engine on this flow */
 
 	/* the engine */
+	__u64 scan_ruleset_id;
 	__u32 scan_ruleset; /* handle the current head began with */
 	__u16 state;
-	__u16 chunk_digits;
-	__u64 scan_ruleset_id;
+	__u8 phase; /* enum flow_phase */
+	__u8 minor; /* HTTP/1.minor */
 	__u64 conditions;
 	__u64 length;	 /* Content-Length or chunk size read so far */
-	__u64 body_left; /* body bytes beyond next_seq that are known */
-	__u32 seen_headers;
-	__u32 rule_set;
+	__u64 body_left; /* body bytes beyond next_seq */
+	__u64 head_time; /* bpf_ktime_get_coarse_ns at the head's first byte */
+	__u32 head_seq;	 /* first byte of the current head */
+	__u32 seen_headers; /* bit per tracked header */
+	__u16 rule_set;
 	__u16 ambiguous; /* as alternative.tolerates */
-	__u8 minor;	 /* HTTP/1.minor */
-	__u8 upgrade_state; /* position in the response status line */
-	__u32 upgrade_seq;  /* next response byte to look at */
-	__u32 head_seq;	    /* first byte of the current head */
-	__u64 head_time;    /* jiffies */
-	__u64 upgrade_conditions;
-	__u32 history;	     /* slot of the kept bytes + 1; 0: none */
-	__u32 history_start; /* first sequence number that can be compared */
+	__u8 chunk_digits;
+	__u8 upgrade_state; /* position in the response's status line */
+	__u8 length_digits;
+	__u8 pad;
+	__u32 upgrade_seq; /* next response byte to look at */
+	__u32 history;	   /* slot of the kept bytes, plus 1; 0: none */
 	__u32 requests;
-	__u32 pad;
+	__u32 pad2;
 };
 
 /* map `events`, ring buffer */
