@@ -172,6 +172,8 @@ enum ruleset_layout {
 	RULESET_ROW_OPERAND = 0,
 	RULESET_ROW_ACTION = 1,
 	RULESET_ROW_NEXT = 2,
+	RULESET_ACTION = 0x00ff,  /* of [1]: enum http_action */
+	RULESET_REASON_SHIFT = 8, /* of [1]: the reason of ACTION_AMBIGUOUS; else 0 */
 };
 
 enum ruleset_flags {
@@ -190,7 +192,9 @@ enum http_action {
 	ACTION_VALUE_END = 5,	 /* before: number of the condition word to OR in */
 	ACTION_LENGTH_DIGIT = 6, /* the byte is a digit of Content-Length */
 	ACTION_CHUNKED = 7,	 /* Transfer-Encoding is exactly `chunked` */
-	ACTION_AMBIGUOUS = 8,	 /* operand: reason; remembered, since some rule tolerates it */
+	ACTION_AMBIGUOUS = 8,	 /* reason in the high byte of [1]; remembered, since some rule
+				  * tolerates it.  Operand: as without an action, for the next
+				  * byte may be the one of ACTION_TARGET_END */
 	ACTION_HEAD_END = 9,
 	ACTION_CHUNK_DIGIT = 10,    /* the byte is a hex digit of a chunk size */
 	ACTION_CHUNK_LINE_END = 11, /* size known: skip the data, or the last chunk */
