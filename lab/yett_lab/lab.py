@@ -1,0 +1,195 @@
+"""The lab's verbs: what the command line and tests call."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+
+from yett_lab import address, network, parse, pod, reconcile, state
+from yett_lab import down as removal
+from yett_lab.errors import InputError, LabError
+from yett_lab.manifest import Manifest
+from yett_lab.objects import Container, Objects, Pod
+from yett_lab.paths import Paths, running
+from yett_lab.state import PodState, State
+
+
+@dataclass(slots=True)
+class Report:
+    """What a change did."""
+
+    changes: list[str] = field(default_factory=list)
+    """`pod/client created`"""
+    warnings: list[str] = field(default_factory=list)
+
+
+def up(
+    name: str, manifests: Sequence[Manifest] = (), *, nodes: int = 1, images: Mapping[str, str] | None = None
+) -> Report:
+    """Start a lab; when anything fails, nothing of it is left."""
+    if not 1 <= nodes <= address.NODES_MAX:
+        raise InputError(f"--nodes {nodes}: a lab has 1 to {address.NODES_MAX} nodes")
+    paths = Paths(name)
+    with state.locked(paths):
+        if paths.directory.exists():
+            if network.exists(paths.fabric):
+                raise LabError(
+                    f"lab {name} is up; use `yettctl lab apply`, or `yettctl lab down --name {name}` first"
+                )
+            _down_locked(paths)  # left over from before the machine's last start
+    with state.locked(paths), ExitStack() as undo:
+        undo.callback(removal.down, paths)
+        names = [f"node-{index}" for index in range(1, nodes + 1)]
+        fresh = State(name, names, dict(images or {}))
+        wanted, report = merge([], manifests)
+        parse.objects(wanted, fresh.images)  # complain before anything exists
+        paths.directory.mkdir(mode=0o700, parents=True)
+        state.save(paths, fresh)
+        network.create_cluster(paths, names)
+        _, report.warnings = reconcile.reconcile(paths, fresh, wanted)
+        undo.pop_all()
+    return report
+
+
+def apply(name: str, manifests: Sequence[Manifest], images: Mapping[str, str] | None = None) -> Report:
+    """Create or change objects."""
+    paths = Paths(name)
+    with state.locked(paths):
+        have = load(paths)
+        have.images.update(images or {})
+        wanted, report = merge(have.manifests, manifests)
+        _, report.warnings = reconcile.reconcile(paths, have, wanted)
+    return report
+
+
+def delete(name: str, manifests: Sequence[Manifest]) -> Report:
+    """Delete objects, by kind and name."""
+    paths = Paths(name)
+    with state.locked(paths):
+        have = load(paths)
+        keys = {manifest.key for manifest in manifests}
+        there = {manifest.key for manifest in have.manifests}
+        report = Report(
+            [f"{m.label} {'deleted' if m.key in there else 'not found'}" for m in manifests if m.is_known]
+        )
+        left = [manifest for manifest in have.manifests if manifest.key not in keys]
+        _, warnings = reconcile.reconcile(paths, have, left)
+        report.warnings = warnings
+    return report
+
+
+def down(name: str) -> bool:
+    """Remove a lab; False: there was none."""
+    paths = Paths(name)
+    with state.locked(paths):
+        return removal.down(paths)
+
+
+def _down_locked(paths: Paths) -> None:
+    removal.down(paths)
+
+
+def merge(have: Sequence[Manifest], new: Sequence[Manifest]) -> tuple[list[Manifest], Report]:
+    """The objects after applying `new`; kinds that a lab does not run are left out with a warning."""
+    report = Report()
+    merged = {manifest.key: manifest for manifest in have}
+    for manifest in new:
+        if not manifest.is_known:
+            report.warnings.append(
+                f"{manifest.place()}: {manifest.label} left out: a lab does not run {manifest.kind}"
+            )
+            continue
+        old = merged.get(manifest.key)
+        verb = "created" if old is None else "unchanged" if old.body == manifest.body else "configured"
+        report.changes.append(f"{manifest.label} {verb}")
+        merged[manifest.key] = manifest
+    return list(merged.values()), report
+
+
+def load(paths: Paths) -> State:
+    """The state of a lab that is up."""
+    current = state.load(paths)
+    if not network.exists(paths.fabric):
+        raise LabError(
+            f"lab {paths.name} is not running any more; run `yettctl lab down --name {paths.name}`"
+        )
+    return current
+
+
+def choose(name: str | None) -> str:
+    """The lab that is meant: the one named, else the only one running."""
+    if name is not None:
+        return Paths(name).name
+    names = running()
+    match names:
+        case [only]:
+            return only
+        case []:
+            raise LabError("no lab is running; start one with `yettctl lab up -f app.yaml`")
+        case _:
+            raise InputError(f"several labs are running ({', '.join(names)}); choose one with --lab NAME")
+
+
+def objects(current: State) -> Objects:
+    """The objects of a lab."""
+    return parse.objects(current.manifests, current.images)[0]
+
+
+def find_pod(current: State, reference: str, namespace: str = "default") -> tuple[Pod, PodState]:
+    """A pod by `name`, `namespace/name`, `pod/name` or `deploy/name`."""
+    kind, _, name = reference.rpartition("/")
+    found = objects(current).pods
+    if kind in {"deploy", "deployment", "deployments", "deployments.apps"}:
+        matching = [p for p in found if p.namespace == namespace and p.name.startswith(f"{name}-")]
+    else:
+        if kind and kind not in {"pod", "pods", "po"}:
+            namespace = kind
+        matching = [p for p in found if p.namespace == namespace and p.name == name]
+    if not matching:
+        names = ", ".join(p.key for p in found) or "none"
+        raise InputError(f"there is no pod {namespace}/{name} in lab {current.name}; its pods: {names}")
+    return matching[0], current.pods[matching[0].key]
+
+
+def container_of(found: Pod, name: str | None) -> Container:
+    """A container of a pod: by name, else the first."""
+    for container in found.containers:
+        if name in {None, container.name}:
+            return container
+    names = ", ".join(c.name for c in found.containers)
+    raise InputError(f"pod {found.key} has no container {name}; it has {names}")
+
+
+def exec_argv(
+    current: State,
+    reference: str,
+    argv: Sequence[str],
+    *,
+    namespace: str = "default",
+    container: str | None = None,
+) -> tuple[list[str], dict[str, str]]:
+    """The command and environment that run `argv` in a pod."""
+    found, placed = find_pod(current, reference, namespace)
+    chosen = container_of(found, container)
+    if placed.pause is None or not placed.pause.alive:
+        raise LabError(f"pod {found.key} is not running; run `yettctl lab apply` with its manifest again")
+    return pod.enter(placed.pause, chosen, argv), pod.environment(found, chosen)
+
+
+def run_in_pod(
+    name: str, reference: str, argv: Sequence[str], *, timeout: float = 30
+) -> subprocess.CompletedProcess[str]:
+    """Run a command in a pod and capture its output; for tests and scripts."""
+    command, env = exec_argv(load(Paths(name)), reference, argv)
+    return subprocess.run(
+        command,
+        env=env,
+        cwd="/",
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
