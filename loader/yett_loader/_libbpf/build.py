@@ -6,6 +6,7 @@ the header: cffi reads its preprocessed text, the C compiler includes the header
 where the two disagree the build fails.
 """
 
+import hashlib
 import os
 import shlex
 import subprocess
@@ -33,11 +34,12 @@ SOURCE = """
 #include <linux/bpf.h>
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
-#define YETT_CDEF /* linux/types.h has the integer types already */
 #include "yett_abi.h"
 
 /* Numbers of kernel 6.6, which the headers of older distributions lack. */
 enum { YETT_TCX_INGRESS = 46, YETT_TCX_EGRESS = 47 };
+
+static const char yett_abi_digest[] = "@DIGEST@";
 
 struct tcx_link_info {
 	__u32 type, id, prog_id, pad, ifindex, attach_type;
@@ -70,13 +72,18 @@ def abi_declarations() -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
+def abi_digest() -> str:
+    """Of the preprocessed header: tells whether a built extension is the one of this source."""
+    return hashlib.sha256(abi_declarations().encode()).hexdigest()
+
+
 ffibuilder = FFI()
 ffibuilder.cdef(TYPES)
 ffibuilder.cdef((HERE / "libbpf.cdef.h").read_text())
 ffibuilder.cdef(abi_declarations())
 ffibuilder.set_source(
     "yett_loader._libbpf._ffi",
-    SOURCE,
+    SOURCE.replace("@DIGEST@", abi_digest()),
     libraries=["bpf"],
     include_dirs=[str(ABI.parent)],
     depends=[str(ABI), str(HERE / "libbpf.cdef.h")],

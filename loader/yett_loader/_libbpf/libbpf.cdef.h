@@ -211,3 +211,6 @@ static const int YETT_TCX_EGRESS;
 static const int LIBBPF_WARN;
 static const int LIBBPF_INFO;
 static const int LIBBPF_DEBUG;
+
+/* which yett_abi.h this extension was built from */
+static const char yett_abi_digest[];

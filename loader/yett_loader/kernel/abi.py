@@ -2,11 +2,32 @@
 
 from __future__ import annotations
 
+import hashlib
 from functools import cache
 
 from yett_loader._libbpf import ffi, lib
 
 ABI_VERSION = int(lib.YETT_ABI_VERSION)
+
+HEADER_DIGEST = str(ffi.string(lib.yett_abi_digest).decode())
+"""Of the yett_abi.h that the extension was built from (`build.abi_digest()`)."""
+
+PINNED_STRUCTS = (
+    "config",
+    "endpoint",
+    "ipcache_key",
+    "ipcache_entry",
+    "policy_key",
+    "policy_entry",
+    "flow_key",
+    "flow",
+    "event",
+    "metric",
+    "ruleset",
+    "rule_set",
+    "alternative",
+)
+"""What lives in pinned maps: programs of two versions can share them only if these are equal."""
 
 
 def number(name: str) -> int:
@@ -59,6 +80,17 @@ def unpack(struct: str, data: bytes) -> dict[str, object]:
         raise ValueError(f"struct {struct} has {room} bytes, not {len(data)}")
     item = ffi.from_buffer(f"struct {struct} *", data[:room])
     return {name: _value(getattr(item, name), raw=raw) for name, raw in _kinds(struct).items()}
+
+
+@cache
+def layout_digest() -> str:
+    """Names, offsets and sizes of everything in pinned maps, as 16 hex digits."""
+    layout = [f"abi {ABI_VERSION}"]
+    for struct in PINNED_STRUCTS:
+        layout.append(f"{struct} {size(struct)}")
+        for name, field in ffi.typeof(f"struct {struct}").fields:
+            layout.append(f"{name} {field.offset} {ffi.sizeof(field.type)}")
+    return hashlib.sha256("\n".join(layout).encode()).hexdigest()[:16]
 
 
 @cache

@@ -1,0 +1,422 @@
+"""The programs and maps of this node: load, adopt, upgrade, attach, unload.
+
+Pinned links, programs and maps are the truth; this process may be gone.  So:
+
+- creation happens in a directory beside the final one and ends with a rename: either all pins
+  are there or none;
+- an upgrade loads the new programs onto the pinned maps and swaps each link's program in one
+  step: there is no moment without a program, and both versions judge by the same maps.  If a
+  swap fails, the links that were swapped go back;
+- whatever was interrupted is finished or undone by the next start.
+
+Every effect goes through `effect`, so that a test can make each one fail.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from errno import EINVAL, ENODEV
+from pathlib import Path
+from typing import TypeVar
+
+from yett_loader import features
+from yett_loader.errors import AbiMismatch, KernelError, NotReady
+from yett_loader.kernel import Hook, Link, Map, Object, ObjectMap, Program, abi, tc
+from yett_loader.pins import Pins, remove_tree, require_bpffs
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+Effect = Callable[[str, Callable[[], T]], T]
+
+HOOKS: Mapping[str, Hook] = {"from_pod": Hook.INGRESS, "to_pod": Hook.EGRESS}
+"""Program -> hook on the host side of the pod's veth: what the pod sends comes in there."""
+
+STRUCTS: Mapping[str, tuple[str | None, str]] = {
+    "config": (None, "config"),
+    "endpoints": (None, "endpoint"),
+    "ipcache": ("ipcache_key", "ipcache_entry"),
+    "flows": ("flow_key", "flow"),
+    "metrics": (None, "metric"),
+}
+"""Map -> structs of its key (None: a u32) and value."""
+
+SCRATCH = "scratch"
+"""Maps whose names begin so belong to one load of the programs: neither pinned nor reused."""
+
+
+def run(_step: str, action: Callable[[], T]) -> T:
+    """The effect of production: do it."""
+    return action()
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """Elements of the maps whose size is a setting; 0 leaves what the object says.
+
+    Takes effect when the maps are created: adopting keeps the pinned ones.
+    """
+
+    flows: int = 0
+    endpoints: int = 0
+    ipcache: int = 0
+    events: int = 0
+    """Bytes; a power of two of pages."""
+    policies: int = 0
+    rulesets: int = 0
+    """Per tier."""
+    history: int = 0
+
+    def of(self, name: str) -> int:
+        """The setting for a map, 0 if none."""
+        key = "rulesets" if name.startswith("rulesets") else name
+        return int(getattr(self, key, 0))
+
+    def settable(self, name: str) -> bool:
+        """Whether the size of this map is a setting at all."""
+        return name.startswith("rulesets") or name in Sizes.__slots__
+
+
+@dataclass(slots=True)
+class Datapath:
+    """The data plane of one node, open.  The caller holds the lock of `pins.root`."""
+
+    pins: Pins
+    maps: dict[str, Map]
+    programs: dict[str, Program]
+    effect: Effect = field(default=run, repr=False)  # type: ignore[type-arg]
+
+    # -- beginning and end ----------------------------------------------------------------
+
+    @classmethod
+    def start(cls, pins: Pins, image: Path, sizes: Sizes | None = None, effect: Effect = run) -> Datapath:  # type: ignore[type-arg]
+        """Adopt what is pinned, upgrade it if `image` is another object, or load afresh."""
+        require_bpffs(pins.root)
+        if not pins.home.exists():
+            return cls.load(pins, image, sizes, effect)
+        path = cls.adopt(pins, effect)
+        if pins.mark("object") != digest(image) or _interrupted(pins).exists():
+            path.upgrade(image)
+        path.repair()
+        return path
+
+    @classmethod
+    def load(cls, pins: Pins, image: Path, sizes: Sizes | None = None, effect: Effect = run) -> Datapath:  # type: ignore[type-arg]
+        """Create everything; nothing is attached yet."""
+        require_bpffs(pins.root)
+        if pins.home.exists():
+            raise NotReady(
+                f"cannot load below {pins.root}: it is loaded already; use upgrade, or unload first"
+            )
+        fresh = pins.at(f"{pins.schema}-new")
+        remove_tree(fresh.home)
+        with Object.open(image) as opened:
+            _check_layout(opened)
+            for item in opened.maps.values():
+                wanted = (sizes or Sizes()).of(item.name)
+                if wanted:
+                    item.resize(wanted)
+            _load(opened)
+            try:
+                for directory in (fresh.maps, fresh.programs, fresh.links, fresh.marks):
+                    effect(f"create {directory.name}", lambda d=directory: d.mkdir(mode=0o700, parents=True))  # type: ignore[misc]
+                for item in _shared(opened):
+                    with item.open() as opened_map:
+                        effect(f"pin map {item.name}", lambda m=opened_map: m.pin(fresh.maps / m.name))  # type: ignore[misc]
+                for name in opened.programs:
+                    with opened.program(name) as program:
+                        effect(f"pin program {name}", lambda p=program: p.pin(fresh.programs / p.name))  # type: ignore[misc]
+                effect("mark", lambda: _mark(fresh, image))
+                _initialise(fresh)
+                effect("rename", lambda: fresh.home.rename(pins.home))
+            except BaseException:
+                remove_tree(fresh.home)
+                raise
+        return cls.adopt(pins, effect)
+
+    @classmethod
+    def adopt(cls, pins: Pins, effect: Effect = run) -> Datapath:  # type: ignore[type-arg]
+        """Open what is pinned, after checking that this loader understands it."""
+        require_bpffs(pins.root)
+        if not pins.home.is_dir():
+            raise NotReady(f"cannot adopt {pins.root}: nothing is loaded there; run `yett-loader load` first")
+        pinned = pins.mark("layout")
+        if pinned != abi.layout_digest():
+            raise AbiMismatch(
+                "adopt",
+                f"the maps below {pins.home}",
+                f"their layout is {pinned or 'unknown'}, this loader's is {abi.layout_digest()}; run the "
+                "loader that made them, or `yett-loader unload` (which opens the node) and `load`",
+            )
+        path = cls(pins, {}, {}, effect)
+        for pin in sorted(pins.maps.iterdir()):
+            path.maps[pin.name] = Map.open(pin)
+        for pin in sorted(pins.programs.iterdir()):
+            path.programs[pin.name] = Program.open(pin)
+        missing = sorted(
+            {*STRUCTS, "policies", "events"} - path.maps.keys() | (HOOKS.keys() - path.programs.keys())
+        )
+        if missing:
+            raise AbiMismatch(
+                "adopt",
+                str(pins.home),
+                f"{', '.join(missing)} are missing; run `yett-loader unload` and `load`",
+            )
+        version = abi.unpack("config", path.maps["config"].lookup(_ZERO) or b"")["abi"]
+        if version != abi.ABI_VERSION:
+            raise AbiMismatch(
+                "adopt", str(pins.home), f"its ABI version is {version}, this loader's is {abi.ABI_VERSION}"
+            )
+        return path
+
+    def upgrade(self, image: Path) -> None:
+        """Put the programs of `image` in the place of those that run, on the same maps."""
+        staging = _interrupted(self.pins)
+        remove_tree(staging)
+        with Object.open(image) as opened:
+            _check_layout(opened)
+            self._reuse(opened)
+            _load(opened)
+            new = {name: opened.program(name) for name in opened.programs}
+        swapped: list[int] = []
+        try:
+            self.effect("create staging", lambda: staging.mkdir(mode=0o700))
+            for name, program in new.items():
+                self.effect(f"stage program {name}", lambda n=name, p=program: p.pin(staging / n))  # type: ignore[misc]
+            for ifindex in self.attached():
+                # Before the swap, so that a half-swapped interface is put back too.
+                swapped.append(ifindex)
+                self._swap(ifindex, new)
+        except BaseException:
+            for ifindex in swapped:
+                self._swap_back(ifindex)
+            remove_tree(staging)
+            raise
+        # From here on the new programs judge; a crash leaves `staging`, and the next start comes here again.
+        for name in new:
+            self.effect(
+                f"replace program pin {name}",
+                lambda n=name: (staging / n).rename(self.pins.programs / n),  # type: ignore[misc]
+            )
+        for pin in self.pins.programs.iterdir():
+            if pin.name not in new:
+                pin.unlink()
+        self.effect("mark", lambda: _mark(self.pins, image))
+        self.effect("drop staging", staging.rmdir)
+        old, self.programs = self.programs, new
+        for program in old.values():
+            program.close()
+
+    def repair(self) -> None:
+        """Bring every attachment to the pinned programs, and forget interfaces that are gone."""
+        for ifindex in self.attached():
+            self._swap(ifindex, self.programs)
+
+    def unload(self) -> None:
+        """Detach everywhere and free all: the node is open afterwards."""
+        for pin in self.pins.links.iterdir():
+            self._detach(pin)
+        self.close()
+        remove_tree(_interrupted(self.pins))
+        remove_tree(self.pins.home)
+
+    def close(self) -> None:
+        """Give up the descriptors; pins and attachments stay."""
+        for item in (*self.maps.values(), *self.programs.values()):
+            item.close()
+
+    # -- interfaces -----------------------------------------------------------------------
+
+    def attach(self, ifindex: int) -> None:
+        """Govern an interface: both programs, pinned.  Doing it again does nothing.
+
+        If the second attachment fails the first stays: half governed denies more, not less.
+        """
+        for name, hook in HOOKS.items():
+            pin = self.pins.link(ifindex, hook.name.lower())
+            if self._is_attached(pin, ifindex, hook):
+                continue
+            self.effect(f"attach {name}", lambda n=name, h=hook, p=pin: self._attach(n, h, ifindex, p))  # type: ignore[misc]
+
+    def detach(self, ifindex: int) -> None:
+        """Govern it no more; fine if the interface is gone already."""
+        for hook in HOOKS.values():
+            pin = self.pins.link(ifindex, hook.name.lower())
+            if pin.exists():
+                self._detach(pin)
+
+    def attached(self) -> list[int]:
+        """Interfaces governed now; pins of interfaces that are gone are removed on the way."""
+        found = set()
+        for pin in list(self.pins.links.iterdir()):
+            ifindex, hook = _parse(pin)
+            if self._is_attached(pin, ifindex, hook):
+                found.add(ifindex)
+        return sorted(found)
+
+    def _attach(self, name: str, hook: Hook, ifindex: int, pin: Path) -> None:
+        try:
+            with Link.create(self.programs[name], ifindex, hook) as link:
+                link.pin(pin)
+        except KernelError as error:
+            if error.errno != EINVAL or features.has(features.TCX) is not False:
+                raise
+            tc.attach(self.programs[name], ifindex, hook)
+            pin.mkdir()
+
+    def _is_attached(self, pin: Path, ifindex: int, hook: Hook) -> bool:
+        """Whether this pin means something; it is removed if not."""
+        if not pin.exists():
+            return False
+        if pin.is_dir():
+            if tc.attached(ifindex, hook):
+                return True
+            pin.rmdir()
+            return False
+        with Link.open(pin) as link:
+            if link.info().ifindex == ifindex:
+                return True
+        # The interface went away (the kernel detached the link); its number may come back.
+        pin.unlink()
+        return False
+
+    def _swap(self, ifindex: int, programs: Mapping[str, Program]) -> None:
+        for name, hook in HOOKS.items():
+            pin = self.pins.link(ifindex, hook.name.lower())
+            if not self._is_attached(pin, ifindex, hook):
+                continue
+            program = programs[name]
+            if pin.is_dir():
+                if tc.attached(ifindex, hook) != program.info().id:
+                    self.effect(f"swap {name}", lambda p=program, h=hook: tc.attach(p, ifindex, h))  # type: ignore[misc]
+                continue
+            with Link.open(pin) as link:
+                current = link.info().program_id
+                if current == program.info().id:
+                    continue
+                with Program.by_id(current, name) as expected:
+                    self.effect(
+                        f"swap {name}",
+                        lambda k=link, p=program, e=expected: k.update(p, e),  # type: ignore[misc]
+                    )
+
+    def _swap_back(self, ifindex: int) -> None:
+        try:
+            self._swap(ifindex, self.programs)
+        except (KernelError, OSError) as error:
+            # Both versions judge by the same maps, so this interface is governed all the same.
+            log.warning("interface %d stays with the new programs: %s", ifindex, error)
+
+    def _detach(self, pin: Path) -> None:
+        ifindex, hook = _parse(pin)
+        if pin.is_dir():
+            tc.detach(ifindex, hook)
+            pin.rmdir()
+            return
+        with Link.open(pin) as link:
+            try:
+                link.detach()
+            except KernelError as error:
+                if error.errno not in (EINVAL, ENODEV):  # gone with its interface
+                    raise
+        pin.unlink()
+
+    def _reuse(self, opened: Object) -> None:
+        """Hand the pinned maps to the new object; refuse what changed its definition."""
+        for item in _shared(opened):
+            pinned = self.maps.get(item.name)
+            if pinned is None:
+                raise AbiMismatch(
+                    "upgrade",
+                    f"map {item.name}",
+                    "the new object has it, the loaded one has not; unload and load",
+                )
+            want, have = item.spec, pinned.spec
+            changed = [
+                f"{what} {getattr(have, what)} -> {getattr(want, what)}"
+                for what in ("type", "key_size", "value_size", "flags", "max_entries")
+                if getattr(have, what) != getattr(want, what)
+                and not (what == "max_entries" and Sizes().settable(item.name))
+            ]
+            if changed:
+                raise AbiMismatch(
+                    "upgrade",
+                    f"map {item.name}",
+                    f"its definition changed ({', '.join(changed)}); run the loader that made it, or "
+                    "`yett-loader unload` (which opens the node) and `load`",
+                )
+            item.reuse(pinned)
+
+
+_ZERO = bytes(4)
+
+
+def digest(image: Path) -> str:
+    """Of an object file, 16 hex digits."""
+    try:
+        return hashlib.sha256(image.read_bytes()).hexdigest()[:16]
+    except OSError as error:
+        raise NotReady(
+            f"cannot read the BPF object {image}: {error.strerror}; build it with `make bpf`, or name "
+            "another with --object"
+        ) from error
+
+
+def _interrupted(pins: Pins) -> Path:
+    return pins.home / "programs-new"
+
+
+def _mark(pins: Pins, image: Path) -> None:
+    pins.set_mark("layout", abi.layout_digest())
+    pins.set_mark("object", digest(image))
+
+
+def _initialise(pins: Pins) -> None:
+    """A configuration that the programs accept; without policies everything is denied anyway."""
+    with Map.open(pins.maps / "config") as config:
+        config.update(_ZERO, abi.pack("config", **DEFAULTS))
+
+
+DEFAULTS: Mapping[str, int] = {
+    "abi": abi.ABI_VERSION,
+    "epoch": 1,
+    "deny_events_per_second": 1000,
+    "head_timeout_ms": 10_000,
+}
+"""Of `struct config`."""
+
+
+def _shared(opened: Object) -> list[ObjectMap]:
+    """Maps that outlive a program version."""
+    return [item for item in opened.maps.values() if not item.internal and not item.name.startswith(SCRATCH)]
+
+
+def _check_layout(opened: Object) -> None:
+    """The object must have been compiled from the header that we were."""
+    for name, (key, value) in STRUCTS.items():
+        if name not in opened.maps:
+            raise AbiMismatch("load", f"BPF object {opened.name}", f"it has no map {name}")
+        spec = opened.maps[name].spec
+        if spec.key_size != (abi.size(key) if key else 4) or spec.value_size != abi.size(value):
+            raise AbiMismatch(
+                "load",
+                f"BPF object {opened.name}",
+                f"its map {name} has {spec.key_size}+{spec.value_size} bytes, the bindings say "
+                f"{abi.size(key) if key else 4}+{abi.size(value)}; build both from one yett_abi.h "
+                "(`make bpf ffi`)",
+            )
+
+
+def _load(opened: Object) -> None:
+    try:
+        opened.load()
+    except KernelError as error:
+        raise features.explain(error) from error
+
+
+def _parse(pin: Path) -> tuple[int, Hook]:
+    ifindex, _, hook = pin.name.partition("-")
+    return int(ifindex), Hook[hook.upper()]
