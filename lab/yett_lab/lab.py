@@ -38,7 +38,7 @@ def up(
                 raise LabError(
                     f"lab {name} is up; use `yettctl lab apply`, or `yettctl lab down --name {name}` first"
                 )
-            _down_locked(paths)  # left over from before the machine's last start
+            removal.down(paths)  # left over from before the machine's last start
     with state.locked(paths), ExitStack() as undo:
         undo.callback(removal.down, paths)
         names = [f"node-{index}" for index in range(1, nodes + 1)]
@@ -85,10 +85,6 @@ def down(name: str) -> bool:
     paths = Paths(name)
     with state.locked(paths):
         return removal.down(paths)
-
-
-def _down_locked(paths: Paths) -> None:
-    removal.down(paths)
 
 
 def merge(have: Sequence[Manifest], new: Sequence[Manifest]) -> tuple[list[Manifest], Report]:
@@ -151,6 +147,35 @@ def find_pod(current: State, reference: str, namespace: str = "default") -> tupl
         names = ", ".join(p.key for p in found) or "none"
         raise InputError(f"there is no pod {namespace}/{name} in lab {current.name}; its pods: {names}")
     return matching[0], current.pods[matching[0].key]
+
+
+_KINDS = {
+    "Pod": {"pod", "pods", "po"},
+    "Service": {"service", "services", "svc"},
+    "Namespace": {"namespace", "namespaces", "ns"},
+    "Deployment": {"deployment", "deployments", "deploy"},
+    "L7Policy": {"l7policy", "l7policies", "l7p"},
+    "ClusterL7Policy": {"clusterl7policy", "clusterl7policies", "cl7p"},
+    "CiliumNetworkPolicy": {"ciliumnetworkpolicy", "ciliumnetworkpolicies", "cnp", "ciliumnp"},
+    "CiliumClusterwideNetworkPolicy": {
+        "ciliumclusterwidenetworkpolicy",
+        "ciliumclusterwidenetworkpolicies",
+        "ccnp",
+    },
+    "NetworkPolicy": {"networkpolicy", "networkpolicies", "netpol"},
+}
+
+
+def find_object(current: State, kind: str, name: str, namespace: str = "default") -> Manifest:
+    """An applied object by kind (or its short name) and name."""
+    wanted = next((full for full, short in _KINDS.items() if kind.lower() in short), None)
+    if wanted is None:
+        raise InputError(f"unknown kind {kind}; kinds are {', '.join(_KINDS)}")
+    for manifest in current.manifests:
+        if manifest.kind == wanted and manifest.name == name and manifest.namespace in {"", namespace}:
+            return manifest
+    there = [m.name for m in current.manifests if m.kind == wanted]
+    raise InputError(f"there is no {wanted} {name}; there is: {', '.join(there) or 'none'}")
 
 
 def container_of(found: Pod, name: str | None) -> Container:

@@ -78,7 +78,8 @@ class Paths:
 
 
 def running() -> list[str]:
-    """Names of the labs that have state, sorted."""
-    if not ROOT.is_dir():
-        return []
-    return sorted(p.name for p in ROOT.iterdir() if p.is_dir() and _LAB_NAME.fullmatch(p.name))
+    """Names of the labs that have state or a fabric, sorted: also those that came up in part."""
+    found = {p.name for p in ROOT.iterdir() if p.is_dir()} if ROOT.is_dir() else set()
+    if NETNS.is_dir():
+        found |= {m[1] for p in NETNS.iterdir() if (m := re.fullmatch(r"yett-(.*)-fabric", p.name))}
+    return sorted(name for name in found if _LAB_NAME.fullmatch(name))
