@@ -39,8 +39,7 @@ test-bpf: bpf bindings ## only the tests that need the kernel; needs root
 	$(PYTHON) -m pytest -m 'bpf or net' $(ARGS)
 
 test-kernels: bpf ## load and run the programs on Linux 6.1, 6.12 and this one; KERNELS="6.1 running" for some
-	scripts/setup kernels
-	$(PYTHON) tests/kernels $(KERNELS)
+	scripts/test-kernels $(KERNELS)
 
 fuzz: bindings ## property tests with 100 times the examples and fresh seeds
 	$(PYTHON) -m pytest -m 'not bpf and not net' --hypothesis-profile=fuzz $(ARGS)
