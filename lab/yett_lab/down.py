@@ -9,7 +9,7 @@ from pathlib import Path
 
 from yett_lab import network
 from yett_lab.errors import LabError
-from yett_lab.paths import NETNS, ROOT, Paths
+from yett_lab.paths import MARK, NETNS, ROOT, Paths
 from yett_lab.run import signal_quietly, wait_gone
 
 
@@ -20,10 +20,10 @@ def down(paths: Paths) -> bool:
     """
     namespaces = lab_namespaces(paths)
     existed = bool(namespaces) or paths.directory.exists()
-    pids = processes_in(namespaces)
+    pids = processes_of(paths, namespaces)
     # What runs inside pods first: each is then reaped by the nsenter(1) that waits for it.  The other
     # way round they would be left to the machine's init, and a PID namespace waits for that.
-    left = _kill([pid for pid in pids if _inside(pid)]) + _kill(processes_in(namespaces))
+    left = _kill([pid for pid in pids if _inside(pid)]) + _kill(processes_of(paths, namespaces))
     if left:
         raise LabError(
             f"cannot end the processes {left} of lab {paths.name}; end them and repeat `yettctl lab down`"
@@ -49,15 +49,17 @@ def lab_namespaces(paths: Paths) -> list[str]:
     return sorted(found, key=lambda name: (name == paths.fabric, "-pod-" not in name, name))
 
 
-def processes_in(namespaces: list[str]) -> list[int]:
-    """Processes whose network namespace is one of these."""
+def processes_of(paths: Paths, namespaces: list[str]) -> list[int]:
+    """Processes that live in the lab's network namespaces or carry its mark in their environment."""
     inodes = {(NETNS / name).stat().st_ino for name in namespaces}
+    mark = f"{MARK}={paths.name}".encode()
     found = []
     for entry in Path("/proc").iterdir():
         if not entry.name.isdecimal():
             continue
         try:
-            if (entry / "ns/net").stat().st_ino in inodes:
+            inside = (entry / "ns/net").stat().st_ino in inodes
+            if inside or mark in (entry / "environ").read_bytes().split(b"\0"):
                 found.append(int(entry.name))
         except OSError:  # it ended while we looked
             continue

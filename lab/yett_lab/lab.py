@@ -200,7 +200,7 @@ def exec_argv(
     chosen = container_of(found, container)
     if placed.pause is None or not placed.pause.alive:
         raise LabError(f"pod {found.key} is not running; run `yettctl lab apply` with its manifest again")
-    return pod.enter(placed.pause, chosen, argv), pod.environment(found, chosen)
+    return pod.enter(placed.pause, chosen, argv), pod.environment(current.name, found, chosen)
 
 
 def run_in_pod(

@@ -12,12 +12,13 @@ import yaml
 
 from yett_lab.errors import InputError
 
+# By kind alone: a policy with a mistyped apiVersion is to be refused, not left out.
 POLICY_KINDS = {
-    ("yett.dev", "L7Policy"),
-    ("yett.dev", "ClusterL7Policy"),
-    ("cilium.io", "CiliumNetworkPolicy"),
-    ("cilium.io", "CiliumClusterwideNetworkPolicy"),
-    ("networking.k8s.io", "NetworkPolicy"),
+    "L7Policy",
+    "ClusterL7Policy",
+    "CiliumNetworkPolicy",
+    "CiliumClusterwideNetworkPolicy",
+    "NetworkPolicy",
 }
 CLUSTER_POLICIES = {"ClusterL7Policy", "CiliumClusterwideNetworkPolicy"}
 OBJECT_KINDS = {("", "Pod"), ("", "Service"), ("", "Namespace"), ("apps", "Deployment")}
@@ -59,7 +60,7 @@ class Manifest:
 
     @property
     def is_policy(self) -> bool:
-        return (self.group, self.kind) in POLICY_KINDS
+        return self.kind in POLICY_KINDS
 
     @property
     def is_known(self) -> bool:

@@ -11,6 +11,9 @@ from yett_lab.errors import InputError
 
 ROOT = Path("/run/yett/lab")
 NETNS = Path("/run/netns")
+MARK = "YETT_LAB"
+"""Variable in the environment of every process of a lab: its name."""
+
 FILE_NAME_MAX = 255
 
 # No hyphen: `yett-NAME-` is then a prefix of one lab's namespaces only.

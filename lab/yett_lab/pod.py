@@ -10,7 +10,7 @@ from pathlib import Path
 from yett_lab import image
 from yett_lab.errors import LabError
 from yett_lab.objects import Container, Pod
-from yett_lab.paths import NETNS, Paths
+from yett_lab.paths import MARK, NETNS, Paths
 from yett_lab.run import Process, identify, start
 
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -62,7 +62,7 @@ def create(paths: Paths, pod: Pod, hosts: str, resolv: str) -> Process:
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
-        env={"PATH": _PATH},
+        env={"PATH": _PATH, MARK: paths.name},
         cwd="/",
     ) as shell:
         assert shell.stdout is not None  # noqa: S101 - for the type checker
@@ -86,9 +86,9 @@ def first_process(pause: Process) -> int:
         raise LabError("the pod is not running; see `yettctl lab get pods`") from None
 
 
-def environment(pod: Pod, container: Container) -> dict[str, str]:
-    """What a container's processes find in their environment; nothing of ours leaks in."""
-    base = {"PATH": _PATH, "HOME": "/root", "HOSTNAME": pod.name, "LANG": "C.UTF-8"}
+def environment(lab: str, pod: Pod, container: Container) -> dict[str, str]:
+    """What a container's processes find in their environment; nothing of the caller's leaks in."""
+    base = {MARK: lab, "PATH": _PATH, "HOME": "/root", "HOSTNAME": pod.name, "LANG": "C.UTF-8"}
     return {**base, **dict(container.env)}
 
 
@@ -114,7 +114,7 @@ def start_container(
     return start(
         ["/bin/sh", "-c", record, str(status), *enter(pause, container, argv)],
         log=log_file(paths, pod.key, container.name),
-        env=environment(pod, container),
+        env=environment(paths.name, pod, container),
     )
 
 
