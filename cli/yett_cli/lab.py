@@ -24,7 +24,12 @@ DEFAULT_NAME = "lab"
 
 def _name_option(function: F) -> F:
     return click.option(
-        "--name", "--lab", "name", metavar="LAB", help="Which lab; not needed when only one runs."
+        "--name",
+        "--lab",
+        "name",
+        metavar="LAB",
+        envvar="YETT_LAB",
+        help="Which lab; not needed when only one runs.",
     )(function)
 
 
@@ -67,7 +72,14 @@ def lab() -> None:
 @_files_option(required=False)
 @click.option("--nodes", default=1, show_default=True, metavar="N", help="Number of nodes.")
 @click.option(
-    "--name", "--lab", "name", default=DEFAULT_NAME, show_default=True, metavar="LAB", help="Name of the lab."
+    "--name",
+    "--lab",
+    "name",
+    default=DEFAULT_NAME,
+    show_default=True,
+    metavar="LAB",
+    envvar="YETT_LAB",
+    help="Name of the lab.",
 )
 @_images_option
 def up(files: tuple[str, ...], nodes: int, name: str, images: tuple[str, ...]) -> None:
@@ -223,7 +235,7 @@ def get(what: str, name: str | None, output: str) -> None:
 
 
 @lab.command()
-@click.option("--name", "--lab", "name", metavar="LAB", help="Which lab; not needed when only one runs.")
+@_name_option
 @click.option("--all", "every", is_flag=True, help="All labs of this machine.")
 def down(name: str | None, every: bool) -> None:
     """Remove a lab: processes, namespaces, programs, state.

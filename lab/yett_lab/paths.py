@@ -11,7 +11,7 @@ from yett_lab.errors import InputError
 
 ROOT = Path("/run/yett/lab")
 NETNS = Path("/run/netns")
-MARK = "YETT_LAB"
+MARK = "YETT_LAB_PROCESS"
 """Variable in the environment of every process of a lab: its name."""
 
 FILE_NAME_MAX = 255
