@@ -6,7 +6,8 @@ LLVM_STRIP   ?= llvm-strip
 PYTHON       := .venv/bin/python
 # Debian 12's tools are what CI runs: clang 14, clang-format 14, libbpf 1.1; Python 3.11 or later.
 
-BPF_CFLAGS   := -g -O2 -Wall -Werror -target bpf -mcpu=v3 -Ibpf_src/include
+BPF_CFLAGS   := -g -O2 -Wall -Werror -target bpf -mcpu=v3 -Ibpf_src/include \
+	-idirafter /usr/include/$(shell gcc -print-multiarch)
 BPF_OBJECT   := loader/yett_loader/data/yett.bpf.o
 FFI          := loader/yett_loader/_libbpf
 C_FILES       = $(shell git ls-files 'bpf_src/*.[ch]' 'tests/*.[ch]')
@@ -52,8 +53,10 @@ lint: lint-python lint-c lint-scripts ## every static check
 	scripts/check-tree
 
 lint-python: setup
+	mkdir -p build
 	.venv/bin/ruff check --quiet && .venv/bin/ruff format --check --quiet
-	$(PYTHON) -m mypy --no-error-summary && .venv/bin/lint-imports --no-logo --quiet
+	$(PYTHON) -m mypy --no-error-summary
+	.venv/bin/lint-imports --no-logo >build/imports.log || { cat build/imports.log; exit 1; }
 
 lint-c:
 	$(CLANG_FORMAT) --dry-run -Werror $(C_FILES)
