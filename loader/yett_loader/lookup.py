@@ -1,0 +1,84 @@
+"""PURE: the kernel's look-ups, written to be read; `plan` reasons with them and tests compare.
+
+The order of the policy look-up is that of yett_abi.h, map `policies`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from yett_loader.state import WORLD, MapState, Policy, PolicyKey, PolicyValue, Prefix
+
+
+def identity_of(ipcache: Mapping[Prefix, int], address: bytes) -> int:
+    """Longest prefix wins; what no prefix holds is the world."""
+    hits = [prefix for prefix in ipcache if prefix.holds(address)]
+    return ipcache[max(hits, key=lambda prefix: prefix.length)] if hits else WORLD
+
+
+def look_up(policy: Policy, direction: int, peer: int, proto: int, port: int) -> PolicyValue | None:
+    """The first step that hits decides; within a step the longest port prefix."""
+    steps = ((peer, proto, port), (peer, 0, 0), (0, proto, port), (0, 0, 0))
+    for step in steps:
+        hit = longest(policy, direction, *step)
+        if hit is not None:
+            return hit
+    return None
+
+
+def longest(policy: Policy, direction: int, peer: int, proto: int, port: int) -> PolicyValue | None:
+    """One look-up in the LPM map."""
+    for bits in range(16, -1, -1):
+        key = PolicyKey(direction, peer, proto, masked(port, bits), bits)
+        if key in policy:
+            return policy[key]
+    return None
+
+
+def judge(
+    state: MapState, ifindex: int, direction: int, peer: bytes, proto: int, port: int
+) -> PolicyValue | None:
+    """What the packet of a new connection meets; None: denied because the node cannot judge."""
+    endpoint = state.endpoints.get(ifindex)
+    if endpoint is None or not endpoint.ready:
+        return None
+    policy = state.policies.get(endpoint.policy)
+    if policy is None:
+        return None
+    found = look_up(policy, direction, identity_of(state.ipcache, peer), proto, port)
+    if found is not None and found.ruleset and found.ruleset not in state.rulesets:
+        return None
+    return found
+
+
+def effective(policy: Policy, identity: int, as_peer: int) -> dict[PolicyKey, PolicyValue]:
+    """Entries that give `as_peer`, by itself, exactly what `policy` gives `identity`.
+
+    They need no (any, ...) entry to fall back on, so they can be put into another policy.
+    """
+    result: dict[PolicyKey, PolicyValue] = {}
+    for direction in (0, 1):
+        own = {
+            key: value for key, value in policy.items() if key.direction == direction and key.peer == identity
+        }
+        result |= {key._replace(peer=as_peer): value for key, value in own.items()}
+        if PolicyKey(direction, identity, 0, 0, 0) in own:
+            continue  # the second step always hits: the third and fourth are never reached
+        for key, value in policy.items():
+            if key.direction == direction and key.peer == 0 and not any(covers(mine, key) for mine in own):
+                result.setdefault(key._replace(peer=as_peer), value)
+    return result
+
+
+def covers(mine: PolicyKey, other: PolicyKey) -> bool:
+    """Whether every port of `other` is one of `mine` (peers aside)."""
+    return (
+        mine.proto == other.proto
+        and mine.port_bits <= other.port_bits
+        and masked(other.port, mine.port_bits) == mine.port
+    )
+
+
+def masked(port: int, bits: int) -> int:
+    """The leading `bits` of a port, the others 0."""
+    return port & (0xFFFF << (16 - bits)) & 0xFFFF

@@ -1,0 +1,202 @@
+"""PURE: what the maps hold, and single changes to it, as values.
+
+Numbers are in host order, addresses 16 bytes (IPv4 mapped); bytes of structs are the business
+of `enforce`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from ipaddress import IPv4Network, IPv6Address, ip_network
+from typing import NamedTuple, TypeVar, assert_never
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+WORLD = 2
+"""Identity of every address that ipcache does not know (IDENTITY_WORLD)."""
+
+
+class PolicyKey(NamedTuple):
+    """As `struct policy_key`, the prefix as number of port bits that count."""
+
+    direction: int
+    peer: int
+    proto: int
+    port: int
+    port_bits: int
+
+
+class PolicyValue(NamedTuple):
+    """As `struct policy_entry`."""
+
+    verdict: int
+    reason: int
+    flags: int
+    rule: int
+    ruleset: int
+    """Handle, 0: none."""
+
+
+Policy = Mapping[PolicyKey, PolicyValue]
+"""One inner map of `policies`: a document with this node's numbers."""
+
+
+class RulesetState(NamedTuple):
+    """What tells one ruleset in a slot from another."""
+
+    id: int
+    """First 8 bytes of its digest, as in its header."""
+    rule_base: int
+    rules: int
+    """How many numbers from rule_base on are its own."""
+
+
+class EndpointState(NamedTuple):
+    """As `struct endpoint`."""
+
+    identity: int
+    policy: int
+    """Slot in `policies`."""
+    ready: bool
+    addresses: tuple[bytes, ...]
+
+
+class Prefix(NamedTuple):
+    """As `struct ipcache_key`: 16 bytes and the number of bits that count."""
+
+    address: bytes
+    length: int
+
+    @classmethod
+    def parse(cls, text: str) -> Prefix:
+        """From `10.0.0.0/8` or `2001:db8::1/128`; ValueError if it is no prefix."""
+        network = ip_network(text)
+        if isinstance(network, IPv4Network):
+            return cls(mapped(network.network_address.packed), 96 + network.prefixlen)
+        return cls(network.network_address.packed, network.prefixlen)
+
+    def holds(self, address: bytes) -> bool:
+        """Whether `address` (16 bytes) is inside."""
+        shift = 128 - self.length
+        return int.from_bytes(self.address) >> shift == int.from_bytes(address) >> shift
+
+    def __str__(self) -> str:
+        address = IPv6Address(self.address)
+        if address.ipv4_mapped is not None and self.length >= 96:
+            return f"{address.ipv4_mapped}/{self.length - 96}"
+        return f"{address}/{self.length}"
+
+
+def mapped(packed: bytes) -> bytes:
+    """An address of 4 or 16 bytes as 16."""
+    return packed if len(packed) == 16 else bytes(10) + b"\xff\xff" + packed
+
+
+@dataclass(frozen=True, slots=True)
+class MapState:
+    """The contents of the maps that decide."""
+
+    rulesets: Mapping[int, RulesetState] = field(default_factory=dict)
+    """By handle."""
+    policies: Mapping[int, Policy] = field(default_factory=dict)
+    """By slot."""
+    ipcache: Mapping[Prefix, int] = field(default_factory=dict)
+    endpoints: Mapping[int, EndpointState] = field(default_factory=dict)
+    """By interface."""
+    epoch: int = 0
+
+
+# -- changes ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class PutRuleset:
+    handle: int
+    value: RulesetState
+
+
+@dataclass(frozen=True, slots=True)
+class DropRuleset:
+    handle: int
+
+
+@dataclass(frozen=True, slots=True)
+class PutPolicy:
+    slot: int
+    policy: Policy
+
+
+@dataclass(frozen=True, slots=True)
+class DropPolicy:
+    slot: int
+
+
+@dataclass(frozen=True, slots=True)
+class PutAddress:
+    prefix: Prefix
+    identity: int
+
+
+@dataclass(frozen=True, slots=True)
+class DropAddress:
+    prefix: Prefix
+
+
+@dataclass(frozen=True, slots=True)
+class PutEndpoint:
+    ifindex: int
+    value: EndpointState
+
+
+@dataclass(frozen=True, slots=True)
+class DropEndpoint:
+    ifindex: int
+
+
+@dataclass(frozen=True, slots=True)
+class SetEpoch:
+    epoch: int
+
+
+MapOp = (
+    PutRuleset
+    | DropRuleset
+    | PutPolicy
+    | DropPolicy
+    | PutAddress
+    | DropAddress
+    | PutEndpoint
+    | DropEndpoint
+    | SetEpoch
+)
+
+
+def after(state: MapState, op: MapOp) -> MapState:
+    """The state once `op` is done."""
+    match op:
+        case PutRuleset(handle, value):
+            return replace(state, rulesets={**state.rulesets, handle: value})
+        case DropRuleset(handle):
+            return replace(state, rulesets=_without(state.rulesets, handle))
+        case PutPolicy(slot, policy):
+            return replace(state, policies={**state.policies, slot: policy})
+        case DropPolicy(slot):
+            return replace(state, policies=_without(state.policies, slot))
+        case PutAddress(prefix, identity):
+            return replace(state, ipcache={**state.ipcache, prefix: identity})
+        case DropAddress(prefix):
+            return replace(state, ipcache=_without(state.ipcache, prefix))
+        case PutEndpoint(ifindex, endpoint):
+            return replace(state, endpoints={**state.endpoints, ifindex: endpoint})
+        case DropEndpoint(ifindex):
+            return replace(state, endpoints=_without(state.endpoints, ifindex))
+        case SetEpoch(epoch):
+            return replace(state, epoch=epoch)
+        case _:
+            assert_never(op)
+
+
+def _without(mapping: Mapping[K, V], key: K) -> dict[K, V]:
+    return {known: value for known, value in mapping.items() if known != key}
