@@ -174,6 +174,7 @@ enum ruleset_layout {
 	RULESET_ROW_NEXT = 2,
 	RULESET_ACTION = 0x00ff,  /* of [1]: enum http_action */
 	RULESET_REASON_SHIFT = 8, /* of [1]: the reason of ACTION_AMBIGUOUS; else 0 */
+	RULESET_SET_KNOWN = 0xffff,
 };
 
 enum ruleset_flags {
@@ -186,7 +187,8 @@ enum ruleset_flags {
 enum http_action {
 	ACTION_NONE = 0,
 	ACTION_DENY = 1,	 /* operand: enum reason */
-	ACTION_TARGET_END = 2,	 /* before: number of the rule set that method and path match */
+	ACTION_TARGET_END = 2,	 /* before: number of the rule set that method and path match, or
+				  * RULESET_SET_KNOWN: the one that ACTION_RULE_SET told */
 	ACTION_VERSION = 3,	 /* operand: 0 for HTTP/1.0, 1 for HTTP/1.1 */
 	ACTION_HEADER = 4,	 /* operand: number of a tracked header; its name is complete */
 	ACTION_VALUE_END = 5,	 /* before: number of the condition word to OR in */
@@ -199,6 +201,8 @@ enum http_action {
 	ACTION_CHUNK_DIGIT = 10,    /* the byte is a hex digit of a chunk size */
 	ACTION_CHUNK_LINE_END = 11, /* size known: skip the data, or the last chunk */
 	ACTION_BODY_END = 12,	    /* the CRLF after the last chunk is complete */
+	ACTION_RULE_SET = 13, /* inside the target.  Operand: number of the rule set; whatever
+			       * follows in the target, ACTION_TARGET_END will keep it */
 };
 
 /* Numbers of the headers that every ruleset tracks; rules add theirs from FIRST_RULE on. */
@@ -227,7 +231,9 @@ struct ruleset {
 	__u16 classes;	 /* number of byte classes */
 	__u32 sets;	 /* offset of struct rule_set[]; set 0 is the empty one */
 	__u32 set_count;
-	__u32 conditions; /* offset of u64[]; word 0 is 0 */
+	__u32 conditions; /* offset of u64[]; word k, for a tracked header k, is what its empty
+			   * value gives (the state of ACTION_HEADER has operand k, and
+			   * ACTION_VALUE_END may follow at once); word 0 is 0 */
 	__u32 condition_count;
 	__u64 initially; /* conditions true until a header says otherwise (absence) */
 	__u64 on_header[32]; /* conditions that the presence of a tracked header makes true */
@@ -278,7 +284,7 @@ struct config {
 	__u32 flags; /* enum config_flags */
 	__u32 deny_events_per_second; /* per CPU; the rest is counted in event.suppressed */
 	__u32 head_timeout_ms;	      /* a request head must be complete in this time */
-	__u32 pad;
+	__u32 history_slots;	      /* entries of map `history`, a power of two; 0: 1024 */
 };
 
 /* map `endpoints`, hash by ifindex of the host side */
@@ -358,6 +364,7 @@ enum flow_flags {
 	FLOW_FORBIDDEN = 4096,	 /* poisoned, and the client was told 403 */
 	FLOW_SYN = 8192,	 /* a SYN awaits its SYN-ACK; pending_seq is its next byte */
 	FLOW_MIDSTREAM = 16384, /* picked up without a SYN: judged in both directions */
+	FLOW_AUDITED = 32768,	/* a denial passed because of audit */
 };
 
 /* Where the engine stands between packets.  Named places survive a change of ruleset. */

@@ -91,6 +91,8 @@ class RulesetSpec:
     """A default denial answers 403."""
     chunk_extensions: bool = False
     trailers: bool = False
+    engine: str = "Auto"
+    """The engine that the policies wish for: Auto, Kernel or Sidecar."""
 
     def to_bytes(self) -> bytes:
         """Canonical JSON; equal specs give equal bytes."""
