@@ -37,6 +37,8 @@ class Result:
     """Program and packet to the program's return value."""
     failures: list[str] = field(default_factory=list)
     done: bool = False
+    last: str = ""
+    """The last line of all, whoever printed it."""
 
     @property
     def series(self) -> str:
@@ -48,6 +50,7 @@ def parse(lines: Iterable[str]) -> Result:
     """Read the guest's lines; what the kernel prints among them is passed over."""
     result = Result()
     for line in lines:
+        result.last = line.strip() or result.last
         match line.split():
             case ["kernel", release]:
                 result.release = release
@@ -66,7 +69,7 @@ def problems(result: Result) -> list[str]:
     """Why this kernel does not pass, in the order of what to look at first."""
     found = list(result.failures)
     if not result.done:
-        found.append("the guest did not come to its end")
+        found.append(f"the guest did not come to its end; the last line is: {result.last or '(none)'}")
     for name in PROGRAMS:
         if name not in result.programs:
             found.append(f"{name} is not loaded")

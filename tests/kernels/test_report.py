@@ -16,6 +16,8 @@ done
 [    1.248666] reboot: Power down
 """
 
+UNFINISHED = "the guest did not come to its end; the last line is:"
+
 PAGE = f"above\n{report.BEGIN}\n{report.END}\nbelow\n"
 
 
@@ -33,7 +35,7 @@ def test_a_kernel_that_loads_and_drops_has_no_problems():
 @pytest.mark.parametrize(
     ("line", "instead", "problem"),
     [
-        ("done\n", "", "the guest did not come to its end"),
+        ("done\n", "", f"{UNFINISHED} [    1.248666] reboot: Power down"),
         ("program to_pod 14000 70123 800 6051\n", "", "to_pod is not loaded"),
         ("run to_pod tcp4 2\n", "", "to_pod ran on no packet"),
         ("run to_pod tcp4 2", "run to_pod tcp4 0", "to_pod lets tcp4 from an unknown interface pass (0)"),
@@ -46,7 +48,7 @@ def test_what_is_missing_or_wrong_is_said(line, instead, problem):
 
 def test_silence_is_a_problem():
     assert report.problems(parsed("")) == [
-        "the guest did not come to its end",
+        f"{UNFINISHED} (none)",
         "from_pod is not loaded",
         "to_pod is not loaded",
     ]
