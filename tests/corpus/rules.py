@@ -8,7 +8,7 @@ from yett_policy.reason import Reason
 _REF = "L7Policy/test/corpus:ingress[0].toPorts[{}].rules.http[{}]"
 
 
-def _spec(number: int, *rules: HttpRule, **options: bool) -> RulesetSpec:
+def _spec(*rules: HttpRule, **options: bool) -> RulesetSpec:
     return RulesetSpec(
         rules=tuple(sorted(rules, key=lambda rule: rule.ref)),
         default_rule="L7Policy/test/corpus:default-deny",
@@ -34,6 +34,7 @@ PORTS: dict[str, int] = {
     "audit": 90,
     "chunky": 91,
     "tolerant": 92,
+    "multipath": 93,
 }
 """Port of each ruleset's server."""
 
@@ -45,31 +46,27 @@ CLOSED_PORT = 98
 
 RULESETS: dict[str, RulesetSpec] = {
     # Anything that the grammar lets through: what is denied here is denied by the grammar.
-    "any": _spec(0, HttpRule(_ref(0))),
-    "public": _spec(1, HttpRule(_ref(1), method="GET", path="/public")),
-    "prefix": _spec(2, HttpRule(_ref(2), method="GET|POST", path="/api", path_kind=PathKind.PREFIX)),
-    "host": _spec(3, HttpRule(_ref(3), method="GET", path="/public", host=r"api\.example")),
+    "any": _spec(HttpRule(_ref(0))),
+    "public": _spec(HttpRule(_ref(1), method="GET", path="/public")),
+    "prefix": _spec(HttpRule(_ref(2), method="GET|POST", path="/api", path_kind=PathKind.PREFIX)),
+    "host": _spec(HttpRule(_ref(3), method="GET", path="/public", host=r"api\.example")),
     "header": _spec(
-        4,
         HttpRule(
             _ref(4), method="GET", path="/public", headers=(HeaderRule("x-token", HeaderOp.EXACT, "secret"),)
         ),
     ),
-    "regex": _spec(5, HttpRule(_ref(5), method="GET", path=r"/item/[0-9]+(\?.*)?")),
+    "regex": _spec(HttpRule(_ref(5), method="GET", path=r"/item/[0-9]+(\?.*)?")),
     "post": _spec(
-        6,
         HttpRule(_ref(6, 0), method="GET", path="/public"),
         HttpRule(_ref(6, 1), method="POST", path="/upload", path_kind=PathKind.EXACT),
     ),
-    "forbidden": _spec(7, HttpRule(_ref(7), method="GET|POST", path="/public"), forbidden=True),
-    "upgrade": _spec(8, HttpRule(_ref(8), method="GET", path="/chat", upgrades=("websocket",))),
-    "connect": _spec(9, HttpRule(_ref(9), method="CONNECT")),
-    "audit": _spec(10, HttpRule(_ref(10), method="GET", path="/public"), audit=True),
-    "chunky": _spec(
-        11, HttpRule(_ref(11), method="POST", path="/upload"), chunk_extensions=True, trailers=True
-    ),
+    "forbidden": _spec(HttpRule(_ref(7), method="GET|POST", path="/public"), forbidden=True),
+    "upgrade": _spec(HttpRule(_ref(8), method="GET", path="/chat", upgrades=("websocket",))),
+    "connect": _spec(HttpRule(_ref(9), method="CONNECT")),
+    "audit": _spec(HttpRule(_ref(10), method="GET", path="/public"), audit=True),
+    "chunky": _spec(HttpRule(_ref(11), method="POST", path="/upload"), chunk_extensions=True, trailers=True),
+    "multipath": _spec(HttpRule(_ref(13), method="GET", path="/public")),
     "tolerant": _spec(
-        12,
         HttpRule(
             _ref(12, 0),
             method="GET",

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Iterator
 
 import pytest
 
 from support import packet as pk
 from support.netns import Topology
-from support.origin import End, Recorder, digest
+from support.origin import End, Recorder, digest, recorder
 from support.rawtcp import ACK, PSH, RST, URG, ClosedError, RawTcp, Wire
 
 pytestmark = pytest.mark.net
@@ -16,9 +17,11 @@ pytestmark = pytest.mark.net
 GET = b"GET /public HTTP/1.1\r\nHost: api\r\n\r\n"
 
 
-@pytest.fixture(params=[4, 6], ids=["ipv4", "ipv6"])
-def family(request: pytest.FixtureRequest) -> int:
-    return int(request.param)
+@pytest.fixture(scope="module")
+def server(topo: Topology) -> Iterator[Recorder]:
+    """The recording server on port 80."""
+    with recorder(topo.server.namespace, 80) as made:
+        yield made
 
 
 @pytest.fixture

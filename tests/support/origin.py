@@ -38,6 +38,9 @@ class Conversation:
     end: End | None = None
 
 
+IPPROTO_MPTCP = 262
+TCP_FASTOPEN = 23
+
 Answer = Callable[[bytes, bytes], bytes]
 """(head, body) -> the whole response."""
 
@@ -56,17 +59,26 @@ def digest(request: bytes) -> bytes:
 class Recorder:
     """A lenient server on one port, IPv4 and IPv6."""
 
-    def __init__(self, namespace: Namespace, port: int, *, answer: Answer = ok) -> None:
+    def __init__(
+        self, namespace: Namespace, port: int, *, answer: Answer = ok, multipath: bool = False
+    ) -> None:
         self.port = port
         self.answer = answer
+        self._go = threading.Event()
+        self._go.set()
+        self._switch_pieces = 0
         self._conversations: dict[tuple[str, int], Conversation] = {}
         self._changed = threading.Condition()
         self._open: set[socket.socket] = set()
         self._closing = False
         with namespace:
-            self._listener = socket.create_server(
-                ("::", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=1024
+            self._listener = socket.socket(
+                socket.AF_INET6, socket.SOCK_STREAM, IPPROTO_MPTCP if multipath else 0
             )
+        self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        self._listener.bind(("::", port))
+        self._listener.listen(1024)
         self._thread = threading.Thread(target=self._accept, name=f"recorder-{port}", daemon=True)
         self._thread.start()
 
@@ -106,6 +118,34 @@ class Recorder:
         with self._changed:
             return len(self._conversations)
 
+    # -- how it behaves
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Read nothing, until `resume` or the end of the `with`."""
+        self._go.clear()
+        try:
+            yield
+        finally:
+            self._go.set()
+
+    def resume(self) -> None:
+        """Read again."""
+        self._go.set()
+
+    @contextlib.contextmanager
+    def switching(self, pieces: int) -> Iterator[None]:
+        """Agree to every Upgrade (101) and CONNECT (200), the answer written in `pieces`."""
+        self._switch_pieces = pieces
+        try:
+            yield
+        finally:
+            self._switch_pieces = 0
+
+    def enable_fast_open(self) -> None:
+        """Take data in the SYN (RFC 7413)."""
+        self._listener.setsockopt(socket.IPPROTO_TCP, TCP_FASTOPEN, 100)
+
     # -- serving
 
     def _accept(self) -> None:
@@ -141,6 +181,7 @@ class Recorder:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         read = 0
         while True:
+            self._go.wait()
             piece = connection.recv(1 << 18)
             with self._changed:
                 conversation.data += piece
@@ -153,9 +194,28 @@ class Recorder:
                 head, _, body = request.partition(b"\r\n\r\n")
                 with self._changed:
                     conversation.heads.append(head)
+                if self._switch_pieces and switches(head):
+                    self._switch(connection, head)
+                    continue
                 connection.sendall(self.answer(head + b"\r\n\r\n", body))
                 if b"connection: close" in head.lower():
                     return End.SERVER
+
+    def _switch(self, connection: socket.socket, head: bytes) -> None:
+        if head.startswith(b"CONNECT "):
+            answer = b"HTTP/1.1 200 Connection established\r\n\r\n"
+        else:
+            answer = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: any\r\n\r\n"
+        size = -(-len(answer) // self._switch_pieces)
+        for start in range(0, len(answer), size):
+            connection.sendall(answer[start : start + size])
+            if self._switch_pieces > 1:
+                time.sleep(0.001)
+
+
+def switches(head: bytes) -> bool:
+    """Whether the request asks for another protocol."""
+    return head.startswith(b"CONNECT ") or b"\r\nupgrade:" in head.lower()
 
 
 def request_size(data: bytearray, start: int) -> int | None:
@@ -189,9 +249,11 @@ def request_size(data: bytearray, start: int) -> int | None:
 
 
 @contextlib.contextmanager
-def recorder(namespace: Namespace, port: int, *, answer: Answer = ok) -> Iterator[Recorder]:
+def recorder(
+    namespace: Namespace, port: int, *, answer: Answer = ok, multipath: bool = False
+) -> Iterator[Recorder]:
     """A recorder for the time of a `with`."""
-    server = Recorder(namespace, port, answer=answer)
+    server = Recorder(namespace, port, answer=answer, multipath=multipath)
     try:
         yield server
     finally:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import select
 import socket
+import struct
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable
@@ -28,6 +29,16 @@ ACK, PSH, FIN, SYN, RST, URG = Flag.ACK, Flag.PSH, Flag.FIN, Flag.SYN, Flag.RST,
 
 NOP = b"\x01"
 MSS_1460 = b"\x02\x04\x05\xb4"
+MD5 = b"\x13\x12" + bytes(16)
+"""A TCP-MD5 signature (RFC 2385) that nobody asked for; receivers drop the segment."""
+MP_CAPABLE = b"\x1e\x04\x01\x01"
+"""MPTCP version 1 without a key, as in a client's SYN (RFC 8684, 3.1)."""
+MP_JOIN = b"\x1e\x0c\x10\x01" + bytes(8)
+
+
+def timestamp(value: int, echo: int = 0) -> bytes:
+    """The timestamps option (RFC 7323), aligned."""
+    return NOP + NOP + b"\x08\x0a" + struct.pack("!II", value & 0xFFFFFFFF, echo & 0xFFFFFFFF)
 
 
 class ClosedError(Exception):
@@ -58,10 +69,18 @@ class Wire:
         """A local port that no other connection of this run uses."""
         return next(Wire._ports)
 
-    def send(self, packet: bytes, *, vlan: int | None = None, ethertype: int | None = None) -> None:
-        """Send an IP packet to the gateway."""
+    def send(
+        self,
+        packet: bytes,
+        *,
+        vlan: int | None = None,
+        ethertype: int | None = None,
+        destination: bytes | None = None,
+    ) -> None:
+        """Send an IP packet to the gateway (or to another MAC address)."""
         kind = pk.ethertype_of(packet) if ethertype is None else ethertype
-        self.socket.send(pk.frame(self.side.gateway_mac, self.side.mac, packet, kind, vlan=vlan))
+        target = destination or self.side.gateway_mac
+        self.socket.send(pk.frame(target, self.side.mac, packet, kind, vlan=vlan))
 
     def receive(self, port: int, timeout: float) -> Segment | None:
         """The next segment for a local port, or None after `timeout` seconds."""
