@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import click
 
-from yett_cli import output
+from yett_cli import output, terminal
 from yett_cli.errors import CommandError
 from yett_lab import image, listing, manifest, pod
 from yett_lab import lab as labs
@@ -172,19 +172,18 @@ def exec_(
     """
     _need_root()
     current = labs.load(Paths(labs.choose(name)))
-    argv, env = labs.exec_argv(current, target, command, namespace=namespace, container=container)
-    if tty and not sys.stdin.isatty():
-        output.warn("-t without effect: stdin is not a terminal")
-    if tty and "TERM" in os.environ:
-        env["TERM"] = os.environ["TERM"]
+    interactive = tty and stdin and sys.stdin.isatty()
+    if tty and not interactive:
+        output.warn("-t has no effect: it needs -i and a terminal as stdin")
+    wanted = terminal.inside(command) if interactive else command
+    argv, env = labs.exec_argv(current, target, wanted, namespace=namespace, container=container)
+    if interactive:
+        sys.exit(terminal.spawn(argv, {**env, "TERM": os.environ.get("TERM", "xterm")}))
     if not stdin:
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     sys.stdout.flush()
     os.chdir("/")
-    try:
-        os.execvpe(argv[0], argv, env)  # noqa: S606 - no shell is wanted
-    except FileNotFoundError:
-        raise CommandError(f"cannot enter the pod: {argv[0]} is not installed; install util-linux") from None
+    os.execvpe(argv[0], argv, env)  # noqa: S606 - no shell is wanted
 
 
 @lab.command()

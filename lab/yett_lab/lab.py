@@ -48,7 +48,7 @@ def up(
         paths.directory.mkdir(mode=0o700, parents=True)
         state.save(paths, fresh)
         network.create_cluster(paths, names)
-        _, report.warnings = reconcile.reconcile(paths, fresh, wanted)
+        report.warnings += reconcile.reconcile(paths, fresh, wanted)
         undo.pop_all()
     return report
 
@@ -60,7 +60,7 @@ def apply(name: str, manifests: Sequence[Manifest], images: Mapping[str, str] | 
         have = load(paths)
         have.images.update(images or {})
         wanted, report = merge(have.manifests, manifests)
-        _, report.warnings = reconcile.reconcile(paths, have, wanted)
+        report.warnings += reconcile.reconcile(paths, have, wanted)
     return report
 
 
@@ -75,8 +75,7 @@ def delete(name: str, manifests: Sequence[Manifest]) -> Report:
             [f"{m.label} {'deleted' if m.key in there else 'not found'}" for m in manifests if m.is_known]
         )
         left = [manifest for manifest in have.manifests if manifest.key not in keys]
-        _, warnings = reconcile.reconcile(paths, have, left)
-        report.warnings = warnings
+        report.warnings += reconcile.reconcile(paths, have, left)
     return report
 
 

@@ -20,8 +20,8 @@ from yett_lab.state import State
 LISTEN_SECONDS = 5.0
 
 
-def reconcile(paths: Paths, have: State, manifests: list[Manifest]) -> tuple[State, list[str]]:
-    """Make the lab run `manifests`; the new state, and warnings.  InputError: nothing was changed."""
+def reconcile(paths: Paths, have: State, manifests: list[Manifest]) -> list[str]:
+    """Make the lab run `manifests`; warnings.  InputError: nothing was changed."""
     objects, warnings = parse.objects(manifests, have.images)
     plan = planning.make(have, objects)
     new = plan.state
@@ -34,8 +34,7 @@ def reconcile(paths: Paths, have: State, manifests: list[Manifest]) -> tuple[Sta
     _each(plan.create, lambda p: _start(paths, new, objects, p))
     refresh_services(paths, new, objects, {p.key for p in plan.create})
     state.save(paths, new)
-    warnings += _await_listening(new, plan.create)
-    return new, warnings
+    return warnings + _await_listening(new, plan.create)
 
 
 def remove(paths: Paths, current: State, node: str, key: str) -> None:
