@@ -1,0 +1,254 @@
+"""The entries of a document: what the policies of one subject say about every peer.
+
+The identity number of the subject does not matter here, so identities that the same policies
+select (and that resolve port names alike) share one body.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import NamedTuple, Protocol
+
+from yett_policy.cluster import NamedPort
+from yett_policy.document import ANY_PEER, ANY_PROTO, Direction, Engine, Entry, Ruleset, Verdict
+from yett_policy.http.rule import RulesetSpec
+from yett_policy.merge import Claim, Defaults, Outcome, merge
+from yett_policy.policy import PORT_MAX, PROTOCOLS, Policy, Ports, Rule
+from yett_policy.ports import blocks
+from yett_policy.selector import Selector
+
+PROTOCOL_NAMES = {number: name for name, number in PROTOCOLS.items()}
+
+
+class Peers(Protocol):
+    """What a body needs to know of the identities there are."""
+
+    def selected(self, selector: Selector) -> Collection[int]:
+        """Identities that a selector of one of the policies selects."""
+
+    def with_port(self, name: str, proto: int) -> Collection[int]:
+        """Identities that have a port of that name."""
+
+    def named_ports(self, identity: int) -> Sequence[NamedPort]:
+        """Of an identity."""
+
+    def hosts(self) -> Collection[int]:
+        """Identities of the node itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """Entries and rules of a document, and the rulesets that they name."""
+
+    entries: tuple[Entry, ...]
+    rules: tuple[str, ...]
+    rulesets: tuple[Ruleset, ...]
+
+
+class _Span(NamedTuple):
+    """A claim and the ports it covers."""
+
+    proto: int
+    first: int
+    last: int
+    claim: Claim
+
+    @property
+    def whole(self) -> bool:
+        """Every port of the protocol."""
+        return self.first == 0 and self.last == PORT_MAX
+
+
+class _Row(NamedTuple):
+    """An entry without peer and direction."""
+
+    proto: int
+    port: int
+    bits: int
+    outcome: Outcome
+
+
+def build_body(
+    policies: Sequence[Policy],
+    own_ports: Sequence[NamedPort],
+    peers: Peers,
+    compile_ruleset: Callable[[RulesetSpec], Ruleset],
+) -> Body:
+    """The body for a subject that exactly `policies` select; `own_ports` resolve port names
+    of ingress rules.
+    """
+    rows: list[tuple[Direction, int, _Row]] = []
+    for direction in Direction:
+        for peer, template in _direction(policies, direction, own_ports, peers):
+            rows += [(direction, peer, row) for row in template]
+    rules = sorted({row.outcome.rule for _, _, row in rows})
+    number = {rule: i for i, rule in enumerate(rules)}
+    rulesets: dict[int, Ruleset] = {}
+    for _, _, row in rows:
+        spec = row.outcome.ruleset
+        if spec is not None and id(spec) not in rulesets:
+            rulesets[id(spec)] = compile_ruleset(spec)
+    entries = [
+        _entry(direction, peer, row, number[row.outcome.rule], rulesets.get(id(row.outcome.ruleset)))
+        for direction, peer, row in rows
+    ]
+    entries.sort(key=lambda entry: (entry.direction, entry.peer, entry.proto, entry.port, entry.port_bits))
+    unique = {ruleset.digest: ruleset for ruleset in rulesets.values()}
+    return Body(tuple(entries), tuple(rules), tuple(unique[digest] for digest in sorted(unique)))
+
+
+def _entry(direction: Direction, peer: int, row: _Row, rule: int, ruleset: Ruleset | None) -> Entry:
+    verdict = row.outcome.verdict
+    if ruleset is not None and ruleset.engine is Engine.SIDECAR:
+        verdict = Verdict.REDIRECT
+    return Entry(
+        direction,
+        peer,
+        row.proto,
+        row.port,
+        row.bits,
+        verdict,
+        row.outcome.reason,
+        rule,
+        ruleset.digest if ruleset else "",
+        ruleset.spec.forbidden if ruleset else False,
+    )
+
+
+def _direction(
+    policies: Sequence[Policy], direction: Direction, own_ports: Sequence[NamedPort], peers: Peers
+) -> Iterator[tuple[int, list[_Row]]]:
+    """Every peer that has entries of its own, ANY_PEER among them, and those entries."""
+    defaults = _defaults(policies, direction)
+    rules = [(policy, rule) for policy in policies for rule in policy.rules_of(direction)]
+    ingress = direction is Direction.INGRESS
+    common = [
+        span
+        for policy, rule in rules
+        if rule.peers is None
+        for span in _spans(policy, rule, own_ports if ingress else ())
+    ]
+    yield ANY_PEER, _rows([], common, defaults, complete=True, host=False)
+
+    by_peer: dict[int, list[int]] = {}
+    named = [False] * len(rules)
+    for i, (_, rule) in enumerate(rules):
+        named[i] = not ingress and any(True for _ in _names(rule))
+        for peer in _peers_of(rule, ingress, peers):
+            by_peer.setdefault(peer, []).append(i)
+    hosts = peers.hosts() if ingress and rules else ()
+    for host in hosts:
+        by_peer.setdefault(host, [])
+
+    templates: dict[tuple[tuple[int, ...], bool, tuple[NamedPort, ...]], list[_Row]] = {}
+    for peer, chosen in by_peer.items():
+        ports = tuple(peers.named_ports(peer)) if any(named[i] for i in chosen) else ()
+        host = peer in hosts
+        key = (tuple(chosen), host, ports)
+        if key not in templates:
+            spans = [span for i in chosen for span in _spans(*rules[i], own_ports if ingress else ports)]
+            complete = host or any(span.proto == ANY_PROTO for span in spans)
+            templates[key] = _rows(spans, common, defaults, complete=complete, host=host)
+        yield peer, templates[key]
+
+
+def _defaults(policies: Iterable[Policy], direction: Direction) -> Defaults:
+    asking = [policy for policy in policies if policy.default_deny[direction]]
+    return Defaults(
+        tuple(sorted({policy.default_deny_ref for policy in asking if not policy.audit})),
+        tuple(sorted({policy.default_deny_ref for policy in asking if policy.audit})),
+    )
+
+
+def _peers_of(rule: Rule, ingress: bool, peers: Peers) -> set[int]:
+    """Whom the rule speaks of by number; for anyone only who resolves its port names."""
+    if rule.peers is not None:
+        return set().union(*(peers.selected(selector) for selector in rule.peers))
+    if ingress:
+        return set()
+    return set().union(*(peers.with_port(port.name, port.proto) for port in _names(rule)))
+
+
+def _names(rule: Rule) -> Iterator[Ports]:
+    return (ports for port_rule in rule.ports or () for ports in port_rule.ports if ports.name)
+
+
+def _spans(policy: Policy, rule: Rule, named: Iterable[NamedPort]) -> Iterator[_Span]:
+    if rule.ports is None:
+        yield _Span(ANY_PROTO, 0, PORT_MAX, Claim(policy, rule.ref, rule.deny))
+        return
+    for port_rule in rule.ports:
+        claim = Claim(policy, port_rule.ref, rule.deny, port_rule.http)
+        for ports in port_rule.ports:
+            if not ports.name:
+                yield _Span(ports.proto, ports.first, ports.last, claim)
+                continue
+            for port in named:
+                if port.name == ports.name and port.protocol == PROTOCOL_NAMES[ports.proto]:
+                    yield _Span(ports.proto, port.port, port.port, claim)
+
+
+def _rows(
+    own: Sequence[_Span], common: Sequence[_Span], defaults: Defaults, *, complete: bool, host: bool
+) -> list[_Row]:
+    """Entries of one peer.
+
+    `own` are the spans of rules that name the peer, `common` those of rules for anyone.  A
+    complete peer gets an entry for (any protocol, any port), which hides the common entries:
+    then every common span is stated again here.  Otherwise only the ports that an own span
+    covers are stated, and the look-up falls through to the common entries elsewhere.
+    """
+    spans = [*own, *common]
+    everything = [span.claim for span in spans if span.proto == ANY_PROTO]
+    rows: list[_Row] = []
+    base: Outcome | None = None
+    if complete:
+        base = merge(everything, defaults, host=host)
+        rows.append(_Row(ANY_PROTO, 0, 0, base))
+    protos: Mapping[int, None] = dict.fromkeys(span.proto for span in (spans if complete else own))
+    for proto in protos:
+        if proto == ANY_PROTO:
+            continue
+        here = [span for span in spans if span.proto == proto]
+        speaking = here if complete else [span for span in own if span.proto == proto]
+        fallback = base
+        if any(span.whole for span in speaking):
+            fallback = merge(everything + [span.claim for span in here if span.whole], defaults, host=host)
+            rows.append(_Row(proto, 0, 0, fallback))
+        for first, last, outcome in _runs(here, speaking, everything, defaults, host=host):
+            if outcome != fallback:
+                rows += [_Row(proto, port, bits, outcome) for port, bits in blocks(first, last)]
+    return rows
+
+
+def _runs(
+    here: Sequence[_Span],
+    speaking: Sequence[_Span],
+    everything: list[Claim],
+    defaults: Defaults,
+    *,
+    host: bool,
+) -> Iterator[tuple[int, int, Outcome]]:
+    """The ports that `speaking` covers, cut where the outcome changes."""
+    starts: dict[int, list[_Span]] = {}
+    for span in here:
+        starts.setdefault(span.first, []).append(span)
+        starts.setdefault(span.last + 1, [])
+    spoken = {id(span) for span in speaking}
+    active: list[_Span] = []
+    run: tuple[int, int, Outcome] | None = None
+    for cut, after in pairwise([*sorted(starts), PORT_MAX + 1]):
+        active = [span for span in active if span.last >= cut] + starts[cut]
+        if cut > PORT_MAX or not any(id(span) in spoken for span in active):
+            continue
+        outcome = merge(everything + [span.claim for span in active], defaults, host=host)
+        if run is not None and run[1] == cut - 1 and run[2] == outcome:
+            run = (run[0], after - 1, run[2])
+            continue
+        if run is not None:
+            yield run
+        run = (cut, after - 1, outcome)
+    if run is not None:
+        yield run

@@ -1,0 +1,65 @@
+"""The facts about a cluster that policies need, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class NamedPort:
+    """A container port that has a name."""
+
+    name: str
+    port: int
+    protocol: str = "TCP"
+
+
+@dataclass(frozen=True, slots=True)
+class Pod:
+    """A pod that has, or will have, addresses; finished pods are left out."""
+
+    namespace: str
+    name: str
+    labels: Mapping[str, str] = field(default_factory=dict)
+    addresses: tuple[str, ...] = ()
+    """IPv4, IPv6 or both, without prefix length."""
+    named_ports: tuple[NamedPort, ...] = ()
+    host_network: bool = False
+    """It then shares the node's identity and no policy here governs it."""
+    service_account: str = "default"
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Namespace and name."""
+        return (self.namespace, self.name)
+
+
+@dataclass(frozen=True, slots=True)
+class Namespace:
+    """A namespace; `kubernetes.io/metadata.name` need not be among the labels."""
+
+    name: str
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A node and every address that its own processes and host-network pods use."""
+
+    name: str
+    addresses: tuple[str, ...] = ()
+    api_server: bool = False
+    """Whether the Kubernetes API server runs on it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """Everything that is known at one moment."""
+
+    pods: tuple[Pod, ...] = ()
+    namespaces: tuple[Namespace, ...] = ()
+    """One that is missing has no labels but its name."""
+    nodes: tuple[Node, ...] = ()
+    api_servers: tuple[str, ...] = ()
+    """Addresses of API servers outside the cluster's nodes."""

@@ -1,0 +1,478 @@
+"""From policies and the facts of a cluster to documents, from scratch or change by change.
+
+Work is done per selector and identity: a new identity is shown to the selectors that could
+select it, and only bodies whose policies own one of those are built again.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import replace
+
+from yett_policy.body import PROTOCOL_NAMES, Body, build_body
+from yett_policy.cluster import Cluster, NamedPort, Namespace, Node, Pod
+from yett_policy.compiled import Compiled, Delta
+from yett_policy.document import Direction, Document, Ruleset
+from yett_policy.facts import Blocks, Claims, Holder, api_server_claims, node_claims, pod_claims
+from yett_policy.http.compile import compile_ruleset
+from yett_policy.http.errors import TooComplex
+from yett_policy.http.rule import RulesetSpec
+from yett_policy.identity import RESERVED, Labels, Table, named_ports, port_key
+from yett_policy.index import SelectorIndex
+from yett_policy.policy import Policy
+from yett_policy.prefix import Prefix
+from yett_policy.selector import Selector, exists
+
+PolicyId = tuple[str, int]
+"""(source, index)."""
+_BodyKey = tuple[tuple[PolicyId, ...], tuple[NamedPort, ...]]
+CompileRuleset = Callable[[RulesetSpec], Ruleset]
+
+_HOSTS = exists("reserved:host")
+
+
+def compile_spec(spec: RulesetSpec) -> Ruleset:
+    """The ruleset of a spec, on the engine that it wishes for.
+
+    One that wishes for the kernel and does not fit goes to the sidecar too: a policy that
+    stops nothing because it asks for too much would be worse.
+    """
+    try:
+        return compile_ruleset(spec, engine_wish=spec.engine)
+    except TooComplex as error:
+        ruleset = compile_ruleset(spec, engine_wish="Sidecar")
+        reason = f"the policy asks for the kernel, but the rules are too complex for it: {error}"
+        return replace(ruleset, engine_reason=reason)
+
+
+def compile(  # noqa: A001 - the verb of this package
+    policies: Iterable[Policy],
+    cluster: Cluster,
+    table: Table | None = None,
+    *,
+    rulesets: CompileRuleset = compile_spec,
+) -> Compiled:
+    """Everything from scratch; the order of policies and of the cluster's parts is of no
+    importance.  Two policy objects of one source and index: ValueError.
+    """
+    compiler = Compiler(table, rulesets=rulesets)
+    by_source: defaultdict[str, list[Policy]] = defaultdict(list)
+    for policy in policies:
+        by_source[policy.source].append(policy)
+    for source, group in by_source.items():
+        compiler.put_policies(source, group)
+    for namespace in cluster.namespaces:
+        compiler.put_namespace(namespace)
+    for node in cluster.nodes:
+        compiler.put_node(node)
+    for pod in cluster.pods:
+        compiler.put_pod(pod)
+    compiler.set_api_servers(cluster.api_servers)
+    compiler.flush()
+    return compiler.compiled()
+
+
+class Compiler:
+    """Holds what is known; `put` and `drop` say what changed, `flush` works it out."""
+
+    def __init__(self, table: Table | None = None, *, rulesets: CompileRuleset = compile_spec) -> None:
+        self._table = table or Table()
+        self._compile_ruleset = rulesets
+        self._index = SelectorIndex()
+        self._blocks = Blocks()
+
+        self._policies: dict[PolicyId, Policy] = {}
+        self._namespaces: dict[str, Namespace] = {}
+        self._nodes: dict[str, Node] = {}
+        self._api_servers: tuple[str, ...] = ()
+        self._pods: dict[tuple[str, str], Pod] = {}
+
+        self._new_policies: dict[str, Sequence[Policy]] = {}
+        self._stale_pods: set[tuple[str, str]] = set()
+        self._stale_nodes: set[str] = set()
+        self._stale_namespaces: set[str] = set()
+        self._stale_others = True
+
+        self._claims: dict[Holder, Claims] = {}
+        self._holders: defaultdict[Prefix, dict[Holder, Labels]] = defaultdict(dict)
+        self._uses: Counter[Labels] = Counter()
+        self._subjects: Counter[int] = Counter()
+        self._ipcache: dict[str, int] = {}
+
+        self._subject_of: defaultdict[Selector, set[PolicyId]] = defaultdict(set)
+        self._peer_of: defaultdict[Selector, set[PolicyId]] = defaultdict(set)
+        self._selecting: defaultdict[int, set[PolicyId]] = defaultdict(set)
+        self._ports_of_policy: dict[PolicyId, frozenset[tuple[str, str]]] = {}
+
+        self._key_of: dict[int, _BodyKey] = {}
+        self._members: defaultdict[_BodyKey, set[int]] = defaultdict(set)
+        self._bodies: dict[_BodyKey, Body] = {}
+        self._bodies_of: defaultdict[PolicyId, set[_BodyKey]] = defaultdict(set)
+        self._documents: dict[int, Document] = {}
+        self._rulesets: dict[str, Ruleset] = {}
+
+        self._stale_identities: set[int] = set()
+        self._stale_policies: set[PolicyId] = set()
+        self._stale_bodies = False
+
+        self._index.want(_HOSTS)
+        for labels in RESERVED:
+            self._acquire(labels)
+
+    # -- what changed
+
+    def put_policies(self, source: str, policies: Sequence[Policy]) -> None:
+        """All policies of one source object, in place of those it had."""
+        if len({policy.index for policy in policies}) != len(policies):
+            raise ValueError(f"{source} is given twice; give each policy object once")
+        self._new_policies[source] = tuple(policies)
+
+    def drop_policies(self, source: str) -> None:
+        """The source object is gone."""
+        self._new_policies[source] = ()
+
+    def put_pod(self, pod: Pod) -> None:
+        """A pod that is new or has changed."""
+        self._pods[pod.key] = pod
+        self._stale_pods.add(pod.key)
+
+    def drop_pod(self, namespace: str, name: str) -> None:
+        """A pod is gone; one that was never known is no error."""
+        self._pods.pop((namespace, name), None)
+        self._stale_pods.add((namespace, name))
+
+    def put_namespace(self, namespace: Namespace) -> None:
+        """A namespace that is new or has other labels."""
+        self._namespaces[namespace.name] = namespace
+        self._stale_namespaces.add(namespace.name)
+
+    def drop_namespace(self, name: str) -> None:
+        """A namespace is gone."""
+        self._namespaces.pop(name, None)
+        self._stale_namespaces.add(name)
+
+    def put_node(self, node: Node) -> None:
+        """A node that is new or has changed."""
+        self._nodes[node.name] = node
+        self._stale_nodes.add(node.name)
+
+    def drop_node(self, name: str) -> None:
+        """A node is gone."""
+        self._nodes.pop(name, None)
+        self._stale_nodes.add(name)
+
+    def set_api_servers(self, addresses: Iterable[str]) -> None:
+        """Addresses of API servers outside the cluster's nodes."""
+        self._api_servers = tuple(addresses)
+        self._stale_others = True
+
+    # -- what follows
+
+    @property
+    def table(self) -> Table:
+        """Numbers as they are now; keep them over restarts."""
+        return self._table
+
+    def flush(self) -> Delta:
+        """Work out every change since the last flush."""
+        blocks_changed = self._update_policies()
+        nodes = {name: self._claims.get(("0-node", name)) for name in self._nodes}
+        prefixes = self._update_claims(blocks_changed=blocks_changed)
+        gone, changed = self._update_documents()
+        return Delta(
+            documents={number: self._documents[number] for number in sorted(changed)},
+            gone=frozenset(gone),
+            ipcache={prefix: self._ipcache.get(prefix) for prefix in sorted(prefixes)},
+            node_addresses={
+                name: self._local_addresses(name)
+                for name, before in sorted(nodes.items())
+                if before != self._claims.get(("0-node", name))
+            },
+        )
+
+    def compiled(self) -> Compiled:
+        """Everything as of the last flush."""
+        live = {ruleset.digest for body in self._bodies.values() for ruleset in body.rulesets}
+        self._rulesets = {digest: r for digest, r in self._rulesets.items() if digest in live}
+        number = self._table.number
+        pods = [
+            (pod.namespace, pod.name, number(claims.own), tuple(sorted(pod.addresses)))
+            for key, pod in sorted(self._pods.items())
+            if (claims := self._claims.get(("2-pod", *key))) is not None and claims.own is not None
+        ]
+        return Compiled(
+            documents=dict(sorted(self._documents.items())),
+            rulesets=dict(sorted(self._rulesets.items())),
+            ipcache=dict(sorted(self._ipcache.items())),
+            node_addresses={name: self._local_addresses(name) for name in sorted(self._nodes)},
+            identities=dict(sorted((number(labels), labels) for labels in self._uses)),
+            pods=tuple(pods),
+            table=self._table,
+        )
+
+    def _local_addresses(self, node: str) -> dict[str, int]:
+        claims = self._claims.get(("0-node", node), Claims())
+        return {str(prefix): self._table.number(labels) for prefix, labels in sorted(claims.as_local)}
+
+    # -- policies
+
+    def _update_policies(self) -> bool:
+        """Whether the set of ipBlocks changed."""
+        if not self._new_policies:
+            return False
+        blocks = set(self._blocks.ip_blocks)
+        for source, policies in self._new_policies.items():
+            new = {(source, policy.index): policy for policy in policies}
+            old = [pid for pid in self._policies if pid[0] == source]
+            for pid in old:
+                if new.get(pid) == self._policies[pid]:
+                    del new[pid]
+                else:
+                    self._forget_policy(pid)
+            for pid, policy in new.items():
+                self._learn_policy(pid, policy)
+        self._new_policies = {}
+        self._stale_others = True
+        return blocks != set(self._blocks.ip_blocks)
+
+    def _learn_policy(self, pid: PolicyId, policy: Policy) -> None:
+        self._policies[pid] = policy
+        self._blocks.add(policy, 1)
+        self._ports_of_policy[pid] = frozenset(
+            (ports.name, PROTOCOL_NAMES[ports.proto])
+            for rule in policy.rules_of(Direction.INGRESS)
+            for port_rule in rule.ports or ()
+            for ports in port_rule.ports
+            if ports.name
+        )
+        self._index.want(policy.subject)
+        self._subject_of[policy.subject].add(pid)
+        for number in self._index.selected(policy.subject):
+            self._selecting[number].add(pid)
+            self._stale_identities.add(number)
+        for selector in _peer_selectors(policy):
+            self._index.want(selector)
+            self._peer_of[selector].add(pid)
+
+    def _forget_policy(self, pid: PolicyId) -> None:
+        policy = self._policies.pop(pid)
+        self._blocks.add(policy, -1)
+        del self._ports_of_policy[pid]
+        for number in self._index.selected(policy.subject):
+            self._selecting[number].discard(pid)
+            self._stale_identities.add(number)
+        self._subject_of[policy.subject].discard(pid)
+        self._index.release(policy.subject)
+        for selector in _peer_selectors(policy):
+            self._peer_of[selector].discard(pid)
+            self._index.release(selector)
+        self._stale_policies.add(pid)
+
+    # -- claims, identities, addresses
+
+    def _update_claims(self, *, blocks_changed: bool) -> set[str]:
+        """Prefixes whose identity changed."""
+        if blocks_changed:
+            self._stale_pods |= self._pods.keys()
+            self._stale_nodes |= self._nodes.keys()
+        elif self._stale_namespaces:
+            self._stale_pods |= {key for key in self._pods if key[0] in self._stale_namespaces}
+        new: dict[Holder, Claims] = {}
+        for key in self._stale_pods:
+            pod = self._pods.get(key)
+            namespace = self._namespaces.get(key[0])
+            new["2-pod", *key] = (
+                Claims()
+                if pod is None or pod.host_network
+                else pod_claims(pod, namespace.labels if namespace else {}, self._blocks)
+            )
+        for name in self._stale_nodes:
+            node = self._nodes.get(name)
+            new["0-node", name] = Claims() if node is None else node_claims(node, self._blocks)
+        if self._stale_others:
+            new |= {holder: Claims() for holder in self._claims if holder[0][0] in "134"}
+            new |= {("1-api-server", address): api_server_claims(address) for address in self._api_servers}
+            new |= dict(self._blocks.claims())
+        self._stale_pods, self._stale_nodes, self._stale_namespaces = set(), set(), set()
+        self._stale_others = False
+        return self._replace(new)
+
+    def _replace(self, new: dict[Holder, Claims]) -> set[str]:
+        old = {holder: self._claims.get(holder, Claims()) for holder in new}
+        changed = [holder for holder in new if new[holder] != old[holder]]
+        self._table = self._table.allocate(
+            labels for holder in changed for labels in _label_sets(new[holder])
+        )
+        for holder in changed:
+            for labels in _label_sets(new[holder]):
+                self._acquire(labels)
+            if (own := new[holder].own) is not None:
+                self._become_subject(self._table.number(own), 1)
+        touched: set[Prefix] = set()
+        for holder in changed:
+            for prefix, _ in old[holder].addresses:
+                self._holders[prefix].pop(holder, None)
+                touched.add(prefix)
+            for prefix, labels in new[holder].addresses:
+                self._holders[prefix][holder] = labels
+                touched.add(prefix)
+            if (own := old[holder].own) is not None:
+                self._become_subject(self._table.number(own), -1)
+            for labels in _label_sets(old[holder]):
+                self._release(labels)
+            if new[holder] == Claims():
+                self._claims.pop(holder, None)
+            else:
+                self._claims[holder] = new[holder]
+        return {str(prefix) for prefix in touched if self._settle(prefix)}
+
+    def _settle(self, prefix: Prefix) -> bool:
+        """Give a prefix to its first holder; whether that changed anything."""
+        holders = self._holders[prefix]
+        text = str(prefix)
+        if not holders:
+            del self._holders[prefix]
+            return self._ipcache.pop(text, None) is not None
+        number = self._table.number(holders[min(holders)])
+        if self._ipcache.get(text) == number:
+            return False
+        self._ipcache[text] = number
+        return True
+
+    def _become_subject(self, number: int, count: int) -> None:
+        before = self._subjects[number]
+        self._subjects[number] += count
+        if not before or not self._subjects[number]:
+            self._stale_identities.add(number)
+
+    def _acquire(self, labels: Labels) -> None:
+        self._uses[labels] += 1
+        if self._uses[labels] > 1:
+            return
+        number = self._table.number(labels)
+        self._notice(number, self._index.add(number, labels), selected=True)
+
+    def _release(self, labels: Labels) -> None:
+        self._uses[labels] -= 1
+        if self._uses[labels]:
+            return
+        del self._uses[labels]
+        number = self._table.number(labels)
+        self._notice(number, self._index.remove(number), selected=False)
+        self._selecting.pop(number, None)
+
+    def _notice(self, number: int, selectors: Iterable[Selector], *, selected: bool) -> None:
+        """Selectors began or ceased to select an identity."""
+        for selector in selectors:
+            if selector == _HOSTS:
+                self._stale_bodies = True
+            self._stale_policies |= self._peer_of.get(selector, set())
+            for pid in self._subject_of.get(selector, ()):
+                (self._selecting[number].add if selected else self._selecting[number].discard)(pid)
+                self._stale_identities.add(number)
+
+    # -- documents
+
+    def _update_documents(self) -> tuple[set[int], set[int]]:
+        """(identities without a document now, identities with another one)."""
+        stale = set(self._bodies) if self._stale_bodies else set()
+        for pid in self._stale_policies:
+            stale |= self._bodies_of.get(pid, set())
+        gone: set[int] = set()
+        moved: set[int] = set()
+        for number in self._stale_identities:
+            old = self._key_of.pop(number, None)
+            if old is not None:
+                self._members[old].discard(number)
+            if not self._subjects[number]:
+                del self._subjects[number]
+                if old is not None:
+                    del self._documents[number]
+                    gone.add(number)
+                continue
+            key = self._key(number)
+            self._key_of[number] = key
+            self._members[key].add(number)
+            moved.add(number)
+        for key in stale:
+            if not self._members[key]:
+                continue
+            body = self._build(key)
+            if body.entries != self._bodies[key].entries or body.rules != self._bodies[key].rules:
+                moved |= self._members[key]
+            self._bodies[key] = body
+        changed = set()
+        for number in moved:
+            key = self._key_of[number]
+            if key not in self._bodies:
+                self._bodies[key] = self._build(key)
+                for pid in key[0]:
+                    self._bodies_of[pid].add(key)
+            body = self._bodies[key]
+            document = Document(number, body.entries, body.rules)
+            if document != self._documents.get(number):
+                self._documents[number] = document
+                changed.add(number)
+        self._drop_empty_bodies()
+        self._stale_identities, self._stale_policies, self._stale_bodies = set(), set(), False
+        return gone, changed
+
+    def _drop_empty_bodies(self) -> None:
+        for key in [key for key, members in self._members.items() if not members]:
+            del self._members[key]
+            if self._bodies.pop(key, None) is not None:
+                for pid in key[0]:
+                    self._bodies_of[pid].discard(key)
+                    if not self._bodies_of[pid]:
+                        del self._bodies_of[pid]
+
+    def _key(self, number: int) -> _BodyKey:
+        pids = tuple(sorted(self._selecting.get(number, ())))
+        names = frozenset().union(*(self._ports_of_policy[pid] for pid in pids))
+        ports = tuple(p for p in self.named_ports(number) if (p.name, p.protocol) in names) if names else ()
+        return pids, ports
+
+    def _build(self, key: _BodyKey) -> Body:
+        policies = [self._policies[pid] for pid in key[0]]
+        return build_body(policies, key[1], self, self._ruleset)
+
+    def _ruleset(self, spec: RulesetSpec) -> Ruleset:
+        digest = spec.digest
+        if digest not in self._rulesets:
+            self._rulesets[digest] = self._compile_ruleset(spec)
+        return self._rulesets[digest]
+
+    # -- what bodies ask (the protocol Peers)
+
+    def selected(self, selector: Selector) -> Collection[int]:
+        """Identities that a selector of a known policy selects."""
+        return self._index.selected(selector)
+
+    def with_port(self, name: str, proto: int) -> Collection[int]:
+        """Identities that have a port of that name."""
+        return self._index.selected(exists(port_key(name, PROTOCOL_NAMES[proto])))
+
+    def named_ports(self, identity: int) -> Sequence[NamedPort]:
+        """Of an identity in use."""
+        return named_ports(f"{key}={value}" for key, value in self._index.labels[identity].items())
+
+    def hosts(self) -> Collection[int]:
+        """Identities of the node itself."""
+        return self._index.selected(_HOSTS)
+
+
+def _label_sets(claims: Claims) -> list[Labels]:
+    found = [labels for _, labels in (*claims.addresses, *claims.as_local)]
+    return found if claims.own is None else [*found, claims.own]
+
+
+def _peer_selectors(policy: Policy) -> list[Selector]:
+    """Every selector whose identities a body of the policy depends on, each once."""
+    found: dict[Selector, None] = {}
+    for rule in policy.rules:
+        found |= dict.fromkeys(rule.peers or ())
+        if rule.peers is None and rule.direction is Direction.EGRESS:
+            names = [ports for port_rule in rule.ports or () for ports in port_rule.ports if ports.name]
+            found |= {exists(port_key(ports.name, PROTOCOL_NAMES[ports.proto])): None for ports in names}
+    return list(found)

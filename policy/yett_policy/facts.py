@@ -1,0 +1,105 @@
+"""Which address has which labels: pods, nodes, API servers and CIDR blocks as claims.
+
+Several may claim one address for a moment (a pod that took over another's); the claim that
+sorts first wins, so the answer does not depend on the order of events.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from yett_policy.cluster import Node, Pod
+from yett_policy.identity import Labels, cidr_labels, inside_block, pod_labels
+from yett_policy.policy import Policy
+from yett_policy.prefix import Prefix, parse_prefix
+from yett_policy.selector import CidrSelector
+
+Holder = tuple[str, ...]
+"""Sorts by who goes first: `0-node`, `1-api-server`, `2-pod`, `3-cidr`, then names."""
+
+_HOST = "reserved:host"
+_REMOTE = "reserved:remote-node"
+_API_SERVER = "reserved:kube-apiserver"
+_WORLD: Labels = ("reserved:world",)
+_MAPPED = parse_prefix("::ffff:0:0/96")
+_ALL_IPV4 = parse_prefix("0.0.0.0/0")
+
+
+@dataclass(frozen=True, slots=True)
+class Claims:
+    """What one holder says."""
+
+    addresses: tuple[tuple[Prefix, Labels], ...] = ()
+    own: Labels | None = None
+    """Labels of the holder as a subject of policies."""
+    as_local: tuple[tuple[Prefix, Labels], ...] = ()
+    """A node's addresses as the node itself sees them."""
+
+
+class Blocks:
+    """The prefixes that policies name, counted."""
+
+    def __init__(self) -> None:
+        self.cidrs: Counter[Prefix] = Counter()
+        self.ip_blocks: Counter[Prefix] = Counter()
+        self._lengths: dict[int, list[int]] = {4: [], 6: []}
+
+    def add(self, policy: Policy, count: int) -> None:
+        """Count a policy's prefixes; -1 takes them back."""
+        for rule in policy.rules:
+            for selector in rule.peers or ():
+                if isinstance(selector, CidrSelector):
+                    for prefix in (selector.network, *selector.excepts):
+                        self.cidrs[prefix] += count
+                        if selector.everyone:
+                            self.ip_blocks[prefix] += count
+        self.cidrs, self.ip_blocks = +self.cidrs, +self.ip_blocks
+        for version, lengths in self._lengths.items():
+            lengths[:] = sorted({p.bits for p in self.ip_blocks if p.version == version}, reverse=True)
+
+    def smallest(self, address: Prefix) -> Prefix | None:
+        """The smallest ipBlock (or exception of one) that covers an address."""
+        width = 32 if address.version == 4 else 128
+        for bits in self._lengths[address.version]:
+            block = Prefix(address.version, address.first >> (width - bits) << (width - bits), bits)
+            if block in self.ip_blocks:
+                return block
+        return None
+
+    def claims(self) -> Iterator[tuple[Holder, Claims]]:
+        """Identities of addresses outside the cluster."""
+        for prefix in self.cidrs:
+            yield ("3-cidr", str(prefix)), Claims(((prefix, cidr_labels(prefix)),))
+        if any(prefix.covers(_MAPPED) for prefix in self.cidrs):
+            # Addresses are looked up as 16 bytes, IPv4 as ::ffff:a.b.c.d, which ::/0 covers.
+            yield ("4-ipv4",), Claims(((_ALL_IPV4, _WORLD),))
+
+
+def pod_claims(pod: Pod, namespace_labels: Mapping[str, str], blocks: Blocks) -> Claims:
+    """Of a pod that has its own addresses."""
+    own = pod_labels(pod, namespace_labels)
+    return Claims(tuple(_addresses(pod.addresses, own, blocks)), own)
+
+
+def node_claims(node: Node, blocks: Blocks) -> Claims:
+    """Of a node's addresses."""
+    more = (_API_SERVER,) if node.api_server else ()
+    return Claims(
+        tuple(_addresses(node.addresses, tuple(sorted((_REMOTE, *more))), blocks)),
+        as_local=tuple(_addresses(node.addresses, tuple(sorted((_HOST, *more))), blocks)),
+    )
+
+
+def api_server_claims(address: str) -> Claims:
+    """Of an API server outside the cluster."""
+    prefix = parse_prefix(address)
+    return Claims(((prefix, tuple(sorted((*cidr_labels(prefix), _API_SERVER)))),))
+
+
+def _addresses(addresses: Iterable[str], labels: Labels, blocks: Blocks) -> Iterator[tuple[Prefix, Labels]]:
+    for text in addresses:
+        address = parse_prefix(text)
+        block = blocks.smallest(address)
+        yield address, labels if block is None else inside_block(labels, block)

@@ -1,0 +1,141 @@
+"""Identities: a number for each set of security-relevant labels.
+
+The numbers are compared across nodes and restarts, so the table that holds them is an
+argument of everything that needs numbers, and allocation is a pure step from one table to
+the next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from yett_policy.cluster import NamedPort, Pod
+from yett_policy.prefix import Prefix
+from yett_policy.selector import CLUSTER, NAMESPACE, NAMESPACE_LABELS, SERVICE_ACCOUNT
+
+Labels = tuple[str, ...]
+"""Sorted `source:key=value`, without `=` where the value is empty."""
+
+HOST = 1
+WORLD = 2
+REMOTE_NODE = 6
+KUBE_APISERVER = 7
+HOST_APISERVER = 16
+
+RESERVED: Mapping[Labels, int] = {
+    ("reserved:host",): HOST,
+    ("reserved:world",): WORLD,
+    ("reserved:unmanaged",): 3,
+    ("reserved:health",): 4,
+    ("reserved:init",): 5,
+    ("reserved:remote-node",): REMOTE_NODE,
+    ("reserved:kube-apiserver", "reserved:remote-node"): KUBE_APISERVER,
+    ("reserved:ingress",): 8,
+    ("reserved:host", "reserved:kube-apiserver"): HOST_APISERVER,
+}
+"""Numbers that never change."""
+
+FIRST_POD = 256
+FIRST_ADDRESS = 1 << 24
+"""Identities that stand for addresses: CIDRs, and pods or nodes inside an ipBlock."""
+
+CLUSTER_NAME = "default"
+
+
+def pod_labels(pod: Pod, namespace_labels: Mapping[str, str]) -> Labels:
+    """The labels that make a pod's identity.
+
+    Its named ports are among them: a policy that says `http` means 8080 on one pod and 80 on
+    another, so pods that differ there must differ in number.
+    """
+    labels = {f"k8s:{key}": value for key, value in pod.labels.items()}
+    labels |= {f"{NAMESPACE_LABELS}{key}": value for key, value in namespace_labels.items()}
+    labels[f"{NAMESPACE_LABELS}kubernetes.io/metadata.name"] = pod.namespace
+    labels[NAMESPACE] = pod.namespace
+    labels[SERVICE_ACCOUNT] = pod.service_account
+    labels[CLUSTER] = CLUSTER_NAME
+    numbers: dict[str, set[int]] = {}
+    for port in pod.named_ports:
+        numbers.setdefault(port_key(port.name, port.protocol), set()).add(port.port)
+    labels |= {key: ",".join(map(str, sorted(ports))) for key, ports in numbers.items()}
+    return canonical_labels(labels)
+
+
+def port_key(name: str, protocol: str) -> str:
+    """The label that holds a named port's numbers."""
+    return f"port:{name.lower()}/{protocol}"
+
+
+def named_ports(labels: Iterable[str]) -> tuple[NamedPort, ...]:
+    """The named ports in the labels of an identity."""
+    ports = []
+    for key, value in parse_labels(labels).items():
+        if key.startswith("port:"):
+            name, _, protocol = key.removeprefix("port:").partition("/")
+            ports += [NamedPort(name, int(number), protocol) for number in value.split(",")]
+    return tuple(sorted(ports))
+
+
+def cidr_labels(prefix: Prefix) -> Labels:
+    """Of addresses outside the cluster that a policy names."""
+    return (f"cidr:{prefix}", "reserved:world")
+
+
+def inside_block(labels: Labels, block: Prefix) -> Labels:
+    """The same pod or node, seen by an address inside `block`: the smallest ipBlock or
+    exception that covers the address.  Only ipBlocks look at this label.
+    """
+    return tuple(sorted((*labels, f"block:{block}")))
+
+
+def canonical_labels(labels: Mapping[str, str]) -> Labels:
+    """As text, sorted."""
+    return tuple(sorted(f"{key}={value}" if value else key for key, value in labels.items()))
+
+
+def parse_labels(labels: Iterable[str]) -> dict[str, str]:
+    """The inverse: `source:key` -> value."""
+    return {key: value for key, _, value in (label.partition("=") for label in labels)}
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Numbers given so far.  What is no longer in use stays until it is forgotten."""
+
+    numbers: Mapping[Labels, int] = field(default_factory=dict)
+
+    def allocate(self, wanted: Iterable[Labels]) -> Table:
+        """A table that has a number for each label set wanted; old numbers stay as they are.
+
+        The result depends on the set of what is wanted, not on its order.
+        """
+        new = sorted(set(wanted) - self.numbers.keys() - RESERVED.keys())
+        if not new:
+            return self
+        numbers = dict(self.numbers)
+        pod = max((n for n in numbers.values() if n < FIRST_ADDRESS), default=FIRST_POD - 1)
+        address = max((n for n in numbers.values() if n >= FIRST_ADDRESS), default=FIRST_ADDRESS - 1)
+        for labels in new:
+            if stands_for_address(labels):
+                address += 1
+                numbers[labels] = address
+            else:
+                pod += 1
+                numbers[labels] = pod
+        return Table(numbers)
+
+    def forget(self, labels: Iterable[Labels]) -> Table:
+        """Without label sets that nothing uses any more; their numbers may be given again."""
+        gone = set(labels)
+        return Table({known: number for known, number in self.numbers.items() if known not in gone})
+
+    def number(self, labels: Labels) -> int:
+        """Of labels that were allocated; KeyError otherwise."""
+        reserved = RESERVED.get(labels)
+        return self.numbers[labels] if reserved is None else reserved
+
+
+def stands_for_address(labels: Iterable[str]) -> bool:
+    """Whether an identity is told by address, not by whose address it is."""
+    return any(label.startswith(("cidr:", "block:")) for label in labels)

@@ -1,0 +1,160 @@
+"""What several rules together mean for one peer and one port.
+
+Precedence, for one direction of one subject:
+
+1. A deny rule without HTTP rules that covers the peer and port denies.
+2. The node itself (peer `host`) may reach its pods.
+3. Where no policy asks for default deny, everything may pass.
+4. Where one does, a plain allow rule that covers peer and port lets everything pass;
+5. else allow rules with HTTP rules let the requests pass that one of them matches;
+6. else the default denies.
+7. HTTP deny rules take their requests out of what 2 to 5 let pass.
+
+Policies with `audit: true` are left out of that.  Then it is asked again with them; where
+the answer is "denied" only now, the verdict is AUDIT.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from yett_policy.document import Verdict
+from yett_policy.http.rule import HttpRule, RuleAction, RulesetSpec
+from yett_policy.policy import Policy
+from yett_policy.reason import Reason
+
+NO_RULE = "none"
+"""Reference of a verdict that no rule is the cause of."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Claim:
+    """What one rule says about one peer and port."""
+
+    policy: Policy
+    ref: str
+    deny: bool
+    http: tuple[HttpRule, ...] = ()
+
+    @property
+    def audit(self) -> bool:
+        """Whether its policy only watches."""
+        return self.policy.audit
+
+
+@dataclass(frozen=True, slots=True)
+class Defaults:
+    """Who asks for default deny, in one direction of one subject."""
+
+    enforced: tuple[str, ...] = ()
+    """References, sorted."""
+    audited: tuple[str, ...] = ()
+
+    @property
+    def all(self) -> tuple[str, ...]:
+        """Both, sorted."""
+        return tuple(sorted({*self.enforced, *self.audited}))
+
+
+class Outcome(NamedTuple):
+    """The meaning: a verdict on the connection, or a ruleset that judges requests."""
+
+    verdict: Verdict
+    reason: Reason
+    rule: str
+    ruleset: RulesetSpec | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """Of one pass; `requests` None: the whole connection shares the verdict."""
+
+    verdict: Verdict
+    reason: Reason
+    rule: str
+    requests: tuple[HttpRule, ...] | None = None
+    contributors: tuple[Claim, ...] = field(default=(), compare=False)
+
+
+def merge(claims: Sequence[Claim], defaults: Defaults, *, host: bool = False) -> Outcome:
+    """The outcome of all claims that cover one peer and port; order does not matter."""
+    enforced = _judge([claim for claim in claims if not claim.audit], defaults.enforced, host=host)
+    audited = [claim for claim in claims if claim.audit]
+    if enforced.verdict is Verdict.DENY:
+        return Outcome(enforced.verdict, enforced.reason, enforced.rule)
+    if enforced.requests is not None:
+        return _outcome(enforced, enforced.requests + _watched(audited), defaults.enforced, audit=False)
+    if not audited and not defaults.audited:
+        return Outcome(enforced.verdict, enforced.reason, enforced.rule)
+    together = _judge(claims, defaults.all, host=host)
+    if together.verdict is Verdict.DENY:
+        return Outcome(Verdict.AUDIT, together.reason, together.rule)
+    if together.requests is not None:
+        return _outcome(together, together.requests, defaults.all, audit=True)
+    return Outcome(enforced.verdict, enforced.reason, enforced.rule)
+
+
+def _judge(claims: Iterable[Claim], defaults: tuple[str, ...], *, host: bool) -> _Answer:
+    claims = list(claims)
+    denies = [claim.ref for claim in claims if claim.deny and not claim.http]
+    if denies:
+        return _Answer(Verdict.DENY, Reason.DENY_RULE, min(denies))
+    plain = [claim.ref for claim in claims if not claim.deny and not claim.http]
+    asking = [claim for claim in claims if not claim.deny and claim.http]
+    banning = [claim for claim in claims if claim.deny]
+    bans = tuple(rule for claim in banning for rule in claim.http)
+    if host:
+        reason, rule = Reason.HOST, NO_RULE
+    elif not defaults:
+        reason, rule = Reason.NOT_ENFORCED, NO_RULE
+    elif plain:
+        reason, rule = Reason.ALLOWED, min(plain)
+    elif asking:
+        requests = tuple(rule for claim in asking for rule in claim.http)
+        first = min(claim.ref for claim in asking)
+        return _Answer(Verdict.ALLOW, Reason.ALLOWED, first, requests + bans, tuple(asking))
+    else:
+        return _Answer(Verdict.DENY, Reason.POLICY_DENIED, ", ".join(defaults))
+    if bans:
+        return _Answer(Verdict.ALLOW, reason, rule, (HttpRule(ref=rule), *bans), tuple(banning))
+    return _Answer(Verdict.ALLOW, reason, rule)
+
+
+def _watched(audited: Iterable[Claim]) -> tuple[HttpRule, ...]:
+    """What deny rules of audit policies record in a ruleset that is in force."""
+    rules: list[HttpRule] = []
+    for claim in audited:
+        if claim.deny:
+            rules += claim.http or (HttpRule(ref=claim.ref, action=RuleAction.AUDIT_DENY),)
+    return tuple(rules)
+
+
+def _outcome(
+    answer: _Answer, requests: tuple[HttpRule, ...], defaults: tuple[str, ...], *, audit: bool
+) -> Outcome:
+    policies = [claim.policy for claim in answer.contributors]
+    engines = {policy.engine for policy in policies}
+    spec = RulesetSpec(
+        rules=tuple(sorted(set(requests), key=lambda rule: (rule.ref, rule.action))),
+        default_rule=_blame(answer.contributors, defaults),
+        audit=audit,
+        forbidden=any(policy.forbidden for policy in policies),
+        chunk_extensions=any(policy.chunk_extensions for policy in policies),
+        trailers=any(policy.trailers for policy in policies),
+        engine=next((engine for engine in ("Sidecar", "Kernel") if engine in engines), "Auto"),
+    )
+    return Outcome(Verdict.ALLOW, answer.reason, answer.rule, spec)
+
+
+def _blame(contributors: Iterable[Claim], defaults: tuple[str, ...]) -> str:
+    """What a denial that no rule matched is put down to: the default deny of the policies
+    that have HTTP rules here; where none of them asks for it, whoever does; where nobody
+    does, the deny rules that made requests be read at all.
+    """
+    contributors = list(contributors)
+    own = {claim.policy.default_deny_ref for claim in contributors if not claim.deny}
+    if own:
+        return ", ".join(sorted(own.intersection(defaults)) or defaults)
+    return ", ".join(sorted({claim.ref for claim in contributors}))
