@@ -180,6 +180,8 @@ enum ruleset_layout {
 enum ruleset_flags {
 	RULESET_AUDIT = 1,     /* what would be denied for policy passes as VERDICT_AUDIT */
 	RULESET_FORBIDDEN = 2, /* denied by default: answer 403 instead of a bare reset */
+	RULESET_DENIES = 4,    /* some rule denies for good: even under RULESET_AUDIT that is a
+				* denial, and so is a stream that breaks the grammar */
 };
 
 /* What the engine does when it enters a state.  "operand" is [0] of the state's row,

@@ -111,6 +111,7 @@ class RuleSets:
 
 def _precedence(alternative: Alternative) -> tuple[int, bool, int]:
     """Denies, audit-denies, allows; among denies the unconditional, among allows those that
-    let the request upgrade come first; then by rule number."""
+    let the request upgrade come first; then by rule number.
+    """
     later = bool(alternative.needs) if alternative.kind is Kind.DENY else not alternative.upgrade
     return _ORDER[alternative.kind], later, alternative.rule

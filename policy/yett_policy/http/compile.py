@@ -16,7 +16,7 @@ from yett_policy.http.nfa import Nfa
 from yett_policy.http.product import Product
 from yett_policy.http.request import request_grammar
 from yett_policy.http.rows import dense
-from yett_policy.http.rule import RulesetSpec
+from yett_policy.http.rule import RuleAction, RulesetSpec
 from yett_policy.http.tables import encode
 from yett_policy.reason import Reason
 
@@ -57,6 +57,8 @@ def compile_tables(spec: RulesetSpec, *, max_states: int = MAX_STATES, max_work:
     )
     rows = minimise(dense(product.build()))
     flags = (RulesetFlag.AUDIT if spec.audit else 0) | (RulesetFlag.FORBIDDEN if spec.forbidden else 0)
+    if any(rule.action is RuleAction.DENY for rule in spec.rules):
+        flags |= RulesetFlag.DENIES
     tier, data = encode(
         rows,
         sets.sets,

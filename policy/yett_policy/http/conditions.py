@@ -111,7 +111,7 @@ class Conditions:
     @staticmethod
     def of_rule(rule: HttpRule) -> set[Condition]:
         """Every condition that a rule speaks of."""
-        found = {(header.name, header.op, header.value) for header in rule.headers}
+        found: set[Condition] = {_of_header(header) for header in rule.headers}
         if rule.host is not None:
             found.add(("host", None, rule.host))
         if rule.upgrades:

@@ -31,6 +31,9 @@ FRAMING = (b"host", b"content-length", b"transfer-encoding", b"upgrade")
 VALUE = VISIBLE | HIGH
 MAX_PORT_DIGITS = 5
 
+_Candidates = frozenset[tuple[int, int, bool]]
+"""(header, bytes of its name read, all exactly)."""
+
 
 def add_names(
     grammar: Grammar,
@@ -46,15 +49,14 @@ def add_names(
     `tracked` gives the edge of the colon after a known name, `alias` is the one after a name
     that differs from a known one in `_` for `-` (some servers fold them), `other` the rest.
     """
-    States = frozenset[tuple[int, int, bool]]
-    made: dict[States, int] = {}
+    made: dict[_Candidates, int] = {}
 
-    def name_state(candidates: States) -> int:
+    def name_state(candidates: _Candidates) -> int:
         if candidates in made:
             return made[candidates]
         state = made[candidates] = grammar.state(Reason.HTTP_HEADER_NAME)
         grammar.on(state, OWS, Reason.HTTP_SPACE_BEFORE_COLON)
-        complete = {(number, exact) for number, at, exact in candidates if at == len(names[number])}
+        complete = {(number, exact) for number, at, exact in sorted(candidates) if at == len(names[number])}
         colon = other
         for number, exact in sorted(complete, key=lambda found: found[1]):
             colon = tracked(number) if exact else alias
@@ -62,13 +64,13 @@ def add_names(
         add_steps(state, candidates)
         return state
 
-    def add_steps(state: int, candidates: States) -> None:
+    def add_steps(state: int, candidates: _Candidates) -> None:
         if not candidates:
             grammar.on(state, TOKEN, Edge(state))
             return
         grammar.on(state, TOKEN, Edge(name_state(frozenset())))
         steps: dict[int, set[tuple[int, int, bool]]] = {}
-        for number, at, exact in candidates:
+        for number, at, exact in sorted(candidates):
             if at == len(names[number]):
                 continue
             char = names[number][at]

@@ -28,6 +28,7 @@ ROW_ACTION = 1
 ROW_NEXT = 2
 ACTION_MASK = 0x00FF
 REASON_SHIFT = 8
+SET_KNOWN = 0xFFFF
 
 
 class Action(IntEnum):
@@ -46,6 +47,7 @@ class Action(IntEnum):
     CHUNK_DIGIT = 10
     CHUNK_LINE_END = 11
     BODY_END = 12
+    RULE_SET = 13
 
 
 class Header(IntEnum):
@@ -78,6 +80,7 @@ class RulesetFlag(IntEnum):
 
     AUDIT = 1
     FORBIDDEN = 2
+    DENIES = 4
 
 
 HEAD_FORMAT = "<IIQIII6HIIII"

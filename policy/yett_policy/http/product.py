@@ -163,7 +163,8 @@ class Product:
 
     def empty_words(self) -> list[int]:
         """Word k is what an empty value of tracked header k gives: the state behind the colon
-        has k for its operand, and the value may end there."""
+        has k for its operand, and the value may end there.
+        """
         words = []
         for items in self.conditions.values:
             bits = 0
@@ -194,7 +195,7 @@ class Product:
         properties = self.grammar.states[place]
         if properties.match is Match.VALUE:
             operand = held if properties.held else self.word(items)
-        else:
+        else:  # of a target: set where the target may end
             operand = 0
         core = Core(operand, self.deniable(place), blocks, [])
         for edge, _, readers in blocks:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from yett_policy.http.product import DENIED, Automaton
+from yett_policy.http.product import DENIED, Automaton, Block
+from yett_policy.http.tree import members
 from yett_policy.reason import Reason
 
 
@@ -41,9 +42,10 @@ def dense(automaton: Automaton) -> Rows:
 
 def _byte_classes(automaton: Automaton) -> tuple[list[int], list[int], list[list[int]]]:
     """Class of each byte; of each core the number of its partition; of each partition its
-    block by class."""
+    block by class.
+    """
     numbers: dict[int, int] = {}
-    partitions = []
+    partitions: list[list[Block]] = []
     partition_of_core = []
     for core in automaton.cores:
         number = numbers.setdefault(id(core.blocks), len(partitions))  # partitions are shared objects
@@ -54,14 +56,13 @@ def _byte_classes(automaton: Automaton) -> tuple[list[int], list[int], list[list
     for partition in partitions:
         block_of_byte = [0] * 256
         for block, (_, bits, _) in enumerate(partition):
-            while bits:
-                low = bits & -bits
-                block_of_byte[low.bit_length() - 1] = block
-                bits ^= low
+            for byte in members(bits):
+                block_of_byte[byte] = block
         block_of.append(block_of_byte)
     singled_out = {byte for core in automaton.cores for byte in core.exceptions}
     classes: dict[tuple[int, ...], int] = {}
-    class_of, representative = [], []
+    class_of: list[int] = []
+    representative: list[int] = []
     for byte, signature in enumerate(zip(*block_of, strict=True)):
         key = (byte,) if byte in singled_out else (-1, *signature)
         number = classes.setdefault(key, len(classes))

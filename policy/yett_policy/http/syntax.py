@@ -1,8 +1,8 @@
-"""Parser of the regex subset: RE2 syntax over bytes (Latin-1), strict.
+r"""Parser of the regex subset: RE2 syntax over bytes (Latin-1), strict.
 
-Accepted: literals, `.`, classes with ranges, negation, `\\d \\w \\s \\D \\W \\S` and POSIX
+Accepted: literals, `.`, classes with ranges, negation, `\d \w \s \D \W \S` and POSIX
 classes, groups (plain, `(?:`, named), `|`, `* + ? {n} {n,} {n,m}` up to 1000 and their lazy
-forms, `^ $ \\A \\z`, the escapes `\\a \\f \\n \\r \\t \\v \\xHH \\x{HH}` and `\\` before
+forms, `^ $ \A \z`, the escapes `\a \f \n \r \t \v \xHH \x{HH}` and `\` before
 punctuation, and a leading `(?i)`, `(?s)` or both.  What RE2 would read as a literal by
 accident (`a{,3}`, a lone `{`) is refused, as is everything else.
 """

@@ -1,6 +1,6 @@
-"""The request target: origin form, and the places where servers read it in different ways.
+r"""The request target: origin form, and the places where servers read it in different ways.
 
-In the path these are ambiguous: `.` and `..` segments, `//`, `;`, `\\`, `#`, bytes above
+In the path these are ambiguous: `.` and `..` segments, `//`, `;`, `\`, `#`, bytes above
 0x7e, `%2e %2f %5c %25 %00`, and `%` without two hex digits.  In the query only `#` and bytes
 above 0x7e are, for servers do not walk directories there.
 
