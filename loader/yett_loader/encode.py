@@ -3,33 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from ipaddress import ip_address
 
 from yett_loader.assign import Assignment
+from yett_loader.endpoint import LocalEndpoint
 from yett_loader.state import EndpointState, MapState, PolicyKey, PolicyValue, Prefix, mapped
 from yett_policy.document import Document, Engine, Entry, Snapshot, Verdict
 from yett_policy.reason import Reason
 
 FORBIDDEN = 1
 """POLICY_FORBIDDEN"""
-
-
-@dataclass(frozen=True, slots=True)
-class LocalEndpoint:
-    """A pod on this node."""
-
-    namespace: str
-    pod: str
-    identity: int
-    addresses: tuple[str, ...]
-    ifindex: int | None = None
-    """Of the host side of its veth; None: not found yet."""
-
-    @property
-    def name(self) -> str:
-        """namespace/pod."""
-        return f"{self.namespace}/{self.pod}"
 
 
 def encode(snapshot: Snapshot, endpoints: Iterable[LocalEndpoint], assignment: Assignment) -> MapState:

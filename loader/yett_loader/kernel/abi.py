@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from functools import cache
 
 from yett_loader._libbpf import ffi, lib
@@ -80,6 +81,22 @@ def unpack(struct: str, data: bytes) -> dict[str, object]:
         raise ValueError(f"struct {struct} has {room} bytes, not {len(data)}")
     item = ffi.from_buffer(f"struct {struct} *", data[:room])
     return {name: _value(getattr(item, name), raw=raw) for name, raw in _kinds(struct).items()}
+
+
+def patched(struct: str, data: bytes, **values: object) -> bytes:
+    """`data`, which begins with a struct, with some of its fields set."""
+    head = unpack(struct, data)
+    return pack(struct, **(head | values)) + data[size(struct) :]
+
+
+def pack_u32(number: int) -> bytes:
+    """A map key that is a plain u32."""
+    return number.to_bytes(4, sys.byteorder)
+
+
+def unpack_u32(data: bytes) -> int:
+    """The inverse of `pack_u32`."""
+    return int.from_bytes(data, sys.byteorder)
 
 
 @cache

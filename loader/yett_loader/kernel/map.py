@@ -95,7 +95,7 @@ class Map(Handle):
     def lookup(self, key: bytes) -> bytes | None:
         """The value of `key`, or None.  In a map of maps: the inner map's id as 4 bytes."""
         self._sized(key, self.spec.key_size, "key")
-        value = ffi.new("char[]", self._value_room())
+        value = ffi.new("char[]", self.value_room)
         rc = lib.bpf_map_lookup_elem(self.fd, key, value)
         if rc == -ENOENT:
             return None
@@ -122,7 +122,7 @@ class Map(Handle):
     def update(self, key: bytes, value: bytes) -> None:
         """Set one element, new or old, in one step."""
         self._sized(key, self.spec.key_size, "key")
-        self._sized(value, self._value_room(), "value")
+        self._sized(value, self.value_room, "value")
         check(
             lib.bpf_map_update_elem(self.fd, key, value, lib.BPF_ANY), "update", f"a key in map {self.name}"
         )
@@ -163,8 +163,11 @@ class Map(Handle):
 
     def items(self) -> Iterator[tuple[bytes, bytes]]:
         """Every (key, value), each key once; elements that vanish meanwhile are left out."""
-        # A deleted key makes get_next_key start over, so a busy hash map can repeat keys; bounded
-        # by what the map can hold, else a storm of deletions would keep us here.
+        if self.spec.type == MapType.HASH:
+            yield from self._batches()
+            return
+        # A deleted key makes get_next_key start over, so keys can repeat; bounded by what the map
+        # can hold, else a storm of deletions would keep us here.
         seen: set[bytes] = set()
         for steps, key in enumerate(self.keys()):
             if steps > 2 * self.spec.max_entries:
@@ -176,11 +179,38 @@ class Map(Handle):
             if value is not None:
                 yield key, value
 
+    def _batches(self) -> Iterator[tuple[bytes, bytes]]:
+        """All of a hash map, bucket by bucket: unlike single steps never misses or repeats for deletions."""
+        room = min(4096, self.spec.max_entries)
+        position: object = ffi.NULL
+        opts = ffi.new("struct bpf_map_batch_opts *")
+        opts.sz = ffi.sizeof("struct bpf_map_batch_opts")
+        while True:
+            following = ffi.new("char[]", max(4, self.spec.key_size))
+            keys = ffi.new("char[]", room * self.spec.key_size)
+            values = ffi.new("char[]", room * self.spec.value_size)
+            count = ffi.new("uint32_t *", room)
+            rc = lib.bpf_map_lookup_batch(self.fd, position, following, keys, values, count, opts)
+            if rc == -ENOSPC:  # one bucket alone is longer
+                room *= 2
+                continue
+            if rc != -ENOENT:  # which says that this was the last batch
+                check(rc, "read", f"map {self.name}")
+            found = count[0]
+            yield from zip(
+                _cut(ffi.buffer(keys), self.spec.key_size, found),
+                _cut(ffi.buffer(values), self.spec.value_size, found),
+                strict=True,
+            )
+            if rc == -ENOENT:
+                return
+            position = following
+
     def _update_batch(self, part: Sequence[tuple[bytes, bytes]]) -> bool:
         """False where map type or kernel has no batches; then nothing was written."""
         for key, value in part:
             self._sized(key, self.spec.key_size, "key")
-            self._sized(value, self._value_room(), "value")
+            self._sized(value, self.value_room, "value")
         count = ffi.new("uint32_t *", len(part))
         opts = ffi.new("struct bpf_map_batch_opts *")
         opts.sz = ffi.sizeof("struct bpf_map_batch_opts")
@@ -191,7 +221,9 @@ class Map(Handle):
         check(rc, "update", f"{len(part)} keys in map {self.name}")
         return True
 
-    def _value_room(self) -> int:
+    @property
+    def value_room(self) -> int:
+        """Bytes of a value as update() takes it: of all CPUs, for per-CPU maps."""
         if self.spec.type in _PER_CPU:
             return _round8(self.spec.value_size) * possible_cpus()
         return self.spec.value_size
@@ -216,6 +248,10 @@ def possible_cpus() -> int:
 def is_full(error: KernelError) -> bool:
     """Whether an update failed because the map has no room."""
     return error.errno in (ENOSPC, 7)  # E2BIG from a hash, ENOSPC from a trie
+
+
+def _cut(data: memoryview, step: int, count: int) -> list[bytes]:
+    return [bytes(data[at : at + step]) for at in range(0, step * count, step)]
 
 
 def _round8(size: int) -> int:

@@ -1,0 +1,269 @@
+"""Between values and maps: the only reader and writer of the maps that decide."""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import assert_never
+
+from yett_loader.assign import Limits, handle, tier_and_slot
+from yett_loader.kernel import NO_PREALLOC, Map, MapSpec, MapType, abi
+from yett_loader.state import (
+    DropAddress,
+    DropEndpoint,
+    DropPolicy,
+    DropRuleset,
+    EndpointState,
+    MapOp,
+    MapState,
+    Policy,
+    PolicyKey,
+    PolicyValue,
+    Prefix,
+    PutAddress,
+    PutEndpoint,
+    PutPolicy,
+    PutRuleset,
+    RulesetState,
+    SetEpoch,
+)
+from yett_policy.http.layout import TIER_SIZE
+
+log = logging.getLogger(__name__)
+
+READY = abi.number("ENDPOINT_READY")
+ENDPOINT_ADDRESSES = abi.number("YETT_ENDPOINT_ADDRS")
+_FIXED_BITS = 48
+_ZERO = bytes(4)
+
+
+@dataclass(slots=True)
+class Enforcer:
+    """The maps that decide, open."""
+
+    maps: Mapping[str, Map]
+    tables: Mapping[int, bytes] = field(default_factory=dict, repr=False)
+    """Of the rulesets that the next apply() may write, by handle."""
+
+    @property
+    def limits(self) -> Limits:
+        """How much fits."""
+        return Limits(
+            policies=self.maps["policies"].spec.max_entries,
+            rulesets=tuple(
+                self.maps[f"rulesets{tier}"].spec.max_entries if f"rulesets{tier}" in self.maps else 0
+                for tier in range(len(TIER_SIZE))
+            ),
+            ipcache=self.maps["ipcache"].spec.max_entries,
+            endpoints=self.maps["endpoints"].spec.max_entries,
+        )
+
+    # -- reading --------------------------------------------------------------------------
+
+    def read_state(self) -> MapState:
+        """What is there."""
+        return MapState(
+            rulesets=self._rulesets(),
+            policies=self._policies(),
+            ipcache={
+                _prefix(key): int(_int(abi.unpack("ipcache_entry", value)["identity"]))
+                for key, value in self.maps["ipcache"].items()
+            },
+            endpoints={_from_u32(key): _endpoint(value) for key, value in self.maps["endpoints"].items()},
+            epoch=self.config()["epoch"],
+        )
+
+    def config(self) -> dict[str, int]:
+        """`struct config`."""
+        value = self.maps["config"].lookup(_ZERO) or bytes(abi.size("config"))
+        return {name: _int(item) for name, item in abi.unpack("config", value).items()}
+
+    def _rulesets(self) -> dict[int, RulesetState]:
+        found = {}
+        for tier in range(len(TIER_SIZE)):
+            outer = self.maps.get(f"rulesets{tier}")
+            for slot in range(outer.spec.max_entries if outer else 0):
+                inner = outer.lookup_map(_u32(slot)) if outer else None
+                if inner is None:
+                    continue
+                with inner:
+                    head = abi.unpack("ruleset", inner.lookup(_ZERO) or b"")
+                # By convention of the tables the default rule has the last number.
+                found[handle(tier, slot)] = RulesetState(
+                    _int(head["id"]), _int(head["rule_base"]), _int(head["default_rule"]) + 1
+                )
+        return found
+
+    def _policies(self) -> dict[int, Policy]:
+        outer = self.maps["policies"]
+        found: dict[int, Policy] = {}
+        for slot in range(outer.spec.max_entries):
+            inner = outer.lookup_map(_u32(slot))
+            if inner is not None:
+                with inner:
+                    found[slot] = dict(map(_policy_item, inner.items()))
+        return found
+
+    # -- writing --------------------------------------------------------------------------
+
+    def apply(self, ops: Iterable[MapOp]) -> int:
+        """Do them in order; how many.  The first failure is raised, the rest not done."""
+        done = 0
+        for op in ops:
+            self.apply_one(op)
+            done += 1
+        return done
+
+    def apply_one(self, op: MapOp) -> None:
+        """Do one change."""
+        match op:
+            case PutRuleset(number, state):
+                self._put_ruleset(number, state)
+            case DropRuleset(number):
+                tier, slot = tier_and_slot(number)
+                self.maps[f"rulesets{tier}"].delete(_u32(slot))
+            case PutPolicy(slot, policy):
+                self._put_policy(slot, policy)
+            case DropPolicy(slot):
+                self.maps["policies"].delete(_u32(slot))
+            case PutAddress(prefix, identity):
+                self.maps["ipcache"].update(_prefix_key(prefix), abi.pack("ipcache_entry", identity=identity))
+            case DropAddress(prefix):
+                self.maps["ipcache"].delete(_prefix_key(prefix))
+            case PutEndpoint(ifindex, endpoint):
+                self.maps["endpoints"].update(_u32(ifindex), _endpoint_value(endpoint))
+            case DropEndpoint(ifindex):
+                self.maps["endpoints"].delete(_u32(ifindex))
+            case SetEpoch(epoch):
+                self.configure(epoch=epoch)
+            case _:
+                assert_never(op)
+
+    def configure(self, **fields: int) -> None:
+        """Change some of `struct config`; one writer at a time, which is this process."""
+        self.maps["config"].update(_ZERO, abi.pack("config", **(self.config() | fields)))
+
+    def forget_flows(self, ifindex: int) -> int:
+        """Delete the flows of an interface; how many there were."""
+        flows = self.maps["flows"]
+        gone = [key for key, _ in flows.items() if abi.unpack("flow_key", key)["ifindex"] == ifindex]
+        return sum(flows.delete(key) for key in gone)
+
+    def forget_hits(self, rules: Iterable[int]) -> None:
+        """Set the counters of rule numbers to 0, since they get a new meaning."""
+        hits = self.maps.get("rule_hits")
+        if hits is None:
+            return
+        zero = bytes(hits.value_room)
+        for number in rules:
+            hits.update(_u32(number), zero)
+
+    def _put_ruleset(self, number: int, state: RulesetState) -> None:
+        tier, slot = tier_and_slot(number)
+        tables = abi.patched("ruleset", self.tables[number], rule_base=state.rule_base)
+        spec = MapSpec(MapType.ARRAY, 4, TIER_SIZE[tier], 1, 0)
+        with Map.create("ruleset", spec) as inner:
+            inner.update(_ZERO, tables.ljust(TIER_SIZE[tier], b"\0"))
+            self.maps[f"rulesets{tier}"].update_map(_u32(slot), inner)
+
+    def _put_policy(self, slot: int, policy: Policy) -> None:
+        key_size, value_size = abi.size("policy_key"), abi.size("policy_entry")
+        spec = MapSpec(MapType.LPM_TRIE, key_size, value_size, max(1, len(policy)), NO_PREALLOC)
+        with Map.create("policy", spec) as inner:
+            inner.update_many([(_policy_key(key), _policy_value(value)) for key, value in policy.items()])
+            self.maps["policies"].update_map(_u32(slot), inner)
+
+
+# -- structs ------------------------------------------------------------------------------
+
+
+def _u32(number: int) -> bytes:
+    return abi.pack_u32(number)
+
+
+def _from_u32(data: bytes) -> int:
+    return abi.unpack_u32(data)
+
+
+def _int(value: object) -> int:
+    if not isinstance(value, int):
+        raise TypeError(f"{value!r} is no number")
+    return value
+
+
+def _bytes(value: object) -> bytes:
+    if not isinstance(value, bytes):
+        raise TypeError(f"{value!r} is no bytes")
+    return value
+
+
+def _prefix_key(prefix: Prefix) -> bytes:
+    return abi.pack("ipcache_key", prefixlen=prefix.length, addr=prefix.address)
+
+
+def _prefix(key: bytes) -> Prefix:
+    fields = abi.unpack("ipcache_key", key)
+    return Prefix(_bytes(fields["addr"]), _int(fields["prefixlen"]))
+
+
+def _policy_key(key: PolicyKey) -> bytes:
+    return abi.pack(
+        "policy_key",
+        prefixlen=_FIXED_BITS + key.port_bits,
+        peer=socket.htonl(key.peer),
+        direction=key.direction,
+        proto=key.proto,
+        port=socket.htons(key.port),
+    )
+
+
+def _policy_value(value: PolicyValue) -> bytes:
+    return abi.pack(
+        "policy_entry",
+        verdict=value.verdict,
+        reason=value.reason,
+        flags=value.flags,
+        rule=value.rule,
+        ruleset=value.ruleset,
+    )
+
+
+def _policy_item(item: tuple[bytes, bytes]) -> tuple[PolicyKey, PolicyValue]:
+    key, value = abi.unpack("policy_key", item[0]), abi.unpack("policy_entry", item[1])
+    return (
+        PolicyKey(
+            _int(key["direction"]),
+            socket.ntohl(_int(key["peer"])),
+            _int(key["proto"]),
+            socket.ntohs(_int(key["port"])),
+            _int(key["prefixlen"]) - _FIXED_BITS,
+        ),
+        PolicyValue(*(_int(value[name]) for name in ("verdict", "reason", "flags", "rule", "ruleset"))),
+    )
+
+
+def _endpoint_value(endpoint: EndpointState) -> bytes:
+    if len(endpoint.addresses) > ENDPOINT_ADDRESSES:
+        raise OverflowError(f"an endpoint has at most {ENDPOINT_ADDRESSES} addresses")
+    return abi.pack(
+        "endpoint",
+        identity=endpoint.identity,
+        policy=endpoint.policy,
+        flags=READY if endpoint.ready else 0,
+        addr_count=len(endpoint.addresses),
+        addrs=b"".join(endpoint.addresses),
+    )
+
+
+def _endpoint(value: bytes) -> EndpointState:
+    fields = abi.unpack("endpoint", value)
+    addresses = _bytes(fields["addrs"])
+    count = min(_int(fields["addr_count"]), ENDPOINT_ADDRESSES)
+    return EndpointState(
+        identity=_int(fields["identity"]),
+        policy=_int(fields["policy"]),
+        ready=bool(_int(fields["flags"]) & READY),
+        addresses=tuple(addresses[at : at + 16] for at in range(0, count * 16, 16)),
+    )
