@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from yett_policy.http.rule import HeaderOp, HeaderRule, HttpRule, PathKind, RulesetSpec
 from yett_policy.reason import Reason
 
 _REF = "L7Policy/test/corpus:ingress[0].toPorts[{}].rules.http[{}]"
 
 
-def _spec(*rules: HttpRule, **options: bool) -> RulesetSpec:
+def _spec(*rules: HttpRule, **options: Any) -> RulesetSpec:
     return RulesetSpec(
         rules=tuple(sorted(rules, key=lambda rule: rule.ref)),
         default_rule="L7Policy/test/corpus:default-deny",

@@ -12,9 +12,10 @@ import pytest
 from corpus.rules import CLOSED_PORT, PLAIN_PORT, PORTS
 from support import packet as pk
 from support.judge import GET_PRIVATE, GET_PUBLIC, Judge
+from support.nodewire import NodeWire
 from support.origin import recorder
 from support.rawtcp import ACK, PSH, ClosedError, RawTcp
-from yett_policy.reason import Reason as R
+from yett_policy.reason import Reason
 
 pytestmark = [pytest.mark.net, pytest.mark.bpf]
 
@@ -28,7 +29,7 @@ def test_a_request_in_ip_fragments_is_denied(judge: Judge) -> None:
         raw.wire.send(piece)
     raw.settle(0.02)
     assert judge.delivered(raw) == b""
-    assert set(judge.denials()) == {R.FRAGMENT}
+    assert set(judge.denials()) == {Reason.FRAGMENT}
 
 
 def test_the_smallest_fragments_and_overlapping_ones_are_denied(judge: Judge) -> None:
@@ -39,7 +40,7 @@ def test_the_smallest_fragments_and_overlapping_ones_are_denied(judge: Judge) ->
         raw.wire.send(piece)
     raw.settle(0.02)
     assert judge.delivered(raw) == b""
-    assert set(judge.denials()) == {R.FRAGMENT}
+    assert set(judge.denials()) == {Reason.FRAGMENT}
 
 
 def test_an_atomic_fragment_is_denied(judge: Judge) -> None:
@@ -52,7 +53,7 @@ def test_an_atomic_fragment_is_denied(judge: Judge) -> None:
     raw.wire.send(pk.ipv6_extension(packet, 44, b"\0" + struct.pack("!HI", 0, 99)))
     raw.settle(0.02)
     assert judge.delivered(raw) == b""
-    assert set(judge.denials()) == {R.FRAGMENT}
+    assert set(judge.denials()) == {Reason.FRAGMENT}
 
 
 def judge_more_fragments(judge: Judge) -> None:
@@ -61,7 +62,7 @@ def judge_more_fragments(judge: Judge) -> None:
     raw.wire.send(pk.ipv4(raw.source, raw.server, raw.segment(GET_PRIVATE, at=0), ident=5, more=True))
     raw.settle(0.02)
     assert judge.delivered(raw) == b""
-    assert set(judge.denials()) == {R.FRAGMENT}
+    assert set(judge.denials()) == {Reason.FRAGMENT}
 
 
 @pytest.mark.parametrize(
@@ -81,7 +82,7 @@ def test_an_ipv6_extension_header_does_not_hide_a_request(kind: int, body: bytes
     raw.wire.send(pk.ipv6_extension(raw.packet(raw.segment(GET_PRIVATE, at=0)), kind, body))
     raw.settle(0.02)
     assert judge.delivered(raw) == b""
-    assert set(judge.denials()) <= {R.IPV6_EXTENSION}
+    assert set(judge.denials()) <= {Reason.IPV6_EXTENSION}
 
 
 def test_a_syn_behind_an_ipv6_extension_header_opens_nothing(judge: Judge) -> None:
@@ -89,7 +90,7 @@ def test_a_syn_behind_an_ipv6_extension_header_opens_nothing(judge: Judge) -> No
     syn = raw.packet(raw.segment(b"", pk.Flag.SYN, at=-1, ack=0))
     raw.wire.send(pk.ipv6_extension(syn, 60, b"\0\x01\x04" + bytes(4)))
     assert raw.wire.receive(raw.port, 0.05) is None
-    assert set(judge.denials()) == {R.IPV6_EXTENSION}
+    assert set(judge.denials()) == {Reason.IPV6_EXTENSION}
 
 
 @pytest.mark.parametrize(
@@ -134,19 +135,19 @@ def test_an_ip_length_beyond_the_frame_is_denied_or_dropped(judge: Judge) -> Non
 
 
 @pytest.mark.parametrize("tag", [0, 5, 0xE000], ids=["no-priority", "vlan-5", "priority-7"])
-def test_a_vlan_tag_is_denied(tag: int, judge: Judge, node_wire) -> None:
+def test_a_vlan_tag_is_denied(tag: int, judge: Judge, node_wire: NodeWire) -> None:
     raw = judge.connect()
     node_wire.send_ip(raw.packet(raw.segment(GET_PRIVATE, at=0)), vlan=tag)
     raw.settle(0.02)
     assert judge.delivered(raw) == b""
-    assert set(judge.denials()) == {R.VLAN_TAG}
+    assert set(judge.denials()) == {Reason.VLAN_TAG}
 
 
 @pytest.mark.parametrize("ethertype", [0x88B5, 0x8863, 0x8864, 0x8847, 0x0005], ids=hex)
-def test_an_unknown_ethertype_is_denied(ethertype: int, judge: Judge, node_wire) -> None:
+def test_an_unknown_ethertype_is_denied(ethertype: int, judge: Judge, node_wire: NodeWire) -> None:
     raw = judge.connect()
     node_wire.send_ip(raw.packet(raw.segment(GET_PRIVATE, at=0)), ethertype=ethertype)
-    assert set(judge.denials()) == {R.ETHERTYPE}
+    assert set(judge.denials()) == {Reason.ETHERTYPE}
 
 
 # -- who speaks
@@ -156,16 +157,16 @@ def test_a_pod_cannot_speak_from_another_address(judge: Judge) -> None:
     source = "10.9.1.77" if judge.family == 4 else "fd00:9:1::77"
     raw = RawTcp(judge.wire, judge.address(), source=source)
     raw.inject(b"", pk.Flag.SYN, at=-1, ack=0)
-    judge.counted(R.SPOOFED_SOURCE)
+    judge.counted(Reason.SPOOFED_SOURCE)
     raw.inject(GET_PUBLIC, PSH | ACK, at=0, ack=1)
-    assert judge.denials() == {R.SPOOFED_SOURCE: 2}
+    assert judge.denials() == {Reason.SPOOFED_SOURCE: 2}
 
 
 def test_a_pod_cannot_speak_from_the_nodes_address(judge: Judge) -> None:
     source = judge.topo.client.gateway4 if judge.family == 4 else judge.topo.client.gateway6
     raw = RawTcp(judge.wire, judge.address(), source=source)
     raw.inject(b"", pk.Flag.SYN, at=-1, ack=0)
-    judge.counted(R.SPOOFED_SOURCE)
+    judge.counted(Reason.SPOOFED_SOURCE)
 
 
 def test_the_node_reaches_its_pod_whatever_the_policy_says(judge: Judge) -> None:
@@ -193,7 +194,7 @@ def test_a_port_that_no_rule_allows_is_refused(judge: Judge) -> None:
     raw = RawTcp(judge.wire, (judge.address()[0], CLOSED_PORT))
     with pytest.raises((TimeoutError, ClosedError)):
         raw.open(timeout=0.1)
-    judge.counted(R.POLICY_DENIED)
+    judge.counted(Reason.POLICY_DENIED)
     assert not judge.servers[CLOSED_PORT].saw(raw.source, raw.port)
 
 
@@ -212,7 +213,7 @@ def test_udp_to_a_port_that_only_tcp_may_use_is_denied(judge: Judge, udp_server:
     kind = socket.AF_INET6 if judge.family == 6 else socket.AF_INET
     with judge.topo.client.namespace, socket.socket(kind, socket.SOCK_DGRAM) as client:
         client.sendto(b"hello", (judge.address()[0], PLAIN_PORT))
-    judge.counted(R.POLICY_DENIED)
+    judge.counted(Reason.POLICY_DENIED)
     udp_server.settimeout(0.05)
     with pytest.raises(TimeoutError):
         udp_server.recv(100)
@@ -230,13 +231,13 @@ def test_an_echo_request_that_no_rule_allows_is_denied(judge: Judge) -> None:
         judge.wire.send(
             pk.ipv6(source, target, body[:2] + struct.pack("!H", value) + body[4:], next_header=58)
         )
-    judge.counted(R.POLICY_DENIED)
+    judge.counted(Reason.POLICY_DENIED)
 
 
 def test_an_unknown_ip_protocol_is_denied(judge: Judge) -> None:
     source, target = judge.topo.client.raw_address(judge.family), judge.address()[0]
     judge.wire.send(pk.ip_packet(source, target, bytes(40), proto=47))
-    judge.counted(R.PROTOCOL, R.POLICY_DENIED)
+    judge.counted(Reason.PROTOCOL, Reason.POLICY_DENIED)
 
 
 def test_address_resolution_works_under_a_closed_policy(judge: Judge) -> None:

@@ -6,12 +6,14 @@ An attacker sends an allowed decoy in a packet that the server drops but a parse
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from support import packet as pk
 from support.judge import GET_PRIVATE, GET_PUBLIC, Judge
 from support.rawtcp import ACK, FIN, MD5, MSS_1460, NOP, PSH, RST, SYN, RawTcp, timestamp
-from yett_policy.reason import Reason as R
+from yett_policy.reason import Reason
 
 pytestmark = [pytest.mark.net, pytest.mark.bpf]
 
@@ -19,13 +21,13 @@ NEVER = 6
 """Offset of the first byte of GET_PRIVATE that no rule allows."""
 
 CAUGHT = (
-    R.TCP_RETRANSMIT_DIFFERS,
-    R.TCP_RETRANSMIT_UNKNOWN,
-    R.POLICY_DENIED_L7,
-    R.TCP_FLAGS,
-    R.TCP_HANDSHAKE,
-    R.TRUNCATED,
-    R.TCP_FUTURE_SEGMENT,
+    Reason.TCP_RETRANSMIT_DIFFERS,
+    Reason.TCP_RETRANSMIT_UNKNOWN,
+    Reason.POLICY_DENIED_L7,
+    Reason.TCP_FLAGS,
+    Reason.TCP_HANDSHAKE,
+    Reason.TRUNCATED,
+    Reason.TCP_FUTURE_SEGMENT,
 )
 
 
@@ -65,7 +67,9 @@ INSERTIONS = {
 
 
 @pytest.mark.parametrize("insertion", INSERTIONS.values(), ids=[k.replace(" ", "-") for k in INSERTIONS])
-def test_an_allowed_decoy_that_the_server_drops_does_not_open_the_way(insertion, judge: Judge) -> None:
+def test_an_allowed_decoy_that_the_server_drops_does_not_open_the_way(
+    insertion: Callable[[RawTcp], None], judge: Judge
+) -> None:
     raw = judge.connect()
     insertion(raw)
     raw.inject(GET_PRIVATE, at=0)
@@ -89,7 +93,9 @@ def test_a_timestamp_from_the_past_does_not_open_the_way(judge: Judge) -> None:
     raw.inject(GET_PUBLIC, at=0, options=timestamp(1))
     raw.inject(GET_PRIVATE, at=0)
     raw.sent = len(GET_PRIVATE)
-    judge.denied(raw, R.TCP_RETRANSMIT_DIFFERS, R.POLICY_DENIED_L7, stream=GET_PRIVATE, below=NEVER + 1)
+    judge.denied(
+        raw, Reason.TCP_RETRANSMIT_DIFFERS, Reason.POLICY_DENIED_L7, stream=GET_PRIVATE, below=NEVER + 1
+    )
 
 
 def test_a_decoy_split_from_its_replacement_at_every_byte_is_caught(judge: Judge) -> None:
@@ -130,7 +136,7 @@ def test_an_overlap_with_other_bytes_is_denied(start: int, judge: Judge) -> None
     other = b"X" * (14 - start)
     raw.inject(other, at=start)
     raw.sent = 14
-    judge.denied(raw, R.TCP_RETRANSMIT_DIFFERS, stream=b"", below=1)
+    judge.denied(raw, Reason.TCP_RETRANSMIT_DIFFERS, stream=b"", below=1)
 
 
 def test_a_retransmission_that_adds_new_bytes_is_judged_from_there(judge: Judge) -> None:
@@ -138,7 +144,7 @@ def test_a_retransmission_that_adds_new_bytes_is_judged_from_there(judge: Judge)
     raw.inject(GET_PUBLIC[:5], at=0)
     raw.inject(GET_PUBLIC[:5] + b"r", at=0)
     raw.sent = 6
-    judge.denied(raw, R.POLICY_DENIED_L7, stream=GET_PRIVATE, below=NEVER)
+    judge.denied(raw, Reason.POLICY_DENIED_L7, stream=GET_PRIVATE, below=NEVER)
 
 
 def test_bytes_that_the_server_has_acknowledged_may_come_again_in_any_form(judge: Judge) -> None:
@@ -163,7 +169,7 @@ def test_a_chunk_size_that_changes_in_a_retransmission_is_denied(judge: Judge) -
     raw.inject(b"25\r\n", at=len(head), bad_checksum=True)
     raw.inject(b"05\r\n", at=len(head))
     raw.sent += 4
-    judge.denied(raw, R.TCP_RETRANSMIT_DIFFERS, stream=head, below=len(head) + 1)
+    judge.denied(raw, Reason.TCP_RETRANSMIT_DIFFERS, stream=head, below=len(head) + 1)
 
 
 def test_body_bytes_may_differ_in_a_retransmission(judge: Judge) -> None:
@@ -187,7 +193,7 @@ def test_a_content_length_that_changes_in_a_retransmission_is_denied(judge: Judg
     raw.inject(b"36\r\n\r\n", at=len(start), bad_checksum=True)
     raw.inject(b"00\r\n\r\n" + GET_PRIVATE, at=len(start))
     raw.sent += 6 + len(GET_PRIVATE)
-    judge.denied(raw, R.TCP_RETRANSMIT_DIFFERS, stream=start, below=len(start) + 1)
+    judge.denied(raw, Reason.TCP_RETRANSMIT_DIFFERS, stream=start, below=len(start) + 1)
 
 
 def test_a_retransmission_around_the_wrap_of_sequence_numbers_is_compared(judge: Judge) -> None:
@@ -197,7 +203,7 @@ def test_a_retransmission_around_the_wrap_of_sequence_numbers_is_compared(judge:
         raw.inject(GET_PUBLIC, at=0, bad_checksum=True)
         raw.inject(GET_PRIVATE, at=0)
         raw.sent = len(GET_PRIVATE)
-        judge.denied(raw, R.TCP_RETRANSMIT_DIFFERS, stream=GET_PRIVATE, below=NEVER + 1)
+        judge.denied(raw, Reason.TCP_RETRANSMIT_DIFFERS, stream=GET_PRIVATE, below=NEVER + 1)
 
 
 def test_options_that_only_fill_do_not_matter(judge: Judge) -> None:

@@ -6,8 +6,9 @@ import pytest
 
 from support.judge import GET_PRIVATE, GET_PUBLIC, Judge
 from support.origin import End
+from support.packet import Flag
 from support.rawtcp import ACK, FIN, MP_CAPABLE, MP_JOIN, MSS_1460, PSH, RST, SYN, URG, ClosedError, RawTcp
-from yett_policy.reason import Reason as R
+from yett_policy.reason import Reason
 
 pytestmark = [pytest.mark.net, pytest.mark.bpf]
 
@@ -51,8 +52,8 @@ def test_segments_of_a_denied_head_in_reverse_order_do_not_assemble(judge: Judge
         raw.inject(GET_PRIVATE[start : start + 3], at=start)
     assert raw.wait_reset()
     assert len(judge.delivered(raw)) <= 6
-    assert set(judge.denials()) <= {R.TCP_FUTURE_SEGMENT, R.POLICY_DENIED_L7}
-    assert judge.denials()[R.POLICY_DENIED_L7] == 1
+    assert set(judge.denials()) <= {Reason.TCP_FUTURE_SEGMENT, Reason.POLICY_DENIED_L7}
+    assert judge.denials()[Reason.POLICY_DENIED_L7] == 1
 
 
 def test_segments_inside_a_known_body_may_come_in_any_order(judge: Judge) -> None:
@@ -75,7 +76,7 @@ def test_a_denied_head_behind_a_reordered_body_is_denied(judge: Judge) -> None:
     raw.sent += 3000 + len(GET_PRIVATE)
     assert raw.until(lambda: bool(raw.resets))
     assert b"GET /pr" not in judge.delivered(raw)
-    judge.counted(R.POLICY_DENIED_L7)
+    judge.counted(Reason.POLICY_DENIED_L7)
 
 
 def test_a_segment_far_beyond_the_window_changes_nothing(judge: Judge) -> None:
@@ -99,7 +100,7 @@ def test_a_request_across_the_wrap_of_sequence_numbers_is_judged(before_wrap: in
     raw.send(GET_PUBLIC, size=4)
     judge.answered(raw, [GET_PUBLIC])
     raw.send(GET_PRIVATE, size=4)
-    judge.denied(raw, R.POLICY_DENIED_L7, stream=GET_PUBLIC + GET_PRIVATE, below=len(GET_PUBLIC) + 7)
+    judge.denied(raw, Reason.POLICY_DENIED_L7, stream=GET_PUBLIC + GET_PRIVATE, below=len(GET_PUBLIC) + 7)
 
 
 @pytest.mark.parametrize("garbage", [b"", b"\0", b"X"])
@@ -135,7 +136,7 @@ def test_a_port_may_be_used_again_after_a_clean_close(judge: Judge) -> None:
 def test_a_port_may_be_used_again_after_a_denial(judge: Judge) -> None:
     first = judge.connect()
     first.send(GET_PRIVATE)
-    judge.denied(first, R.POLICY_DENIED_L7)
+    judge.denied(first, Reason.POLICY_DENIED_L7)
     again = RawTcp(judge.wire, judge.address(), isn=0x40000000, port=first.port)
     again.open()
     again.send(GET_PUBLIC)
@@ -145,7 +146,7 @@ def test_a_port_may_be_used_again_after_a_denial(judge: Judge) -> None:
 def test_a_denied_flow_stays_denied(judge: Judge) -> None:
     raw = judge.connect()
     raw.send(GET_PRIVATE)
-    judge.denied(raw, R.POLICY_DENIED_L7)
+    judge.denied(raw, Reason.POLICY_DENIED_L7)
     seen = judge.delivered(raw)
     for at in (0, 5, len(GET_PRIVATE)):
         raw.inject(GET_PUBLIC, at=at)
@@ -175,7 +176,7 @@ def test_a_fin_inside_a_head_becomes_a_reset(stop: int, separate: bool, judge: J
         raw.fin()
     else:
         raw.send(GET_PUBLIC[:stop], FIN | PSH | ACK)
-    judge.denied(raw, R.TCP_FIN_IN_REQUEST, stream=GET_PUBLIC)
+    judge.denied(raw, Reason.TCP_FIN_IN_REQUEST, stream=GET_PUBLIC)
 
 
 @pytest.mark.parametrize(
@@ -187,7 +188,7 @@ def test_a_fin_inside_a_body_becomes_a_reset(request_start: bytes, judge: Judge)
     raw = judge.connect("post")
     raw.send(request_start)
     raw.fin()
-    judge.denied(raw, R.TCP_FIN_IN_REQUEST, stream=request_start)
+    judge.denied(raw, Reason.TCP_FIN_IN_REQUEST, stream=request_start)
 
 
 def test_a_fin_between_requests_closes_politely(judge: Judge) -> None:
@@ -214,7 +215,7 @@ def test_urgent_data_is_denied(judge: Judge) -> None:
     raw = judge.connect()
     raw.inject(b"GET /pubXlic", PSH | ACK | URG, at=0, urgent=9)
     raw.sent = 12
-    judge.denied(raw, R.TCP_URGENT, stream=b"", below=1)
+    judge.denied(raw, Reason.TCP_URGENT, stream=b"", below=1)
 
 
 def test_an_urgent_pointer_without_its_flag_is_only_a_number(judge: Judge) -> None:
@@ -226,7 +227,7 @@ def test_an_urgent_pointer_without_its_flag_is_only_a_number(judge: Judge) -> No
 @pytest.mark.parametrize(
     "flags", [SYN | FIN, SYN | RST, FIN, FIN | PSH | URG, RST | FIN, SYN | PSH, PSH], ids=repr
 )
-def test_flags_that_make_no_sense_carry_nothing_to_the_server(flags, judge: Judge) -> None:
+def test_flags_that_make_no_sense_carry_nothing_to_the_server(flags: Flag, judge: Judge) -> None:
     raw = judge.connect()
     raw.inject(GET_PRIVATE, flags, at=0)
     raw.settle(0.02)
@@ -301,7 +302,7 @@ def test_data_in_a_syn_is_denied_and_the_client_may_fall_back(judge: Judge) -> N
     raw = RawTcp(judge.wire, judge.address())
     with pytest.raises((TimeoutError, ClosedError)):
         raw.open(syn_data=GET_PUBLIC, timeout=0.1)
-    judge.counted(R.TCP_SYN_DATA)
+    judge.counted(Reason.TCP_SYN_DATA)
     fallback = RawTcp(judge.wire, judge.address(), port=raw.port)
     fallback.open()
     fallback.send(GET_PUBLIC)
@@ -318,7 +319,7 @@ def test_a_multipath_offer_ends_as_plain_tcp_or_nowhere(option: bytes, judge: Ju
         return
     assert b"\x1e" not in answer.options
     raw.send(GET_PRIVATE)
-    judge.denied(raw, R.POLICY_DENIED_L7, stream=GET_PRIVATE, below=7)
+    judge.denied(raw, Reason.POLICY_DENIED_L7, stream=GET_PRIVATE, below=7)
 
 
 def test_every_segment_of_one_byte_is_judged(judge: Judge) -> None:
@@ -326,4 +327,4 @@ def test_every_segment_of_one_byte_is_judged(judge: Judge) -> None:
     raw.send(GET_PUBLIC, size=1)
     judge.answered(raw, [GET_PUBLIC])
     raw.send(GET_PRIVATE, size=1)
-    judge.denied(raw, R.POLICY_DENIED_L7, stream=GET_PUBLIC + GET_PRIVATE, below=len(GET_PUBLIC) + 7)
+    judge.denied(raw, Reason.POLICY_DENIED_L7, stream=GET_PUBLIC + GET_PRIVATE, below=len(GET_PUBLIC) + 7)

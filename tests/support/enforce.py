@@ -18,7 +18,8 @@ from typing import Any
 from support.netns import Side, Topology
 from yett_loader.assign import Assignment, assign
 from yett_loader.datapath import Datapath, Sizes
-from yett_loader.encode import LocalEndpoint, encode
+from yett_loader.encode import encode
+from yett_loader.endpoint import LocalEndpoint
 from yett_loader.enforce import Enforcer
 from yett_loader.kernel import RingBuffer, abi
 from yett_loader.pins import Pins, remove_tree

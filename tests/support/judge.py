@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from corpus.rules import PORTS
 from support.enforce import Gate
@@ -49,7 +50,7 @@ class Judge:
         """Of the server that these rules govern."""
         return self.topo.server.address(self.family), PORTS[rules]
 
-    def connect(self, rules: str = "public", *, isn: int = 0x1000, **options: bytes) -> RawTcp:
+    def connect(self, rules: str = "public", *, isn: int = 0x1000, **options: Any) -> RawTcp:
         """An open userland connection."""
         raw = RawTcp(self.wire, self.address(rules), isn=isn)
         raw.open(**options)

@@ -53,7 +53,7 @@ class Origin:
             argv = ["nginx", "-c", str(config), "-e", f"{self._directory.name}/error", "-g", ""]
         else:
             argv = [sys.executable, "-m", "support.origins", kind, str(port), str(self._log)]
-        self._errors = Path(self._directory.name, "stderr").open("wb")
+        self._errors = Path(self._directory.name, "stderr").open("wb")  # noqa: SIM115 - closed by close()
         self._process = namespace.popen(
             ["setpriv", "--pdeathsig", "TERM", *argv],  # never outlive the tests
             cwd=TESTS,
@@ -122,7 +122,7 @@ def _stdlib(port: int, log: str) -> None:
             self.end_headers()
             self.wfile.write(b"ok")
 
-        do_POST = do_HEAD = do_GET
+        do_POST = do_GET  # noqa: N815 - http.server's name
 
         def log_message(self, *_: object) -> None:
             """The log is ours."""
@@ -148,7 +148,7 @@ def _wsgi(log: str) -> Callable[[dict[str, Any], Any], Iterable[bytes]]:
 
 
 def _gunicorn(port: int, log: str) -> None:
-    from gunicorn.app.base import BaseApplication  # noqa: PLC0415 - only this process needs it
+    from gunicorn.app.base import BaseApplication  # type: ignore[import-untyped]  # noqa: PLC0415 - only here
 
     listener = _listen(port)
 
@@ -166,7 +166,7 @@ def _gunicorn(port: int, log: str) -> None:
 
 
 def _waitress(port: int, log: str) -> None:
-    import waitress  # noqa: PLC0415
+    import waitress  # type: ignore[import-untyped]  # noqa: PLC0415
 
     waitress.serve(_wsgi(log), sockets=[_listen(port)], threads=8, _quiet=True)
 
