@@ -35,7 +35,7 @@ class Case:
     @property
     def id(self) -> str:
         """For pytest."""
-        return f"{self.rules}: {self.name}".replace(" ", "-")
+        return f"{self.rules}: {self.name}".replace(" ", "_")
 
 
 def allow(name: str, data: bytes, rules: str = "any") -> Case:

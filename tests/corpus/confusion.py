@@ -90,7 +90,7 @@ POLICY: tuple[Case, ...] = (
     ),
     _target(b"/private#", b"/public" + TAIL, R.POLICY_DENIED_L7, R.AMBIGUOUS_FRAGMENT, rules="public"),
     _target(b"/p%75", b"blic" + TAIL, R.POLICY_DENIED_L7, rules="public"),
-    deny("another method", b"P", b"OST /public" + TAIL, R.POLICY_DENIED_L7, rules="public"),
+    deny("another method", b"PO", b"ST /public" + TAIL, R.POLICY_DENIED_L7, rules="public"),
     deny("lower-case method", b"g", b"et /public" + TAIL, R.POLICY_DENIED_L7, rules="public"),
     deny(
         "method that only begins like the rule's",

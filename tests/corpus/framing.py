@@ -42,7 +42,7 @@ REQUEST_LINE: tuple[Case, ...] = (
     deny("asterisk form", b"OPTIONS *", b" HTTP/1.1\r\n" + HOST + b"\r\n", R.HTTP_TARGET_FORM),
     deny("NUL in the target", b"GET /\0", b" HTTP/1.1\r\n\r\n", R.HTTP_TARGET),
     deny("control byte in the target", b"GET /a\x01", b" HTTP/1.1\r\n\r\n", R.HTTP_TARGET),
-    deny("DEL in the target", b"GET /a\x7f", b" HTTP/1.1\r\n\r\n", R.HTTP_TARGET),
+    deny("DEL in the target", b"GET /a\x7f", b" HTTP/1.1\r\n\r\n", R.AMBIGUOUS_NON_ASCII),
     deny("tab in the target", b"GET /a\t", b" HTTP/1.1\r\n\r\n", R.HTTP_TARGET),
     deny("form feed in the target", b"GET /a\x0c", b"HTTP/1.1\r\n\r\n", R.HTTP_TARGET),
     deny("HTTP/0.9", b"GET /public\r\n", SMUGGLED, R.HTTP_VERSION),
