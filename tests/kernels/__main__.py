@@ -19,20 +19,19 @@ OBJECT = ROOT / "build" / "yett.bpf.o"
 RUNNING = "running"
 
 
-def examine(kernel: str, guest: Path, directory: Path) -> report.Result:
+def examine(series: str, guest: Path, directory: Path) -> report.Result:
     """One kernel; prints its line."""
-    lines_of = boot.here if kernel == RUNNING else None
-    image = None if lines_of else fetch.image(kernel)
+    kernel = None if series == RUNNING else fetch.kernel(series)
     begin = time.monotonic()
-    lines = boot.boot(image, guest, OBJECT, directory) if image else boot.here(guest, OBJECT)
+    lines = boot.boot(kernel, guest, OBJECT, directory) if kernel else boot.here(guest, OBJECT)
     seconds = time.monotonic() - begin
     result = report.parse(lines)
     loaded = ", ".join(f"{name} {program.processed:,}" for name, program in result.programs.items())
     print(
-        f"kernels: {result.release or kernel} in {seconds:.1f} s; loaded (instructions walked): {loaded or 'none'}"
+        f"kernels: {result.release or series} in {seconds:.1f} s; loaded (instructions walked): {loaded or 'none'}"
     )
     for problem in report.problems(result):
-        print(f"kernels: {result.release or kernel}: {problem}", file=sys.stderr)
+        print(f"kernels: {result.release or series}: {problem}", file=sys.stderr)
     return result
 
 

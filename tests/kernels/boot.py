@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 
 from kernels.errors import KernelsError
+from kernels.fetch import Kernel
 
 TIMEOUT = 120
 """Seconds for one kernel.  Two or three are enough on an idle machine, emulated."""
@@ -16,22 +17,23 @@ crashes then, about one boot in ten).  Kernels have another way without it."""
 
 COMMAND_LINE = "console=ttyS0 earlyprintk=serial quiet panic=-1 nokaslr"
 
-_FILE = 0o100644
+_FILE, _DIRECTORY = 0o100644, 0o040755
 
 
 def build_guest(directory: Path) -> Path:
     """Compile guest.c into a program that needs no library."""
-    source, target = Path(__file__).with_name("guest.c"), directory / "guest"
+    here = Path(__file__).parent
+    target = directory / "guest"
     directory.mkdir(parents=True, exist_ok=True)
     flags = ["-static", "-O1", "-Wall", "-Wextra", "-Werror"]
     result = subprocess.run(
-        ["gcc", *flags, source, "-o", target, "-lbpf", "-lelf", "-lz"],
+        ["gcc", *flags, here / "guest.c", here / "attach.c", "-o", target, "-lbpf", "-lelf", "-lz"],
         check=False,
         capture_output=True,
         text=True,
     )
     if result.returncode:
-        raise KernelsError(f"cannot compile guest.c: {result.stderr.strip()}")
+        raise KernelsError(f"cannot compile tests/kernels/guest.c: {result.stderr.strip()}")
     return target
 
 
@@ -42,18 +44,23 @@ def here(guest: Path, program: Path) -> list[str]:
     return result.stdout.splitlines()
 
 
-def boot(kernel: Path, guest: Path, program: Path, directory: Path) -> list[str]:
+def boot(kernel: Kernel, guest: Path, program: Path, directory: Path) -> list[str]:
     """The guest's lines on another kernel, which is booted with nothing but the guest in it.
 
     Emulated: fast enough, and the same everywhere.  KVM in a virtual machine may hang.
     """
     initramfs = directory / "initramfs"
-    initramfs.write_bytes(
-        archive({"init": (_FILE | 0o111, guest.read_bytes()), "yett.bpf.o": (_FILE, program.read_bytes())})
-    )
+    files = {
+        "init": (_FILE | 0o111, guest.read_bytes()),
+        "yett.bpf.o": (_FILE, program.read_bytes()),
+        "modules": (_DIRECTORY, b""),
+    }
+    for number, module in enumerate(kernel.modules):
+        files[f"modules/{number}-{module.name}"] = (_FILE, module.read_bytes())
+    initramfs.write_bytes(archive(files))
     machine = ["-machine", "pc", "-accel", "tcg", "-cpu", CPU, "-m", "768"]
     console = ["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-serial", "stdio"]
-    system: list[str | Path] = ["-kernel", kernel, "-initrd", initramfs, "-append", COMMAND_LINE]
+    system: list[str | Path] = ["-kernel", kernel.image, "-initrd", initramfs, "-append", COMMAND_LINE]
     command: list[str | Path] = ["qemu-system-x86_64", *machine, *console, *system]
     try:
         result = subprocess.run(
@@ -64,10 +71,10 @@ def boot(kernel: Path, guest: Path, program: Path, directory: Path) -> list[str]
     except subprocess.TimeoutExpired as error:
         tail = (error.stdout or b"").decode(errors="replace").splitlines()[-5:]
         raise KernelsError(
-            f"cannot boot {kernel.name}: not done in {TIMEOUT} s; it said last: {tail}"
+            f"cannot boot {kernel.release}: not done in {TIMEOUT} s; it said last: {tail}"
         ) from None
     if result.returncode:
-        raise KernelsError(f"cannot boot {kernel.name}: {result.stderr.decode(errors='replace').strip()}")
+        raise KernelsError(f"cannot boot {kernel.release}: {result.stderr.decode(errors='replace').strip()}")
     return result.stdout.decode(errors="replace").splitlines()
 
 

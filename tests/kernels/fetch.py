@@ -7,11 +7,13 @@ neither its configuration nor its lists are touched.
 from __future__ import annotations
 
 import io
+import lzma
 import os
 import re
 import subprocess
 import tarfile
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 from kernels.errors import KernelsError
@@ -20,18 +22,44 @@ SUITES = {"6.1": "bookworm", "6.12": "bookworm-backports"}
 """Kernel series to the Debian suite that has it."""
 
 
+MODULES = ("net/sched/sch_ingress.ko", "net/sched/cls_bpf.ko")
+"""What the programs need that Debian's kernels have as modules, in the order of loading."""
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A kernel's files in the cache."""
+
+    directory: Path
+
+    @property
+    def release(self) -> str:
+        """As uname -r prints it."""
+        return self.directory.name
+
+    @property
+    def image(self) -> Path:
+        """The file to boot."""
+        return self.directory / "vmlinuz"
+
+    @property
+    def modules(self) -> list[Path]:
+        """Uncompressed, in the order of loading."""
+        return [self.directory / Path(name).name for name in MODULES]
+
+
 def cache() -> Path:
-    """Where images are kept, one file each, named after the kernel's release."""
+    """Where kernels are kept, one directory each, named after the release."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "yett" / "kernels"
 
 
-def image(series: str) -> Path:
-    """The kernel image of a series, from the cache or else from Debian."""
+def kernel(series: str) -> Kernel:
+    """The newest kernel of a series in the cache, or else in Debian."""
     if series not in SUITES:
-        raise KernelsError(f"cannot fetch kernel {series}: write one of {', '.join(SUITES)}, running")
-    cached = sorted(cache().glob(f"vmlinuz-{series}.*"), key=_version)
-    return cached[-1] if cached else _download(series)
+        raise KernelsError(f"cannot fetch kernel {series}: write {', '.join(SUITES)} or running")
+    cached = sorted(cache().glob(f"{series}.*"), key=_version)
+    return Kernel(cached[-1] if cached else _download(series))
 
 
 def _version(path: Path) -> list[int]:
@@ -43,13 +71,12 @@ def _download(series: str) -> Path:
         apt = _Apt(Path(name), f"deb {_mirror()} {SUITES[series]} main\n")
         release = apt.newest(series)
         print(f"kernels: fetching Linux {release} from Debian's {SUITES[series]}", flush=True)
-        package = apt.download(f"linux-image-{release}")
-        data = _member(package, f"./boot/vmlinuz-{release}")
+        files = _unpack(apt.download(f"linux-image-{release}"), release)
     cache().mkdir(parents=True, exist_ok=True)
-    target = cache() / f"vmlinuz-{release}"
-    part = target.with_suffix(f".{os.getpid()}.part")
-    part.write_bytes(data)
-    return part.rename(target)
+    part = Path(tempfile.mkdtemp(prefix="part-", dir=cache()))
+    for file, data in files.items():
+        (part / file).write_bytes(data)
+    return part.rename(cache() / release)
 
 
 def _mirror() -> str:
@@ -64,7 +91,7 @@ def _mirror() -> str:
             return address
     raise KernelsError(
         "cannot fetch kernels: apt knows no Debian archive here. Run apt-get update on a Debian machine, "
-        f"or put vmlinuz-RELEASE files into {cache()}"
+        f"or put their vmlinuz and modules into {cache()}/RELEASE"
     )
 
 
@@ -115,7 +142,7 @@ def _run(*command: str, cwd: Path | None = None) -> str:
     except FileNotFoundError:
         raise KernelsError(
             f"cannot fetch kernels: {command[0]} is not here, this is not Debian. "
-            f"Put vmlinuz-RELEASE files into {cache()}"
+            f"Put their vmlinuz and modules into {cache()}/RELEASE"
         ) from None
     except subprocess.CalledProcessError as error:
         last = (error.stderr.strip().splitlines() or ["no message"])[-1]
@@ -124,10 +151,19 @@ def _run(*command: str, cwd: Path | None = None) -> str:
         ) from None
 
 
-def _member(package: Path, name: str) -> bytes:
+def _unpack(package: Path, release: str) -> dict[str, bytes]:
+    """The image and the modules, by file name."""
+    wanted = {f"./boot/vmlinuz-{release}": "vmlinuz"}
+    wanted |= {f"./lib/modules/{release}/kernel/{module}": Path(module).name for module in MODULES}
     tar = subprocess.run(["dpkg-deb", "--fsys-tarfile", package], check=True, capture_output=True).stdout
+    found = {}
     with tarfile.open(fileobj=io.BytesIO(tar)) as archive:
-        member = archive.extractfile(name)
-        if member is None:
-            raise KernelsError(f"cannot fetch kernels: {package.name} holds no {name}")
-        return member.read()
+        for member in archive:
+            file = archive.extractfile(member) if member.isfile() else None
+            target = wanted.get(member.name.removesuffix(".xz"))
+            if file and target:
+                data = file.read()
+                found[target] = lzma.decompress(data) if member.name.endswith(".xz") else data
+    if missing := set(wanted.values()) - set(found):
+        raise KernelsError(f"cannot fetch kernels: {package.name} holds no {', '.join(sorted(missing))}")
+    return found

@@ -5,18 +5,24 @@
  *   kernel RELEASE
  *   program NAME INSTRUCTIONS PROCESSED STATES VERIFY_US   (the verifier accepted it)
  *   run NAME PACKET VERDICT                                (BPF_PROG_TEST_RUN)
+ *   attached NAME tcx|clsact passes|drops                  (attach.c)
  *   failed WHAT: WHY
  *   libbpf: LINE
  *   verifier LINE                                          (the end of its log, when it refused)
  *   done
  *
  * On the running kernel it is an ordinary program.  As process 1 of a virtual machine
- * it mounts what libbpf needs first and switches the machine off at the end.
+ * it mounts what libbpf needs, loads the modules it was given, and switches the machine off at the
+ * end.
  *
  * Linked statically: it is the only file in the machine beside the object.
  */
+#include "attach.h"
+
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
+#include <dirent.h>
+#include <fcntl.h>
 #include <errno.h>
 #include <stdarg.h>
 #include <stdbool.h>
@@ -27,6 +33,7 @@
 #include <sys/reboot.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/utsname.h>
 #include <unistd.h>
 
@@ -64,7 +71,7 @@ static const struct packet packets[] = {
 
 static char *logs[PROGRAMS_MAX];
 
-static int failed(const char *what)
+int failed(const char *what)
 {
 	printf("failed %s: %s\n", what, strerror(errno));
 	return 1;
@@ -181,6 +188,7 @@ static int examine(const char *path)
 		status |= report(program, logs[n++]);
 		for (unsigned int i = 0; i < sizeof(packets) / sizeof(packets[0]); i++)
 			status |= run(program, &packets[i]);
+		status |= attach_and_send(program);
 	}
 	bpf_object__close(object);
 	return status;
@@ -199,6 +207,28 @@ static int prepare_machine(void)
 	return 0;
 }
 
+/* What the kernel has as modules, in the order of the names. */
+static int load_modules(const char *directory)
+{
+	struct dirent **entries;
+	char path[512];
+	int status = 0;
+	int n = scandir(directory, &entries, NULL, alphasort);
+
+	for (int i = 0; i < n; i++) {
+		int fd;
+
+		if (entries[i]->d_name[0] == '.')
+			continue;
+		snprintf(path, sizeof(path), "%s/%s", directory, entries[i]->d_name);
+		fd = open(path, O_RDONLY | O_CLOEXEC);
+		if (fd < 0 || syscall(SYS_finit_module, fd, "", 0))
+			status = failed(path);
+		close(fd);
+	}
+	return status;
+}
+
 int main(int argc, char **argv)
 {
 	const struct rlimit unlimited = {RLIM_INFINITY, RLIM_INFINITY};
@@ -207,7 +237,7 @@ int main(int argc, char **argv)
 	int status = 0;
 
 	if (machine)
-		status = prepare_machine();
+		status = prepare_machine() || load_modules("/modules");
 	setrlimit(RLIMIT_MEMLOCK, &unlimited);
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	libbpf_set_print(print_warnings);

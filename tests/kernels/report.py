@@ -35,6 +35,8 @@ class Result:
     programs: dict[str, Program] = field(default_factory=dict)
     verdicts: dict[tuple[str, str], int] = field(default_factory=dict)
     """Program and packet to the program's return value."""
+    attached: dict[str, tuple[str, str]] = field(default_factory=dict)
+    """Program to the way it was attached (tcx, clsact) and what it did to a datagram (drops, passes)."""
     failures: list[str] = field(default_factory=list)
     done: bool = False
     last: str = ""
@@ -58,6 +60,8 @@ def parse(lines: Iterable[str]) -> Result:
                 result.programs[name] = Program(*map(int, numbers))
             case ["run", program, packet, verdict]:
                 result.verdicts[program, packet] = int(verdict)
+            case ["attached", name, way, effect]:
+                result.attached[name] = (way, effect)
             case ["failed" | "verifier" | "libbpf:", *_]:
                 result.failures.append(line)
             case ["done"]:
@@ -82,6 +86,9 @@ def problems(result: Result) -> list[str]:
             for packet in packets
             if packet.startswith("tcp") and result.verdicts[name, packet] != DROP
         ]
+        way, effect = result.attached.get(name, ("nothing", "is not attached"))
+        if effect != "drops":
+            found.append(f"{name} on {way} {effect}, it must drop what has no endpoint")
     return found
 
 
@@ -103,12 +110,12 @@ def table(results: Sequence[Result], emulated: Iterable[str]) -> str:
     """The Markdown table of docs/kernels.md.  Series in `emulated` ran under emulation."""
     slow = set(emulated)
     rows = [
-        "| kernel | program | instructions | walked by the verifier | states | verified in |",
-        "|---|---|---:|---:|---:|---:|",
+        "| kernel | program | attached by | instructions | walked by the verifier | states | verified in |",
+        "|---|---|---|---:|---:|---:|---:|",
     ]
     for result in results:
         rows += [
-            f"| {result.series} | `{name}` | {program.instructions:,} | {program.processed:,} | "
+            f"| {result.series} | `{name}` | {result.attached[name][0]} | {program.instructions:,} | {program.processed:,} | "
             f"{program.states:,} | {program.verify_us / 1000:,.1f} ms{' (emulated)' * (result.series in slow)} |"
             for name, program in result.programs.items()
         ]

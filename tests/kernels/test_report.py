@@ -10,8 +10,10 @@ kernel 6.1.0-50-cloud-amd64
 program from_pod 15000 80123 900 7051
 run from_pod arp 0
 run from_pod tcp4 2
+attached from_pod clsact drops
 program to_pod 14000 70123 800 6051
 run to_pod tcp4 2
+attached to_pod clsact drops
 done
 [    1.248666] reboot: Power down
 """
@@ -39,6 +41,16 @@ def test_a_kernel_that_loads_and_drops_has_no_problems():
         ("program to_pod 14000 70123 800 6051\n", "", "to_pod is not loaded"),
         ("run to_pod tcp4 2\n", "", "to_pod ran on no packet"),
         ("run to_pod tcp4 2", "run to_pod tcp4 0", "to_pod lets tcp4 from an unknown interface pass (0)"),
+        (
+            "attached to_pod clsact drops",
+            "attached to_pod clsact passes",
+            "to_pod on clsact passes, it must drop what has no endpoint",
+        ),
+        (
+            "attached to_pod clsact drops\n",
+            "",
+            "to_pod on nothing is not attached, it must drop what has no endpoint",
+        ),
         ("done\n", "verifier R1 invalid mem access\ndone\n", "verifier R1 invalid mem access"),
     ],
 )
@@ -62,7 +74,7 @@ def test_kernels_that_disagree_are_named():
 
 def test_the_table_has_a_row_for_each_program_of_each_kernel():
     table = report.table([parsed()], emulated=["6.1"])
-    assert "| 6.1 | `from_pod` | 15,000 | 80,123 | 900 | 7.1 ms (emulated) |" in table.splitlines()
+    assert "| 6.1 | `from_pod` | clsact | 15,000 | 80,123 | 900 | 7.1 ms (emulated) |" in table.splitlines()
     assert len(table.splitlines()) == 4
 
 
