@@ -1,0 +1,312 @@
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
+/*
+ * The kernel HTTP engine: runs the automaton of a ruleset over the request bytes of a flow.
+ *
+ * Everything that differs between rulesets is in the tables (struct ruleset); everything
+ * here is the same for all: walking the table, and the dozen actions it asks for.  Bytes are
+ * walked in blocks of sixteen without a branch: each step is two loads and an add, and the
+ * first state with an action is found afterwards from the trace.
+ *
+ * The file is included once per tier, with TIER, TIER_BYTES and TIER_SHIFT defined, since
+ * the verifier wants the size of a value as a constant.
+ */
+
+#define CAT_(a, b) a##b
+#define CAT(a, b) CAT_(a, b)
+#define FN(name) CAT(name, TIER)
+#define ENTRY_MASK (TIER_BYTES / 2 - 1)
+#define WORD_MASK (TIER_BYTES / 8 - 1)
+#define ENTRY(rules, index) (((__u16 *)(rules))[(index) & ENTRY_MASK])
+#define WORD(rules, index) (((__u64 *)(rules))[(index) & WORD_MASK])
+
+/* One alternative of the rule set; stops at the first that decides. */
+static long FN(alternative)(__u32 index, struct scan *s)
+{
+	struct flow *f = s->f;
+	struct work *w = s->w;
+	__u32 at = s->operand + index * 3;
+	__u64 head = WORD(s->rules, at);
+	__u64 needs = WORD(s->rules, at + 1);
+	__u8 kind = head >> 32;
+	__u32 unmet;
+
+	if ((f->conditions & needs) != needs)
+		return 0;
+	if (kind == ALTERNATIVE_DENY) {
+		w->found = FOUND_DENY;
+		w->rule = (__u32)head;
+		w->forbidden = (head >> 40) & ALTERNATIVE_FORBIDDEN;
+		return 1;
+	}
+	if (kind == ALTERNATIVE_AUDIT_DENY) {
+		if (!w->audit_rule)
+			w->audit_rule = (__u32)head + 1;
+		return 0;
+	}
+	unmet = f->ambiguous & ~(__u32)(head >> 48);
+	if (unmet) {
+		w->unmet = unmet;
+		return 0;
+	}
+	w->found = FOUND_ALLOW;
+	w->rule = (__u32)head;
+	w->upgrade = WORD(s->rules, at + 2);
+	return 1;
+}
+
+/* The head is complete: is the request allowed?  0 or the reason why not. */
+static __always_inline __u32 FN(judge_head)(struct scan *s)
+{
+	struct ruleset *rs = s->rules;
+	struct flow *f = s->f;
+	struct work *w = s->w;
+	__u32 seen = f->seen_headers, encoding = seen & (1 << HEADER_TRANSFER_ENCODING);
+	__u64 set;
+
+	if (f->minor == 1 && !(seen & (1 << HEADER_HOST)))
+		return REASON_HTTP_NO_HOST;
+	if (encoding && (seen & (1 << HEADER_CONTENT_LENGTH)))
+		return REASON_HTTP_LENGTH_AND_ENCODING;
+	if (encoding && f->minor == 0)
+		return REASON_HTTP_ENCODING_IN_10;
+
+	set = WORD(rs, rs->sets + f->rule_set);
+	w->found = FOUND_NONE;
+	w->audit_rule = 0;
+	w->unmet = 0;
+	w->upgrade = 0;
+	s->operand = (__u32)set;
+	bpf_loop((__u32)(set >> 32), FN(alternative), s, 0);
+	return judge_found(s, rs);
+}
+
+/* Runs the action of the state just entered; non-zero leaves the block loop. */
+static __noinline long FN(act)(struct scan *s)
+{
+	struct ruleset *rs = s->rules;
+	struct flow *f = s->f;
+	struct work *w = s->w;
+	__u32 operand = s->operand, digit;
+
+	switch (s->action) {
+	case ACTION_NONE:
+		return 0;
+	case ACTION_TARGET_END:
+		f->rule_set = s->before;
+		if (!f->rule_set && !(rs->flags & RULESET_AUDIT))
+			return deny_scan(s, REASON_POLICY_DENIED_L7);
+		return 0;
+	case ACTION_VERSION:
+		f->minor = operand;
+		return 0;
+	case ACTION_HEADER:
+		operand &= YETT_TRACKED_HEADERS - 1;
+		if (f->seen_headers & (1u << operand))
+			return deny_scan(s, duplicate_reason(operand));
+		f->seen_headers |= 1u << operand;
+		f->conditions = (f->conditions & ~rs->off_header[operand]) |
+				rs->on_header[operand];
+		return 0;
+	case ACTION_VALUE_END:
+		f->conditions |= WORD(rs, rs->conditions + s->before);
+		return 0;
+	case ACTION_LENGTH_DIGIT:
+		digit = (s->byte - '0') & 15;
+		/* 2^63 - 1 = 9223372036854775807 */
+		if (f->length > 922337203685477580ULL ||
+		    (f->length == 922337203685477580ULL && digit > 7))
+			return deny_scan(s, REASON_HTTP_CONTENT_LENGTH);
+		f->length = f->length * 10 + digit;
+		return 0;
+	case ACTION_CHUNKED:
+		f->flags |= FLOW_CHUNKED;
+		return 0;
+	case ACTION_AMBIGUOUS:
+		f->ambiguous |= 1u << ((operand - REASON_AMBIGUOUS_DOT_SEGMENT) & 15);
+		return 0;
+	case ACTION_HEAD_END: {
+		__u32 reason = FN(judge_head)(s);
+
+		if (reason)
+			return deny_scan(s, reason);
+		f->flags &= ~FLOW_IN_HEAD;
+		if (f->flags & FLOW_CHUNKED) {
+			f->length = 0;
+			f->chunk_digits = 0;
+			w->state = rs->chunk;
+			return 0;
+		}
+		f->body_left = f->length;
+		f->phase = PHASE_START;
+		w->stop = 1;
+		return 1;
+	}
+	case ACTION_CHUNK_DIGIT:
+		if (f->chunk_digits >= YETT_CHUNK_DIGITS)
+			return deny_scan(s, REASON_HTTP_CHUNK);
+		f->chunk_digits++;
+		digit = s->byte;
+		digit = digit <= '9' ? digit - '0' : (digit | 0x20) - 'a' + 10;
+		f->length = f->length << 4 | (digit & 15);
+		return 0;
+	case ACTION_CHUNK_LINE_END:
+		if (f->length > 0x7fffffff)
+			return deny_scan(s, REASON_HTTP_CHUNK);
+		f->chunk_digits = 0;
+		if (!f->length) {
+			w->state = rs->trailer;
+			return 0;
+		}
+		f->body_left = f->length;
+		f->length = 0;
+		f->phase = PHASE_CHUNK_END;
+		w->stop = 1;
+		return 1;
+	case ACTION_BODY_END:
+		f->flags &= ~FLOW_CHUNKED;
+		f->phase = PHASE_START;
+		w->stop = 1;
+		return 1;
+	case ACTION_DENY:
+		return deny_scan(s, operand ? operand : REASON_INTERNAL);
+	}
+	return deny_scan(s, REASON_INTERNAL); /* an action of a newer compiler */
+}
+
+/* Walks up to sixteen bytes. */
+static long FN(block)(__u32 index, struct scan *s)
+{
+	struct work *w = s->w;
+	struct ruleset *rs = s->rules;
+	__u32 i = w->i, left, base, state = w->state, seen = 0, clean = 0, k;
+	const __u8 *in;
+
+	if (w->stop || i >= w->n)
+		return 1;
+	left = w->n - i;
+	base = (w->chunk_seq & (HISTORY_RING - 1)) + i;
+	in = s->h->bytes + (base & (HISTORY_BYTES - 1));
+
+	/* A value that no rule looks at: any sixteen bytes without a control byte. */
+	if (state == rs->skip && !has_control(in)) {
+		w->i = i + (left < TRACE_LEN ? left : TRACE_LEN);
+		return 0;
+	}
+#pragma unroll
+	for (k = 0; k < TRACE_LEN; k++) {
+		__u32 e = ENTRY(rs, (state << TIER_SHIFT) + RULESET_ROW_NEXT + rs->class_of[in[k]]);
+
+		w->trace[k] = e;
+		seen |= e;
+		clean += (seen >> 15) ^ 1;
+		state = e;
+	}
+	if (clean >= left || clean >= TRACE_LEN) { /* nothing to act on */
+		k = left < TRACE_LEN ? left : TRACE_LEN;
+		w->state = w->trace[(k - 1) & (TRACE_LEN - 1)] & ~RULESET_EVENT;
+		w->i = i + k;
+		return 0;
+	}
+	k = clean & (TRACE_LEN - 1);
+	state = k ? w->trace[(k - 1) & (TRACE_LEN - 1)] : w->state;
+	s->before = ENTRY(rs, (state << TIER_SHIFT) + RULESET_ROW_OPERAND);
+	state = w->trace[k];
+	s->operand = ENTRY(rs, (state << TIER_SHIFT) + RULESET_ROW_OPERAND);
+	s->action = ENTRY(rs, (state << TIER_SHIFT) + RULESET_ROW_ACTION);
+	s->byte = s->h->bytes[(base + k) & (HISTORY_BYTES - 1)];
+	w->state = state & ~RULESET_EVENT;
+	w->i = i + k + 1;
+	return FN(act)(s);
+}
+
+/* One step of the stream: skip a body, begin a head, or walk one chunk of bytes. */
+static long FN(message)(__u32 index, struct scan *s)
+{
+	struct ruleset *rs = s->rules;
+	struct flow *f = s->f;
+	struct work *w = s->w;
+	__u32 from;
+
+	if (w->reason || skip_body(s))
+		return w->reason != 0;
+	from = f->next_seq;
+	if ((__s32)(s->end - from) <= 0)
+		return 1;
+	switch (f->phase) {
+	case PHASE_START:
+		if (w->want != w->handle) { /* this head is for another ruleset */
+			w->rebind = 1;
+			return 1;
+		}
+		begin_head(s);
+		f->conditions = rs->initially;
+		w->state = rs->start;
+		break;
+	case PHASE_CHUNK_END:
+		f->chunk_digits = 0;
+		f->length = 0;
+		w->state = rs->chunk_end;
+		break;
+	case PHASE_CHUNK:
+		f->chunk_digits = 0;
+		f->length = 0;
+		w->state = rs->chunk;
+		break;
+	}
+	f->phase = PHASE_STATE;
+	if (load_chunk(s, from))
+		return 1;
+	w->stop = 0;
+	bpf_loop(HISTORY_CHUNK + 1, FN(block), s, 0);
+	f->state = w->state;
+	f->next_seq = w->chunk_seq + w->i;
+	f->body_seq = f->next_seq;
+	keep_range(s->h, from, f->next_seq);
+	if ((f->flags & FLOW_IN_HEAD) && f->next_seq - f->head_seq > YETT_HEAD_MAX)
+		w->reason = REASON_HTTP_HEAD_TOO_LONG;
+	return w->reason != 0;
+}
+
+/* Runs the engine with ruleset w->handle, which is of this tier; 0 or the reason to deny.  A
+ * global function: the verifier looks at it once, not once per way to get here. */
+__noinline int FN(engine)(struct __sk_buff *skb, struct work *w, struct flow *f, struct history *h)
+{
+	struct scan s = { .skb = skb, .f = f, .w = w, .h = h };
+	__u32 zero = 0, slot;
+	struct ruleset *rs;
+	void *map;
+
+	if (!w || !f || !h)
+		return REASON_INTERNAL;
+	slot = w->handle & 0xffffff;
+	map = bpf_map_lookup_elem(&CAT(rulesets, TIER), &slot);
+	if (!map)
+		return REASON_RULESET_GONE;
+	rs = bpf_map_lookup_elem(map, &zero);
+	if (!rs || rs->abi != YETT_ABI_VERSION)
+		return REASON_RULESET_GONE;
+	if (f->phase == PHASE_START) {
+		f->scan_ruleset = w->handle;
+		f->scan_ruleset_id = rs->id;
+	} else if (rs->id != f->scan_ruleset_id) {
+		return REASON_RULESET_GONE;
+	}
+	w->ruleset_flags = rs->flags;
+	s.rules = rs;
+	s.end = w->p.seq + w->p.len;
+	bpf_loop(MESSAGE_STEPS, FN(message), &s, 0);
+	if (w->reason && w->reason != REASON_DENY_RULE_L7)
+		w->rule = rs->default_rule + rs->rule_base;
+	return w->reason;
+}
+
+#undef FN
+#undef CAT
+#undef CAT_
+#undef ENTRY
+#undef WORD
+#undef ENTRY_MASK
+#undef WORD_MASK
+#undef TIER
+#undef TIER_BYTES
+#undef TIER_SHIFT

@@ -1,0 +1,174 @@
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
+/* From a packet without a valid flow to a verdict, and to a flow if it may pass. */
+#ifndef YETT_FLOW_BPF_H
+#define YETT_FLOW_BPF_H
+
+#include "collect.bpf.h"
+#include "record.bpf.h"
+#include "related.bpf.h"
+
+enum opened {
+	OPENED_NOTHING, /* the verdict in `w` is all there is */
+	OPENED_FLOW,	/* a flow with w->key is in the table, judged under w->epoch */
+};
+
+static __always_inline int is_syn(const struct packet *p)
+{
+	return p->proto == IPPROTO_TCP && (p->flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
+}
+
+/* The port that policy speaks of: the server's; for ICMP the type. */
+static __always_inline __u32 policy_port(struct work *w, __u8 direction)
+{
+	if (w->p.proto == IPPROTO_ICMP4 || w->p.proto == IPPROTO_ICMP6)
+		return bpf_htons(w->p.icmp_type);
+	return direction == DIR_INGRESS ? w->key.local_port : w->key.remote_port;
+}
+
+/* Asks the document of the endpoint and writes the answer into the flow. */
+static __always_inline void judge_flow(struct endpoint *ep, struct work *w, struct flow *f)
+{
+	__u8 other = f->direction == DIR_INGRESS ? DIR_EGRESS : DIR_INGRESS;
+
+	f->epoch = w->epoch;
+	f->identity = ep->identity;
+	f->peer = identity_of(w->key.remote);
+	ask_policy(w, ep->policy, f->direction, f->peer, policy_port(w, f->direction));
+	f->verdict = w->entry.verdict;
+	f->reason = w->entry.reason;
+	f->rule = w->entry.rule;
+	f->ruleset = w->entry.ruleset;
+	if (f->ruleset && w->p.proto == IPPROTO_TCP)
+		f->flags |= FLOW_HTTP;
+	else
+		f->flags &= ~(FLOW_HTTP | FLOW_SYNCED);
+	if (f->verdict == VERDICT_DENY || !(f->flags & FLOW_MIDSTREAM))
+		return;
+	/*
+	 * A connection older than our knowledge: who opened it is unknown, so both readings
+	 * must be allowed, and neither may need a look into the stream.
+	 */
+	ask_policy(w, ep->policy, other, f->peer, policy_port(w, other));
+	if (f->ruleset || w->entry.verdict == VERDICT_DENY || w->entry.ruleset) {
+		f->verdict = VERDICT_DENY;
+		f->reason = REASON_MIDSTREAM;
+	}
+}
+
+static __always_inline void take_verdict(struct work *w, struct flow *f)
+{
+	w->direction = f->direction;
+	w->verdict = f->verdict;
+	w->reason = f->reason;
+	w->rule = f->rule;
+}
+
+/* What hides its ports cannot be judged; where nothing is enforced nobody has to. */
+static __always_inline void judge_odd(struct endpoint *ep, struct work *w)
+{
+	__u32 peer = 0;
+
+	if (w->p.odd == REASON_PROTOCOL)
+		peer = identity_of(w->key.remote); /* rules for all protocols hold for it */
+	else
+		w->p.proto = 0;
+	ask_policy(w, ep->policy, w->direction, peer, 0);
+	w->reason = w->p.odd;
+	w->rule = w->entry.rule;
+	if (w->entry.verdict == VERDICT_DENY)
+		return;
+	w->verdict = w->entry.verdict;
+	if (w->verdict == VERDICT_ALLOW)
+		w->reason = w->entry.reason;
+}
+
+static __always_inline struct endpoint *ready_endpoint(struct __sk_buff *skb, struct work *w)
+{
+	__u32 ifindex = skb->ifindex;
+	struct endpoint *ep = bpf_map_lookup_elem(&endpoints, &ifindex);
+
+	w->verdict = VERDICT_DENY;
+	w->reason = REASON_UNKNOWN_ENDPOINT;
+	if (!ep)
+		return NULL;
+	w->identity = ep->identity;
+	w->reason = REASON_NOT_READY;
+	return ep->flags & ENDPOINT_READY ? ep : NULL;
+}
+
+/* Judges the packet in w->p; returns enum opened.  w->direction says what it is if it is new. */
+__noinline int open_flow(struct __sk_buff *skb, struct work *w)
+{
+	struct collector *c;
+	struct endpoint *ep;
+	struct flow *old, *f;
+	__u32 zero = 0;
+	int syn;
+
+	if (!w)
+		return OPENED_NOTHING;
+	ep = ready_endpoint(skb, w);
+	if (!ep)
+		return OPENED_NOTHING;
+	if (is_link_traffic(&w->p) &&
+	    (!w->from_pod || is_link_addr(w->key.local) || owns_addr(ep, w->key.local))) {
+		w->verdict = VERDICT_ALLOW;
+		w->reason = REASON_LINK;
+		return OPENED_NOTHING;
+	}
+	if (!owns_addr(ep, w->key.local)) {
+		if (w->from_pod) {
+			w->reason = REASON_SPOOFED_SOURCE;
+			return OPENED_NOTHING;
+		}
+		if (!is_multicast(w->key.local)) {
+			w->reason = REASON_UNKNOWN_ENDPOINT;
+			return OPENED_NOTHING;
+		}
+	}
+	if (w->p.odd) {
+		judge_odd(ep, w);
+		return OPENED_NOTHING;
+	}
+	if (is_related(skb, w)) {
+		w->verdict = VERDICT_ALLOW;
+		w->reason = REASON_RELATED;
+		return OPENED_NOTHING;
+	}
+	syn = is_syn(&w->p);
+	old = bpf_map_lookup_elem(&flows, &w->key);
+	if (old && !syn && !(old->flags & FLOW_POISONED)) {
+		judge_flow(ep, w, old); /* the same stream after a change of policy */
+		take_verdict(w, old);
+		return OPENED_FLOW;
+	}
+	f = &w->flow;
+	__builtin_memset(f, 0, sizeof(*f));
+	f->direction = w->direction;
+	f->seen = bpf_ktime_get_coarse_ns();
+	if (w->p.proto == IPPROTO_TCP && !syn)
+		f->flags = FLOW_MIDSTREAM;
+	judge_flow(ep, w, f);
+	take_verdict(w, f);
+	if (f->verdict == VERDICT_DENY) {
+		record_flow(skb, w, f);
+		return OPENED_NOTHING;
+	}
+	c = bpf_map_lookup_elem(&collect, &zero);
+	if (!c)
+		return OPENED_NOTHING;
+	f->id = __sync_fetch_and_add(&c->next_flow_id, 1) + 1;
+	keep_collecting(c);
+	if (old)
+		free_history(old);
+	if (bpf_map_update_elem(&flows, &w->key, f, BPF_ANY)) {
+		w->verdict = VERDICT_DENY;
+		w->reason = REASON_FLOW_TABLE_FULL;
+		w->rule = YETT_RULE_NONE;
+		return OPENED_NOTHING;
+	}
+	record_flow(skb, w, f);
+	return OPENED_FLOW;
+}
+
+#endif

@@ -1,0 +1,149 @@
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
+/* Counters and events: every verdict is counted once, every denial is written down. */
+#ifndef YETT_RECORD_BPF_H
+#define YETT_RECORD_BPF_H
+
+#include "packet.bpf.h"
+
+#include <stddef.h>
+
+#define NSEC_PER_SEC 1000000000ULL
+
+static __always_inline void count(__u8 direction, __u8 reason, int request)
+{
+	__u32 key = (direction ? REASON_COUNT : 0) + (reason & (REASON_COUNT - 1));
+	struct metric *metric = bpf_map_lookup_elem(&metrics, &key);
+
+	if (!metric) /* a per-CPU array: cannot be */
+		return;
+	if (request)
+		metric->requests++;
+	else
+		metric->packets++;
+}
+
+static __always_inline void count_rule(__u32 rule)
+{
+	__u64 *hits = bpf_map_lookup_elem(&rule_hits, &rule);
+
+	if (hits)
+		(*hits)++;
+}
+
+/* Denials beyond the budget of this second are only counted. */
+static __always_inline int within_budget(__u32 per_second, __u32 *suppressed)
+{
+	__u64 second = bpf_ktime_get_coarse_ns() / NSEC_PER_SEC;
+	__u32 zero = 0;
+	struct budget *budget = bpf_map_lookup_elem(&event_budget, &zero);
+
+	if (!budget)
+		return 0;
+	if (budget->second != second) {
+		budget->second = second;
+		budget->used = 0;
+	}
+	if (budget->used >= per_second) {
+		budget->suppressed++;
+		return 0;
+	}
+	budget->used++;
+	*suppressed = budget->suppressed;
+	budget->suppressed = 0;
+	return 1;
+}
+
+/* Writes down the verdict in `w`, with at most YETT_HEAD_EXCERPT bytes of the request head that
+ * begin at ring index `at` of the history. */
+static __always_inline void write_event(struct __sk_buff *skb, struct work *w, struct flow *f,
+					__u8 type, struct history *h, __u32 at, __u32 head_len)
+{
+	__u32 zero = 0, suppressed = 0;
+	struct config *cfg = bpf_map_lookup_elem(&config, &zero);
+	struct event *e;
+
+	if (!cfg)
+		return;
+	if (w->verdict == VERDICT_ALLOW) {
+		if (!(cfg->flags & CONFIG_RECORD_ALLOWED))
+			return;
+	} else if (!within_budget(cfg->deny_events_per_second, &suppressed)) {
+		return;
+	}
+	e = bpf_ringbuf_reserve(&events, sizeof(*e), 0);
+	if (!e) {
+		struct budget *budget = bpf_map_lookup_elem(&event_budget, &zero);
+
+		if (budget)
+			budget->suppressed += 1 + suppressed;
+		return;
+	}
+	__builtin_memset(e, 0, offsetof(struct event, head));
+	e->time = bpf_ktime_get_ns();
+	if (f) {
+		e->flow = f->id;
+		e->peer = f->peer;
+		if (type == EVENT_REQUEST)
+			e->ruleset_id = f->scan_ruleset_id;
+	}
+	e->ifindex = skb->ifindex;
+	e->identity = w->identity;
+	e->rule = w->rule;
+	e->suppressed = suppressed;
+	e->type = type;
+	e->direction = w->direction;
+	e->verdict = w->verdict;
+	e->reason = w->reason;
+	e->proto = w->p.proto;
+	e->tcp_flags = w->p.flags;
+	e->reply = (w->direction == DIR_INGRESS) == w->from_pod;
+	e->local_port = w->key.local_port;
+	e->remote_port = w->key.remote_port;
+	__builtin_memcpy(e->local, w->key.local, 16);
+	__builtin_memcpy(e->remote, w->key.remote, 16);
+	if (h && head_len) {
+		at &= HISTORY_RING - 1;
+		e->head_len = head_len < YETT_HEAD_EXCERPT ? head_len : YETT_HEAD_EXCERPT;
+		__builtin_memcpy(e->head, h->bytes + at, YETT_HEAD_EXCERPT);
+	}
+	/* The loader reads on a timer: a wake-up per event would cost more than the event. */
+	bpf_ringbuf_submit(e, BPF_RB_NO_WAKEUP);
+}
+
+/* The verdict on a new flow or on a lone packet. */
+__noinline int record_flow(struct __sk_buff *skb, struct work *w, struct flow *f)
+{
+	if (!w || w->recorded)
+		return 0;
+	w->recorded = 1;
+	count(w->direction, w->reason, 0);
+	if (w->rule)
+		count_rule(w->rule);
+	write_event(skb, w, f, EVENT_FLOW, NULL, 0, 0);
+	return 0;
+}
+
+/* The verdict on a request. */
+__noinline int record_request(struct __sk_buff *skb, struct work *w, struct flow *f,
+			      struct history *h)
+{
+	__u32 at, len;
+
+	if (!w || !f || !h)
+		return 0;
+	w->direction = f->direction;
+	count(w->direction, w->reason, 1);
+	count_rule(w->rule);
+	/* Contiguous in the ring: to the end of the chunk, but not around the edge when the
+	 * head began in an earlier chunk. */
+	at = f->head_seq & (HISTORY_RING - 1);
+	len = w->chunk_seq + w->n - f->head_seq;
+	if (f->head_seq != w->chunk_seq && at + len > HISTORY_RING)
+		len = HISTORY_RING - at;
+	if ((__s32)len < 0)
+		len = 0;
+	write_event(skb, w, f, EVENT_REQUEST, h, at, len);
+	return 0;
+}
+
+#endif

@@ -1,0 +1,334 @@
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
+/*
+ * The TCP discipline around the HTTP engine.  TCP lets a hostile sender show us bytes that
+ * the server will not take, and the server bytes that we did not see; so:
+ *   - the position in the stream comes from the server's own SYN-ACK, never from a guess;
+ *   - the first copy of a byte counts; another copy must be equal (history.bpf.h);
+ *   - where the bytes matter, nothing passes ahead of its turn;
+ *   - what is inside a body of known length, or already acknowledged, may come in any order.
+ */
+#ifndef YETT_STREAM_BPF_H
+#define YETT_STREAM_BPF_H
+
+#include "http.bpf.h"
+
+#define BUSY_SPINS 64
+
+/* a is before b, modulo 2^32 (RFC 9293, 3.4) */
+static __always_inline int before(__u32 a, __u32 b)
+{
+	return (__s32)(a - b) < 0;
+}
+
+/* One CPU at a time; the other side gives up after a while and drops. */
+__noinline int lock_flow(struct flow *f)
+{
+	__u32 i;
+
+	if (!f)
+		return 0;
+	for (i = 0; i < BUSY_SPINS; i++)
+		if (!__sync_val_compare_and_swap(&f->busy, 0, 1))
+			return 1;
+	return 0;
+}
+
+static __always_inline void unlock_flow(struct flow *f)
+{
+	__sync_val_compare_and_swap(&f->busy, 1, 0);
+}
+
+/* MPTCP (RFC 8684) spreads a stream over subflows: without the option both sides fall back to
+ * plain TCP.  Overwrites option 30 with no-operations. */
+#define TCP_OPTIONS_MAX 40
+#define OPTION_MPTCP 30
+
+struct options {
+	__u8 bytes[TCP_OPTIONS_MAX];
+	__u32 at;
+	__u32 len;
+	__u32 wipe; /* bytes still to overwrite */
+	__u32 found;
+};
+
+/* One option, or one byte of an option that goes. */
+static long strip_option(__u32 index, struct options *o)
+{
+	__u32 at = o->at, kind, len;
+
+	if (at >= o->len || at >= TCP_OPTIONS_MAX - 1)
+		return 1;
+	if (o->wipe) {
+		o->bytes[at] = 1;
+		o->wipe--;
+		o->at = at + 1;
+		return 0;
+	}
+	kind = o->bytes[at];
+	if (kind == 0)
+		return 1;
+	if (kind == 1) {
+		o->at = at + 1;
+		return 0;
+	}
+	len = o->bytes[at + 1];
+	if (len < 2)
+		return 1;
+	if (kind == OPTION_MPTCP) {
+		o->found = 1;
+		o->wipe = len;
+		return 0;
+	}
+	o->at = at + len;
+	return 0;
+}
+
+__noinline int strip_mptcp(struct __sk_buff *skb, struct work *w)
+{
+	struct options o = {};
+	__u8 original[TCP_OPTIONS_MAX];
+	__u32 at, len;
+	__s64 diff;
+
+	if (!w)
+		return 0;
+	at = w->p.l4 + 20;
+	len = w->p.payload - at;
+
+	if (!len || len > TCP_OPTIONS_MAX)
+		return 0;
+	if (bpf_skb_load_bytes(skb, at, o.bytes, len))
+		return 0;
+	__builtin_memcpy(original, o.bytes, TCP_OPTIONS_MAX);
+	o.len = len;
+	bpf_loop(2 * TCP_OPTIONS_MAX, strip_option, &o, 0);
+	if (!o.found)
+		return 0;
+	diff = bpf_csum_diff((__be32 *)original, TCP_OPTIONS_MAX, (__be32 *)o.bytes,
+			     TCP_OPTIONS_MAX, 0);
+	if (diff < 0)
+		return 0;
+	bpf_skb_store_bytes(skb, at, o.bytes, len, BPF_F_RECOMPUTE_CSUM);
+	bpf_l4_csum_replace(skb, w->p.l4 + 16, 0, diff, 0);
+	return 0;
+}
+
+/* The server accepted a SYN: the stream begins at the byte it acknowledges. */
+static __always_inline void begin_stream(struct flow *f, __u32 seq)
+{
+	free_history(f);
+	f->next_seq = f->body_seq = f->passed_seq = f->acked_seq = seq;
+	f->phase = PHASE_START;
+	f->body_left = 0;
+	f->flags = (f->flags & (FLOW_HTTP | FLOW_MIDSTREAM)) | FLOW_SYNCED | FLOW_ESTABLISHED;
+}
+
+/* -- the server's side: only the answer to an Upgrade is looked at ---------------------- */
+
+struct response {
+	struct __sk_buff *skb;
+	struct flow *f;
+	__u32 offset;
+	__u32 len;
+	__u32 reason;
+};
+
+enum response_state {
+	RESPONSE_STATUS = 9, /* position of the first digit in "HTTP/1.1 101" */
+	RESPONSE_SKIP = 16,  /* inside an interim response */
+	RESPONSE_CR = 17,
+	RESPONSE_LF = 18,
+	RESPONSE_CR2 = 19,
+};
+
+/* One byte of the response to a request with Upgrade (RFC 9110, 15.2 and 7.8). */
+static long response_byte(__u32 i, struct response *r)
+{
+	struct flow *f = r->f;
+	__u8 byte, state = f->upgrade_state;
+
+	if (i >= r->len || !(f->flags & FLOW_UPGRADE))
+		return 1;
+	if (bpf_skb_load_bytes(r->skb, r->offset + i, &byte, 1)) {
+		r->reason = REASON_INTERNAL;
+		return 1;
+	}
+	f->upgrade_seq++;
+	if (state < RESPONSE_STATUS) {
+		f->upgrade_state = state + 1;
+	} else if (state == RESPONSE_STATUS) {
+		if (byte != '1') { /* final: the connection stays HTTP/1 */
+			f->flags &= ~FLOW_UPGRADE;
+			return 1;
+		}
+		f->upgrade_state = state + 1;
+	} else if (state == RESPONSE_STATUS + 1) {
+		f->upgrade_state = byte == '0' ? state + 1 : RESPONSE_SKIP;
+	} else if (state == RESPONSE_STATUS + 2) {
+		if (byte == '1') {
+			f->flags &= ~FLOW_UPGRADE;
+			if (f->flags & FLOW_UPGRADE_OK)
+				f->flags |= FLOW_OPAQUE;
+			else
+				r->reason = REASON_UPGRADE_DENIED;
+			return 1;
+		}
+		f->upgrade_state = RESPONSE_SKIP;
+	} else if (byte == '\r') {
+		f->upgrade_state = state == RESPONSE_LF ? RESPONSE_CR2 : RESPONSE_CR;
+	} else if (byte == '\n') {
+		if (state == RESPONSE_CR2 || state == RESPONSE_LF)
+			f->upgrade_state = 0;
+		else
+			f->upgrade_state = RESPONSE_LF;
+	} else {
+		f->upgrade_state = RESPONSE_SKIP;
+	}
+	return 0;
+}
+
+static __always_inline __u32 watch_upgrade(struct __sk_buff *skb, struct packet *p, struct flow *f)
+{
+	__u32 end = p->seq + p->len;
+	struct response r = { .skb = skb, .f = f };
+
+	if (!p->len || !before(f->upgrade_seq, end))
+		return 0;
+	if (before(f->upgrade_seq, p->seq))
+		return REASON_TCP_FUTURE_SEGMENT;
+	r.offset = p->payload + (f->upgrade_seq - p->seq);
+	r.len = end - f->upgrade_seq;
+	bpf_loop(r.len, response_byte, &r, 0);
+	return r.reason;
+}
+
+__noinline int from_server(struct __sk_buff *skb, struct work *w, struct flow *f)
+{
+	struct packet *p;
+
+	if (!w || !f)
+		return REASON_INTERNAL;
+	p = &w->p;
+	if ((p->flags & TCP_SYN) && (p->flags & TCP_ACK)) {
+		if ((f->flags & FLOW_SYN) && p->ack == f->pending_seq) {
+			if (!lock_flow(f))
+				return REASON_TCP_BUSY;
+			begin_stream(f, p->ack);
+			unlock_flow(f);
+		}
+		return 0;
+	}
+	if (p->flags & TCP_RST) {
+		f->flags |= FLOW_CLOSED;
+		return 0;
+	}
+	if (p->flags & TCP_FIN) {
+		f->flags |= FLOW_FIN_REPLY;
+		if (f->flags & FLOW_FIN_REQUEST)
+			f->flags |= FLOW_CLOSED;
+	}
+	if (!(f->flags & FLOW_SYNCED))
+		return 0;
+	if ((p->flags & TCP_ACK) && before(f->acked_seq, p->ack) && !before(f->passed_seq, p->ack)) {
+		f->acked_seq = p->ack;
+		if (f->history && !before(p->ack, f->body_seq) && lock_flow(f)) {
+			if (!before(f->acked_seq, f->body_seq))
+				idle_history(f);
+			unlock_flow(f);
+		}
+	}
+	if (f->flags & FLOW_UPGRADE)
+		return watch_upgrade(skb, p, f);
+	return 0;
+}
+
+/* -- the client's side -------------------------------------------------------------------- */
+
+/* Under flow.busy: data or FIN of the request stream. */
+static __always_inline __u32 request_bytes(struct __sk_buff *skb, struct work *w, struct flow *f)
+{
+	struct packet *p = &w->p;
+	__u32 end = p->seq + p->len, reason;
+
+	if (before(f->next_seq, p->seq))
+		return REASON_TCP_FUTURE_SEGMENT;
+
+	/* Bytes seen before and not acknowledged, but for the body just before next_seq. */
+	w->low = before(p->seq, f->acked_seq) ? f->acked_seq : p->seq;
+	w->high = before(end, f->body_seq) ? end : f->body_seq;
+	if (before(w->low, w->high)) {
+		reason = compare_history(skb, w, f);
+		if (reason)
+			return reason;
+	}
+	if (before(f->next_seq, end)) {
+		if ((f->flags & FLOW_IN_HEAD) &&
+		    bpf_ktime_get_coarse_ns() - f->head_time > w->head_timeout_ns)
+			return REASON_HTTP_HEAD_TIMEOUT;
+		reason = inspect(skb, w, f);
+		if (reason)
+			return reason;
+	}
+	if (p->flags & TCP_FIN) {
+		/* Some servers execute what they have when the client is done sending. */
+		if (end != f->next_seq || f->phase != PHASE_START || f->body_left)
+			return before(end, f->acked_seq) ? 0 : REASON_TCP_FIN_IN_REQUEST;
+		f->flags |= FLOW_FIN_REQUEST;
+		if (f->flags & FLOW_FIN_REPLY)
+			f->flags |= FLOW_CLOSED;
+	}
+	if (before(f->passed_seq, end))
+		f->passed_seq = end;
+	return 0;
+}
+
+__noinline int from_client(struct __sk_buff *skb, struct work *w, struct flow *f)
+{
+	struct packet *p;
+	__u32 end, reason;
+
+	if (!w || !f)
+		return REASON_INTERNAL;
+	p = &w->p;
+	end = p->seq + p->len;
+	if (p->flags & TCP_RST) {
+		f->flags |= FLOW_CLOSED;
+		return 0;
+	}
+	if (p->flags & TCP_SYN) {
+		if (p->flags & TCP_ACK)
+			return REASON_TCP_HANDSHAKE;
+		if (p->len)
+			return REASON_TCP_SYN_DATA;
+		/* Perhaps a new connection on the same ports: the server's answer will tell. */
+		f->pending_seq = p->seq + 1;
+		f->flags |= FLOW_SYN;
+		strip_mptcp(skb, w);
+		return 0;
+	}
+	if (!p->len && !(p->flags & TCP_FIN))
+		return 0;
+	if (f->flags & FLOW_OPAQUE)
+		return 0;
+	if (!(f->flags & FLOW_SYNCED))
+		return REASON_MIDSTREAM;
+	if (p->flags & TCP_URG)
+		return REASON_TCP_URGENT;
+	/* The server has it already and will throw it away. */
+	if (!before(f->acked_seq, end) && !(p->flags & TCP_FIN))
+		return 0;
+	/* Inside a body: the usual packet of an upload. */
+	if (!before(p->seq, f->body_seq) && !before(f->next_seq, end) && !(p->flags & TCP_FIN) &&
+	    f->body_seq != f->next_seq) {
+		if (before(f->passed_seq, end))
+			f->passed_seq = end;
+		return 0;
+	}
+	if (!lock_flow(f))
+		return REASON_TCP_BUSY;
+	reason = request_bytes(skb, w, f);
+	unlock_flow(f);
+	return reason;
+}
+
+#endif

@@ -1,0 +1,147 @@
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
+/* What a denial looks like to the two sides of a TCP connection. */
+#ifndef YETT_VERDICT_BPF_H
+#define YETT_VERDICT_BPF_H
+
+#include "answer.bpf.h"
+#include "flow.bpf.h"
+#include "stream.bpf.h"
+
+#define TC_ACT_UNSPEC (-1)
+#define TC_ACT_SHOT 2
+
+static __always_inline int is_request(struct flow *f, struct work *w)
+{
+	return (f->direction == DIR_INGRESS) != w->from_pod;
+}
+
+/* Acknowledges everything in the packet, to its sender. */
+static __always_inline void answer_sender(struct work *w, struct answer *a, __u8 flags)
+{
+	__builtin_memset(a, 0, sizeof(*a));
+	a->reverse = 1;
+	a->seq = w->p.ack;
+	a->ack = w->p.seq + w->p.len + !!(w->p.flags & TCP_FIN);
+	a->flags = flags;
+}
+
+/*
+ * Both sides learn that the connection is over.  The sender's reset (or its 403) carries the
+ * very number it expects next (RFC 5961, 3.2: any other would be challenged); the packet
+ * itself becomes the reset of the other side, which expects `forward_seq`.
+ */
+__noinline int reset_both(struct __sk_buff *skb, struct work *w, __u32 forward_seq)
+{
+	struct answer a;
+
+	if (!w || (w->p.flags & TCP_RST))
+		return TC_ACT_SHOT;
+	answer_sender(w, &a, TCP_RST | TCP_ACK);
+	if (w->forbidden) {
+		a.flags = TCP_PSH | TCP_ACK | TCP_FIN;
+		a.forbidden = 1;
+	}
+	if (w->p.flags & TCP_ACK) {
+		if (make_answer(skb, w, &a))
+			return TC_ACT_SHOT;
+		send_back(skb, w->from_pod);
+	}
+	a.reverse = 0;
+	a.forbidden = 0;
+	a.seq = forward_seq;
+	a.ack = w->p.ack;
+	a.flags = TCP_RST | TCP_ACK;
+	return make_answer(skb, w, &a) ? TC_ACT_SHOT : TC_ACT_UNSPEC;
+}
+
+/* A packet of a flow that was denied: answered with what ends the connection, never passed. */
+__noinline int answer_poisoned(struct __sk_buff *skb, struct work *w, struct flow *f)
+{
+	struct answer a;
+
+	if (!w || !f || w->p.proto != IPPROTO_TCP || (w->p.flags & TCP_RST) ||
+	    !(w->p.flags & TCP_ACK))
+		return TC_ACT_SHOT;
+	answer_sender(w, &a, TCP_RST | TCP_ACK);
+	if ((f->flags & FLOW_FORBIDDEN) && is_request(f, w) && !(w->p.flags & TCP_FIN)) {
+		/* The client may still be sending a body: let it finish and read the 403. */
+		if (!w->p.len)
+			return TC_ACT_SHOT;
+		a.flags = TCP_ACK;
+		a.seq = f->reply_seq;
+	}
+	if (!make_answer(skb, w, &a))
+		send_back(skb, w->from_pod);
+	return TC_ACT_SHOT;
+}
+
+/* A segment ahead of its turn is dropped; a duplicate ACK keeps fast retransmit alive
+ * (RFC 5681, 3.2). */
+__noinline int answer_future(struct __sk_buff *skb, struct work *w, struct flow *f)
+{
+	struct answer a;
+
+	if (!w || !f)
+		return TC_ACT_SHOT;
+	answer_sender(w, &a, TCP_ACK);
+	a.ack = f->acked_seq;
+	if (!make_answer(skb, w, &a))
+		send_back(skb, w->from_pod);
+	return TC_ACT_SHOT;
+}
+
+/* The sender will try again, with the same bytes if it is honest. */
+static __always_inline int is_passing_trouble(__u32 reason)
+{
+	return reason == REASON_TCP_BUSY || reason == REASON_TCP_FUTURE_SEGMENT ||
+	       reason == REASON_TCP_RETRANSMIT_UNKNOWN || reason == REASON_TCP_SYN_DATA;
+}
+
+/* The HTTP engine's say on a packet of a flow. */
+__noinline int judge_stream(struct __sk_buff *skb, struct work *w, struct flow *f,
+			    __u32 head_timeout_ms)
+{
+	__u32 forward_seq, reason;
+	int request;
+
+	if (!w || !f)
+		return TC_ACT_SHOT;
+	w->identity = f->identity;
+	w->audit = 0;
+	w->forbidden = 0;
+	w->head_timeout_ns = head_timeout_ms * 1000000ULL;
+	request = is_request(f, w);
+	if (request)
+		reason = from_client(skb, w, f);
+	else
+		reason = from_server(skb, w, f);
+	if (!reason)
+		return TC_ACT_UNSPEC;
+
+	if (!w->recorded) {
+		w->direction = f->direction;
+		w->verdict = VERDICT_DENY;
+		w->reason = reason;
+		w->rule = f->rule;
+		record_flow(skb, w, f);
+	}
+	if (reason == REASON_TCP_FUTURE_SEGMENT)
+		return answer_future(skb, w, f);
+	if (is_passing_trouble(reason))
+		return TC_ACT_SHOT;
+	if (w->audit) {
+		/* Only watching: from here on there is nothing left to watch. */
+		f->flags |= FLOW_OPAQUE | FLOW_AUDITED;
+		return TC_ACT_UNSPEC;
+	}
+	forward_seq = request && (f->flags & FLOW_SYNCED) ? f->passed_seq : w->p.seq;
+	f->flags |= FLOW_POISONED;
+	if (w->forbidden) {
+		f->flags |= FLOW_FORBIDDEN;
+		f->reply_seq = w->p.ack + FORBIDDEN_LEN + 1;
+	}
+	free_history(f);
+	return reset_both(skb, w, forward_seq);
+}
+
+#endif

@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
+/*
+ * The two hooks at a pod's veth, on the node's side of it:
+ *   from_pod  ingress of the interface: what the pod sends
+ *   to_pod    egress of the interface: what the pod receives
+ *
+ * Both do the same: parse -> flow -> (new: identity, policy) -> (HTTP: engine) -> verdict.
+ * A pass is TC_ACT_UNSPEC, so that other programs on the hook have their say as well.
+ */
+#include "verdict.bpf.h"
+
+char LICENSE[] SEC("license") = "GPL";
+
+#define HEAD_TIMEOUT_MS 10000
+
+static __always_inline void make_key(struct __sk_buff *skb, struct work *w, const int from_pod)
+{
+	struct packet *p = &w->p;
+
+	w->key.ifindex = skb->ifindex;
+	w->key.proto = p->proto;
+	__builtin_memset(w->key.pad, 0, sizeof(w->key.pad));
+	w->key.local_port = from_pod ? p->sport : p->dport;
+	w->key.remote_port = from_pod ? p->dport : p->sport;
+	__builtin_memcpy(w->key.local, from_pod ? p->src : p->dst, 16);
+	__builtin_memcpy(w->key.remote, from_pod ? p->dst : p->src, 16);
+}
+
+/* ARP (RFC 826): a pod speaks only for its own addresses. */
+static __always_inline void judge_arp(struct __sk_buff *skb, struct work *w, const int from_pod)
+{
+	struct endpoint *ep;
+	__u8 sender[16] __attribute__((aligned(4)));
+	__be32 addr;
+
+	if (!from_pod)
+		goto pass;
+	ep = ready_endpoint(skb, w);
+	if (!ep) /* the link may come up before the document is in; nothing else passes */
+		goto pass;
+	w->reason = REASON_TRUNCATED;
+	if (bpf_skb_load_bytes(skb, ETH_HLEN + 14, &addr, 4))
+		return;
+	mapped_addr(sender, addr);
+	w->reason = REASON_SPOOFED_SOURCE;
+	if (addr && !owns_addr(ep, sender))
+		return;
+pass:
+	w->verdict = VERDICT_ALLOW;
+	w->reason = REASON_LINK;
+}
+
+/* The verdict in `w` is final and stands for this packet alone. */
+static __always_inline int finish(struct __sk_buff *skb, struct work *w)
+{
+	record_flow(skb, w, NULL);
+	return w->verdict == VERDICT_DENY ? TC_ACT_SHOT : TC_ACT_UNSPEC;
+}
+
+static __always_inline int judge(struct __sk_buff *skb, const int from_pod)
+{
+	struct config *cfg;
+	struct flow *f = NULL;
+	struct work *w;
+	__u32 zero = 0;
+	__u64 now;
+	int syn;
+
+	if (skb->mark == MARK_INJECTED)
+		return TC_ACT_UNSPEC;
+	w = bpf_map_lookup_elem(&scratch, &zero);
+	cfg = bpf_map_lookup_elem(&config, &zero);
+	if (!w || !cfg)
+		return TC_ACT_SHOT;
+	__builtin_memset(&w->p, 0, sizeof(w->p));
+	w->identity = 0;
+	w->rule = 0;
+	w->recorded = 0;
+	w->forbidden = 0;
+	w->from_pod = from_pod;
+	w->direction = from_pod ? DIR_EGRESS : DIR_INGRESS;
+	w->epoch = cfg->epoch;
+	w->verdict = VERDICT_DENY;
+	w->reason = parse_packet(skb, &w->p);
+	make_key(skb, w, from_pod);
+	if (w->reason)
+		return finish(skb, w);
+	if (cfg->abi != YETT_ABI_VERSION) {
+		w->reason = REASON_INTERNAL;
+		return finish(skb, w);
+	}
+	if (!w->p.family) {
+		judge_arp(skb, w, from_pod);
+		return finish(skb, w);
+	}
+	syn = is_syn(&w->p);
+	if (!w->p.odd)
+		f = bpf_map_lookup_elem(&flows, &w->key);
+	if (f && (f->flags & FLOW_POISONED) && !syn) {
+		count(f->direction, REASON_POISONED, 0);
+		return answer_poisoned(skb, w, f);
+	}
+	/* New, or to be judged again; or a new connection on ports that are free again. */
+	if (!f || f->epoch != w->epoch || (syn && (f->flags & (FLOW_POISONED | FLOW_CLOSED)))) {
+		if (open_flow(skb, w) != OPENED_FLOW) {
+			if (w->verdict == VERDICT_DENY && w->reason == REASON_MIDSTREAM)
+				return reset_both(skb, w, w->p.seq);
+			return finish(skb, w);
+		}
+		f = bpf_map_lookup_elem(&flows, &w->key);
+		if (!f) {
+			w->verdict = VERDICT_DENY;
+			w->reason = REASON_FLOW_TABLE_FULL;
+			return finish(skb, w);
+		}
+	}
+	now = bpf_ktime_get_coarse_ns();
+	if (now - f->seen > NSEC_PER_SEC)
+		f->seen = now;
+	if (f->verdict == VERDICT_DENY) { /* a live flow lost its permission */
+		w->identity = f->identity;
+		take_verdict(w, f);
+		record_flow(skb, w, f);
+		if (w->p.proto != IPPROTO_TCP)
+			return TC_ACT_SHOT;
+		f->flags |= FLOW_POISONED;
+		free_history(f);
+		return reset_both(skb, w, w->p.seq);
+	}
+	if (w->p.proto != IPPROTO_TCP)
+		return TC_ACT_UNSPEC;
+	if (syn && !is_request(f, w)) { /* the server opens a connection inside this one */
+		w->verdict = VERDICT_DENY;
+		w->reason = REASON_TCP_HANDSHAKE;
+		return finish(skb, w);
+	}
+	if (f->flags & FLOW_HTTP)
+		return judge_stream(skb, w, f, cfg->head_timeout_ms ?: HEAD_TIMEOUT_MS);
+	if (w->p.flags & TCP_RST) {
+		f->flags |= FLOW_CLOSED;
+	} else if (w->p.flags & TCP_FIN) {
+		f->flags |= is_request(f, w) ? FLOW_FIN_REQUEST : FLOW_FIN_REPLY;
+		if ((f->flags & FLOW_FIN_REQUEST) && (f->flags & FLOW_FIN_REPLY))
+			f->flags |= FLOW_CLOSED;
+	}
+	return TC_ACT_UNSPEC;
+}
+
+SEC("tc")
+int from_pod(struct __sk_buff *skb)
+{
+	return judge(skb, 1);
+}
+
+SEC("tc")
+int to_pod(struct __sk_buff *skb)
+{
+	return judge(skb, 0);
+}
