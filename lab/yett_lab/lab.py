@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
-from yett_lab import address, network, parse, pod, reconcile, state
+from yett_lab import address, network, parse, plan, pod, reconcile, state
 from yett_lab import down as removal
+from yett_lab.compile import compile_lab
 from yett_lab.errors import InputError, LabError
 from yett_lab.manifest import Manifest
 from yett_lab.objects import Container, Objects, Pod
@@ -44,7 +45,9 @@ def up(
         names = [f"node-{index}" for index in range(1, nodes + 1)]
         fresh = State(name, names, dict(images or {}))
         wanted, report = merge([], manifests)
-        parse.objects(wanted, fresh.images)  # complain before anything exists
+        # Complain before anything exists.
+        wanted_objects, _ = parse.objects(wanted, fresh.images)
+        compile_lab(plan.make(fresh, wanted_objects).state, wanted_objects, wanted)
         paths.directory.mkdir(mode=0o700, parents=True)
         state.save(paths, fresh)
         network.create_cluster(paths, names)

@@ -86,15 +86,30 @@ def read_files(files: Iterable[str]) -> list[Manifest]:
     return found
 
 
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc] # the C one, where it was built
+    """Refuses what kubectl refuses too: a key that occurs twice, of which YAML would keep the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value != "<<":
+                if key.value in seen:
+                    raise yaml.MarkedYAMLError(
+                        problem=f"the key {key.value!r} occurs twice; remove one", problem_mark=key.start_mark
+                    )
+                seen.add(key.value)
+        return cast("dict[Any, Any]", super().construct_mapping(node, deep))
+
+
 def parse(text: str, file: str) -> Iterator[Manifest]:
     """The objects of one YAML text; Lists are opened, empty documents skipped."""
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
-        bodies = list(yaml.load_all(text, Loader=loader))
+        bodies = list(yaml.load_all(text, Loader=_Loader))
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         where = f"{file}:{mark.line + 1}:{mark.column + 1}" if mark else file
-        raise InputError(f"{where}: not YAML: {error.problem}; correct the indentation or quotes") from None
+        remedy = "" if ";" in (error.problem or "") else "; correct the indentation or quotes"
+        raise InputError(f"{where}: not YAML: {error.problem}{remedy}") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise InputError(f"{file}: not YAML: {' '.join(str(error).split())[:200]}") from None
     for number, body in enumerate(bodies, 1):

@@ -17,10 +17,11 @@ REPLICAS_MAX = 100
 _POD_SUFFIX = "bcdfghjklmnpqrstvwxz2456789"
 
 
-def objects(manifests: Iterable[Manifest], images: Mapping[str, str]) -> tuple[Objects, list[str]]:
+def objects(manifests: Iterable[Manifest], images: Mapping[str, str] | None) -> tuple[Objects, list[str]]:
     """The objects that manifests describe, and warnings about what is left out.
 
-    `images` are the user's stand-ins; a container that has none is an error.
+    `images` are the user's stand-ins; a container that has none is an error.  None: nothing
+    is to run, any image will do.
     """
     pods: dict[str, Pod] = {}
     services: dict[str, Service] = {}
@@ -70,13 +71,13 @@ def _identity(manifest: Manifest, *, dots: bool = True) -> tuple[str, str]:
     )
 
 
-def _pods(manifest: Manifest, images: Mapping[str, str], warnings: list[str]) -> list[Pod]:
+def _pods(manifest: Manifest, images: Mapping[str, str] | None, warnings: list[str]) -> list[Pod]:
     namespace, name = _identity(manifest)
     pod = _pod(Field(manifest, manifest.body), namespace, name, images, warnings)
     return [] if pod is None else [pod]
 
 
-def _deployment(manifest: Manifest, images: Mapping[str, str], warnings: list[str]) -> list[Pod]:
+def _deployment(manifest: Manifest, images: Mapping[str, str] | None, warnings: list[str]) -> list[Pod]:
     namespace, name = _identity(manifest)
     spec = Field(manifest, manifest.body)["spec"]
     template = spec["template"]
@@ -109,7 +110,7 @@ def _suffix(digest: str, index: int) -> str:
 
 
 def _pod(
-    body: Field, namespace: str, name: str, images: Mapping[str, str], warnings: list[str]
+    body: Field, namespace: str, name: str, images: Mapping[str, str] | None, warnings: list[str]
 ) -> Pod | None:
     spec = body["spec"]
     if spec["hostNetwork"].value:
@@ -135,7 +136,7 @@ def _pod(
     )
 
 
-def _container(field: Field, images: Mapping[str, str]) -> Container:
+def _container(field: Field, images: Mapping[str, str] | None) -> Container:
     env = []
     for item in field["env"]:
         name = item["name"].string()
@@ -153,7 +154,7 @@ def _container(field: Field, images: Mapping[str, str]) -> Container:
         tuple(_container_port(item) for item in field["ports"]),
         field["workingDir"].string(""),
     )
-    if not image.is_known(container, images):
+    if images is not None and not image.is_known(container, images):
         raise field["image"].error(
             f"no stand-in is known for this image; say what runs in its place: "
             f"--image {image.normalise(container.image)}=COMMAND"

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from yett_lab import network, parse, pod, service, state
 from yett_lab import plan as planning
+from yett_lab.compile import compile_lab, table_to_json
 from yett_lab.manifest import Manifest
 from yett_lab.objects import Objects, Pod
 from yett_lab.paths import NETNS, Paths
@@ -26,6 +27,8 @@ def reconcile(paths: Paths, have: State, manifests: list[Manifest]) -> list[str]
     plan = planning.make(have, objects)
     new = plan.state
     new.manifests = manifests
+    compiled = compile_lab(new, objects, manifests)
+    new.identities = table_to_json(compiled.table)
     for node, key in plan.delete:
         remove(paths, have, node, key)
     # From here on `down` must know of what may exist.

@@ -37,6 +37,7 @@ def test_a_directory_is_read_in_order_of_names(tmp_path: Path) -> None:
     ("text", "complaint"),
     [
         ("a: [", "f.yaml:2:1: not YAML: "),
+        (f"{POD}  name: b\n", "f.yaml:5:3: not YAML: the key 'name' occurs twice; remove one"),
         ("- 1", "f.yaml: expected an object with apiVersion, kind and metadata, got a list"),
         ("kind: Pod", "f.yaml: apiVersion: expected a string, got nothing"),
         ("apiVersion: v1\nkind: 3", "f.yaml: kind: expected a string, got 3"),
