@@ -112,3 +112,14 @@ def test_an_urgent_byte_leaves_the_stream(raw: RawTcp, server: Recorder) -> None
     raw.send(b" HTTP/1.1\r\n\r\n")
     assert raw.wait_responses(1)
     assert server.conversation(raw.source, raw.port).heads == [b"GET /public HTTP/1.1"]
+
+
+def test_an_urgent_pointer_on_an_empty_segment_takes_a_byte_out_of_later_data(
+    raw: RawTcp, server: Recorder
+) -> None:
+    """The flag and the byte need not be in one packet."""
+    raw.open()
+    raw.inject(b"", ACK | URG, urgent=9)
+    raw.send(b"GET /pubXlic HTTP/1.1\r\n\r\n")
+    assert raw.wait_responses(1)
+    assert server.conversation(raw.source, raw.port).heads == [b"GET /public HTTP/1.1"]

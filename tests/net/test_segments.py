@@ -218,6 +218,30 @@ def test_urgent_data_is_denied(judge: Judge) -> None:
     judge.denied(raw, Reason.TCP_URGENT, stream=b"", below=1)
 
 
+@pytest.mark.parametrize("when", ["before", "in the handshake", "as a probe"])
+def test_urgency_announced_by_an_empty_segment_takes_nothing_out(when: str, judge: Judge) -> None:
+    """The receiver remembers the pointer of an empty segment and removes the byte when it comes."""
+    if when == "in the handshake":
+        raw = RawTcp(judge.wire, judge.address("any"))
+        raw.inject(b"", SYN, at=-1, ack=0, options=MSS_1460)
+        answer = raw.wire.receive(raw.port, 2)
+        assert answer is not None
+        raw.rcv_nxt = answer.end
+        raw.inject(b"", ACK | URG, urgent=9)
+        raw.inject(b"", ACK)
+    else:
+        raw = judge.connect("any")
+        raw.inject(b"", ACK | URG, at=0 if when == "before" else -1, urgent=9 if when == "before" else 10)
+    sent = b"GET /pubXlic HTTP/1.1\r\nHost: api\r\n\r\n"
+    raw.send(sent)
+    raw.until(lambda: bool(raw.resets) or raw.responses() > 0, 0.5)
+    raw.settle(0.01)
+    if raw.responses():
+        assert judge.delivered(raw) == sent
+    else:
+        assert Reason.TCP_URGENT in judge.denials()
+
+
 def test_an_urgent_pointer_without_its_flag_is_only_a_number(judge: Judge) -> None:
     raw = judge.connect()
     raw.send(GET_PUBLIC, urgent=9)
