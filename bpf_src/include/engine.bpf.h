@@ -51,6 +51,7 @@ static long FN(alternative)(__u32 index, struct scan *s)
 	w->found = FOUND_ALLOW;
 	w->rule = (__u32)head;
 	w->upgrade = WORD(s->rules, at + 2);
+	w->connect = !!((head >> 40) & ALTERNATIVE_CONNECT);
 	return 1;
 }
 
@@ -75,9 +76,28 @@ static __always_inline __u32 FN(judge_head)(struct scan *s)
 	w->audit_rule = 0;
 	w->unmet = 0;
 	w->upgrade = 0;
+	w->connect = 0;
 	s->operand = (__u32)set;
 	bpf_loop((__u32)(set >> 32), FN(alternative), s, 0);
 	return judge_found(s, rs);
+}
+
+/* The target is complete.  A rule that denies whatever the headers say does so at once: some
+ * servers execute a request before its head is complete. */
+static __always_inline __u32 FN(judge_target)(struct scan *s)
+{
+	struct ruleset *rs = s->rules;
+	__u64 set = WORD(rs, rs->sets + s->f->rule_set), head;
+	__u32 first = (__u32)set;
+
+	if (!(set >> 32))
+		return rs->flags & RULESET_AUDIT ? 0 : REASON_POLICY_DENIED_L7;
+	head = WORD(rs, first);
+	if ((__u8)(head >> 32) != ALTERNATIVE_DENY || WORD(rs, first + 1))
+		return 0;
+	s->w->rule = (__u32)head + rs->rule_base;
+	s->w->forbidden = (head >> 40) & ALTERNATIVE_FORBIDDEN;
+	return REASON_DENY_RULE_L7;
 }
 
 /* Runs the action of the state just entered; non-zero leaves the block loop. */
@@ -86,16 +106,19 @@ static __noinline long FN(act)(struct scan *s)
 	struct ruleset *rs = s->rules;
 	struct flow *f = s->f;
 	struct work *w = s->w;
-	__u32 operand = s->operand, digit;
+	__u32 operand = s->operand, digit, reason;
 
-	switch (s->action) {
+	switch (s->action & RULESET_ACTION) {
 	case ACTION_NONE:
 		return 0;
-	case ACTION_TARGET_END:
-		f->rule_set = s->before;
-		if (!f->rule_set && !(rs->flags & RULESET_AUDIT))
-			return deny_scan(s, REASON_POLICY_DENIED_L7);
+	case ACTION_RULE_SET:
+		f->rule_set = operand;
 		return 0;
+	case ACTION_TARGET_END:
+		if (s->before != RULESET_SET_KNOWN)
+			f->rule_set = s->before;
+		reason = FN(judge_target)(s);
+		return reason ? deny_scan(s, reason) : 0;
 	case ACTION_VERSION:
 		f->minor = operand;
 		return 0;
@@ -122,11 +145,11 @@ static __noinline long FN(act)(struct scan *s)
 		f->flags |= FLOW_CHUNKED;
 		return 0;
 	case ACTION_AMBIGUOUS:
-		f->ambiguous |= 1u << ((operand - REASON_AMBIGUOUS_DOT_SEGMENT) & 15);
+		f->ambiguous |= 1u << (((s->action >> RULESET_REASON_SHIFT) -
+					REASON_AMBIGUOUS_DOT_SEGMENT) & 15);
 		return 0;
-	case ACTION_HEAD_END: {
-		__u32 reason = FN(judge_head)(s);
-
+	case ACTION_HEAD_END:
+		reason = FN(judge_head)(s);
 		if (reason)
 			return deny_scan(s, reason);
 		f->flags &= ~FLOW_IN_HEAD;
@@ -140,7 +163,6 @@ static __noinline long FN(act)(struct scan *s)
 		f->phase = PHASE_START;
 		w->stop = 1;
 		return 1;
-	}
 	case ACTION_CHUNK_DIGIT:
 		if (f->chunk_digits >= YETT_CHUNK_DIGITS)
 			return deny_scan(s, REASON_HTTP_CHUNK);
@@ -262,8 +284,6 @@ static long FN(message)(__u32 index, struct scan *s)
 	f->next_seq = w->chunk_seq + w->i;
 	f->body_seq = f->next_seq;
 	keep_range(s->h, from, f->next_seq);
-	if ((f->flags & FLOW_IN_HEAD) && f->next_seq - f->head_seq > YETT_HEAD_MAX)
-		w->reason = REASON_HTTP_HEAD_TOO_LONG;
 	return w->reason != 0;
 }
 

@@ -94,12 +94,12 @@ static __always_inline __u32 judge_found(struct scan *s, struct ruleset *rs)
 		w->rule += rs->rule_base;
 	}
 	f->requests++;
-	if (f->seen_headers & (1 << HEADER_UPGRADE)) {
-		f->flags |= FLOW_UPGRADE;
+	if ((f->seen_headers & (1 << HEADER_UPGRADE)) || w->connect) {
+		f->flags = (f->flags & ~(FLOW_UPGRADE_OK | FLOW_CONNECT)) | FLOW_UPGRADE;
 		if (f->conditions & w->upgrade)
 			f->flags |= FLOW_UPGRADE_OK;
-		else
-			f->flags &= ~FLOW_UPGRADE_OK;
+		if (w->connect)
+			f->flags |= FLOW_CONNECT;
 		f->upgrade_seq = w->p.ack;
 		f->upgrade_state = 0;
 	}
@@ -158,6 +158,16 @@ static __always_inline int load_chunk(struct scan *s, __u32 from)
 	n = s->end - from;
 	if (n > HISTORY_CHUNK)
 		n = HISTORY_CHUNK;
+	if (s->f->flags & FLOW_IN_HEAD) {
+		__u32 room = YETT_HEAD_MAX - (from - s->f->head_seq);
+
+		if (!room) {
+			w->reason = REASON_HTTP_HEAD_TOO_LONG;
+			return 1;
+		}
+		if (n > room)
+			n = room;
+	}
 	offset = w->p.payload + (from - w->p.seq);
 	/*
 	 * The pages of the payload may still be in the sender's hands (sendfile, splice): what
@@ -251,7 +261,7 @@ static __always_inline __u32 inspect(struct __sk_buff *skb, struct work *w, stru
 		return 0;
 	if (reason != REASON_DENY_RULE_L7 && (w->ruleset_flags & RULESET_FORBIDDEN))
 		w->forbidden = 1;
-	w->audit = !!(w->ruleset_flags & RULESET_AUDIT);
+	w->audit = (w->ruleset_flags & (RULESET_AUDIT | RULESET_DENIES)) == RULESET_AUDIT;
 	w->recorded = 1;
 	w->verdict = w->audit ? VERDICT_AUDIT : VERDICT_DENY;
 	w->reason = reason;

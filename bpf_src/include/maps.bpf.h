@@ -85,6 +85,7 @@ struct work {
 	__u32 ruleset_flags;
 	__u32 found;	 /* of the search: enum found */
 	__u32 audit_rule;
+	__u32 connect;	 /* the request is a CONNECT that a rule allows */
 	__u32 unmet;	 /* ambiguities that the last candidate did not tolerate */
 	__u32 low;	 /* of a comparison */
 	__u32 high;

@@ -157,8 +157,10 @@ static long response_byte(__u32 i, struct response *r)
 	if (state < RESPONSE_STATUS) {
 		f->upgrade_state = state + 1;
 	} else if (state == RESPONSE_STATUS) {
-		if (byte != '1') { /* final: the connection stays HTTP/1 */
+		if (byte != '1') { /* final: a tunnel, or the connection stays HTTP/1 */
 			f->flags &= ~FLOW_UPGRADE;
+			if (byte == '2' && (f->flags & FLOW_CONNECT))
+				f->flags |= FLOW_OPAQUE;
 			return 1;
 		}
 		f->upgrade_state = state + 1;

@@ -367,6 +367,7 @@ enum flow_flags {
 	FLOW_SYN = 8192,	 /* a SYN awaits its SYN-ACK; pending_seq is its next byte */
 	FLOW_MIDSTREAM = 16384, /* picked up without a SYN: judged in both directions */
 	FLOW_AUDITED = 32768,	/* a denial passed because of audit */
+	FLOW_CONNECT = 65536,	/* the awaited response is to CONNECT */
 };
 
 /* Where the engine stands between packets.  Named places survive a change of ruleset. */
