@@ -43,8 +43,11 @@ def compile_tables(spec: RulesetSpec, *, max_states: int = MAX_STATES, max_work:
     conditions = Conditions(spec.rules, nfa)
     sets = RuleSets(spec.rules, conditions)
     lines = add_lines(nfa, spec.rules)
-    # An audited ruleset notes every ambiguity and goes on, to stay in step with the stream.
-    tolerated = AMBIGUITIES if spec.audit else frozenset(r for rule in spec.rules for r in rule.tolerate)
+    # An audited ruleset notes every ambiguity and goes on, to stay in step with the stream;
+    # but not where it could hide a request from a rule that denies for good.
+    denies = any(rule.action is RuleAction.DENY for rule in spec.rules)
+    watches = spec.audit and not denies
+    tolerated = AMBIGUITIES if watches else frozenset(r for rule in spec.rules for r in rule.tolerate)
     places = request_grammar(
         conditions.names,
         tolerated,
@@ -57,7 +60,7 @@ def compile_tables(spec: RulesetSpec, *, max_states: int = MAX_STATES, max_work:
     )
     rows = minimise(dense(product.build()))
     flags = (RulesetFlag.AUDIT if spec.audit else 0) | (RulesetFlag.FORBIDDEN if spec.forbidden else 0)
-    if any(rule.action is RuleAction.DENY for rule in spec.rules):
+    if denies:
         flags |= RulesetFlag.DENIES
     tier, data = encode(
         rows,

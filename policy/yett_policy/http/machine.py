@@ -121,17 +121,16 @@ class Machine:
         return found
 
     def _byte(self, byte: int) -> list[Judgement]:
-        tables = self.tables
-        before = self.state
-        after = tables.cell(before, layout.ROW_NEXT + tables.class_of[byte])
-        self.state = after & layout.MAX_STATE
-        if self.in_head:
-            self.head += 1
         found: Judgement | Reason | None = None
-        if after & layout.EVENT:
-            found = self._act(byte, tables.cell(before, layout.ROW_OPERAND))
-        if found is None and self.in_head and self.head > layout.HEAD_MAX:
+        if self.in_head and self.head == layout.HEAD_MAX:
             found = Reason.HTTP_HEAD_TOO_LONG
+        else:
+            self.head += 1
+            before, tables = self.state, self.tables
+            after = tables.cell(before, layout.ROW_NEXT + tables.class_of[byte])
+            self.state = after & layout.MAX_STATE
+            if after & layout.EVENT:
+                found = self._act(byte, tables.cell(before, layout.ROW_OPERAND))
         if isinstance(found, Reason):
             found = self._deny(found)
         return [] if found is None else [found]
@@ -210,8 +209,6 @@ class Machine:
 
     def _head_end(self) -> Judgement | Reason:
         encoded = self.seen >> Header.TRANSFER_ENCODING & 1
-        if self.head > layout.HEAD_MAX:
-            return Reason.HTTP_HEAD_TOO_LONG
         if self.minor == 1 and not self.seen >> Header.HOST & 1:
             return Reason.HTTP_NO_HOST
         if encoded and self.seen >> Header.CONTENT_LENGTH & 1:

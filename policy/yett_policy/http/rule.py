@@ -86,7 +86,8 @@ class RulesetSpec:
     """Reference that a denial without a matching rule is put down to (which policies ask
     for default deny on this port)."""
     audit: bool = False
-    """Denials for policy pass with a verdict of audit."""
+    """What no rule allows passes with a verdict of audit.  A DENY rule still denies, and where
+    there is one so does what could hide a request from it: broken grammar, ambiguity."""
     forbidden: bool = False
     """A default denial answers 403."""
     chunk_extensions: bool = False

@@ -96,8 +96,11 @@ class _Target:
         self.grammar.on(state, CR | LF, Reason.HTTP_VERSION)
         return state
 
-    def end(self, ambiguity: int = 0) -> Edge:
-        return Edge(self.version, Op.TARGET_END, Action.TARGET_END, ambiguity)
+    def end(self, ambiguity: Reason | None = None) -> Edge | Reason:
+        """The space after the target; the ambiguity is one that it completes."""
+        if ambiguity is not None and ambiguity not in self.tolerated:
+            return ambiguity
+        return Edge(self.version, Op.TARGET_END, Action.TARGET_END, ambiguity or 0)
 
     def noted(self, reason: Reason, target: int) -> Edge | Reason:
         """The edge of an ambiguity."""
