@@ -26,6 +26,7 @@ struct answer {
 	__u32 ack;
 	__u8 flags;
 	__u8 reverse; /* to the sender of the packet at hand */
+	__u8 swapped; /* the frame at hand is an answer already: its addresses are swapped */
 	__u8 forbidden; /* with the 403 as payload */
 };
 
@@ -76,7 +77,7 @@ __noinline int make_answer(struct __sk_buff *skb, struct work *w, struct answer 
 		return -1;
 	if (bpf_skb_load_bytes(skb, 0, w->frame, ETH_HLEN + 20))
 		return -1;
-	if (a->reverse) {
+	if (a->reverse != a->swapped) {
 		__u8 mac[ETH_ALEN];
 
 		__builtin_memcpy(mac, eth->h_dest, ETH_ALEN);

@@ -45,6 +45,7 @@ __noinline int reset_both(struct __sk_buff *skb, struct work *w, __u32 forward_s
 		if (make_answer(skb, w, &a))
 			return TC_ACT_SHOT;
 		send_back(skb, w->from_pod);
+		a.swapped = 1;
 	}
 	a.reverse = 0;
 	a.forbidden = 0;
