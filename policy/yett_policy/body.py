@@ -138,7 +138,7 @@ def _direction(
         named[i] = not ingress and any(True for _ in _names(rule))
         for peer in _peers_of(rule, ingress, peers):
             by_peer.setdefault(peer, []).append(i)
-    hosts = peers.hosts() if ingress and rules else ()
+    hosts = peers.hosts() if ingress and (rules or defaults.all) else ()
     for host in hosts:
         by_peer.setdefault(host, [])
 

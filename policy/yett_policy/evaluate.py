@@ -101,7 +101,8 @@ def judge_request(spec: RulesetSpec, request: Request, digest: str = "") -> Deci
     5. CONNECT needs an allow rule that names a method.
     6. What is left is denied; put down to ambiguity if that alone stood in the way.
 
-    In an audit ruleset what would be denied passes, and says so.
+    In an audit ruleset what would be denied passes, and says so; but a deny rule denies, and
+    where there is one so does what could hide a request from it (1, 2 and ambiguity in 6).
     """
     doubts = ambiguities(request.target)
     headers = {name.lower() for name, _ in request.headers}
@@ -111,18 +112,20 @@ def judge_request(spec: RulesetSpec, request: Request, digest: str = "") -> Deci
         named.add(b"host")
     by_action = {action: [rule for rule in spec.rules if rule.action is action] for action in RuleAction}
 
-    def denied(reason: Reason, rule: str) -> Decision:
-        verdict = Verdict.AUDIT if spec.audit else Verdict.DENY
-        return Decision(verdict, reason, rule, digest)
+    denying = by_action[RuleAction.DENY]
+
+    def denied(reason: Reason, *, hides: bool = False) -> Decision:
+        verdict = Verdict.AUDIT if spec.audit and not (hides and denying) else Verdict.DENY
+        return Decision(verdict, reason, spec.default_rule, digest)
 
     hopeless = doubts - {reason for rule in spec.rules for reason in rule.tolerate}
     if hopeless:
-        return denied(min(hopeless), spec.default_rule)
+        return denied(min(hopeless), hides=True)
     if named.intersection(repeated):
-        return denied(Reason.HTTP_AMBIGUOUS_HEADER, spec.default_rule)
-    for rule in by_action[RuleAction.DENY]:
+        return denied(Reason.HTTP_AMBIGUOUS_HEADER, hides=True)
+    for rule in denying:
         if matches(rule, request):
-            return denied(Reason.DENY_RULE_L7, rule.ref)
+            return Decision(Verdict.DENY, Reason.DENY_RULE_L7, rule.ref, digest)
     allowing = [rule for rule in by_action[RuleAction.ALLOW] if matches(rule, request)]
     if request.method == b"CONNECT":
         allowing = [rule for rule in allowing if rule.method is not None]
@@ -133,10 +136,10 @@ def judge_request(spec: RulesetSpec, request: Request, digest: str = "") -> Deci
                     return Decision(Verdict.AUDIT, Reason.DENY_RULE_L7, watched.ref, digest)
             return Decision(Verdict.ALLOW, Reason.ALLOWED, rule.ref, digest)
     if allowing:
-        return denied(min(doubts), spec.default_rule)
+        return denied(min(doubts - set(allowing[0].tolerate)), hides=True)
     if request.method == b"CONNECT":
-        return denied(Reason.CONNECT_DENIED, spec.default_rule)
-    return denied(Reason.POLICY_DENIED_L7, spec.default_rule)
+        return denied(Reason.CONNECT_DENIED)
+    return denied(Reason.POLICY_DENIED_L7)
 
 
 def matches(rule: HttpRule, request: Request) -> bool:

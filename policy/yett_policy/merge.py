@@ -17,7 +17,7 @@ the answer is "denied" only now, the verdict is AUDIT.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from yett_policy.document import Verdict
@@ -84,6 +84,8 @@ def merge(claims: Sequence[Claim], defaults: Defaults, *, host: bool = False) ->
     audited = [claim for claim in claims if claim.audit]
     if enforced.verdict is Verdict.DENY:
         return Outcome(enforced.verdict, enforced.reason, enforced.rule)
+    if enforced.requests is not None and enforced.reason is Reason.NOT_ENFORCED and defaults.audited:
+        return _watch_beside_bans(enforced, _judge(claims, defaults.all, host=host))
     if enforced.requests is not None:
         return _outcome(enforced, enforced.requests + _watched(audited), defaults.enforced, audit=False)
     if not audited and not defaults.audited:
@@ -129,6 +131,22 @@ def _watched(audited: Iterable[Claim]) -> tuple[HttpRule, ...]:
         if claim.deny:
             rules += claim.http or (HttpRule(ref=claim.ref, action=RuleAction.AUDIT_DENY),)
     return tuple(rules)
+
+
+def _watch_beside_bans(enforced: _Answer, together: _Answer) -> Outcome:
+    """Everything but some requests may pass, and an audit policy would let pass still less.
+
+    What that policy tolerates of ambiguity must not help a request to hide from the bans.
+    """
+    bans = [rule for rule in enforced.requests or () if rule.action is RuleAction.DENY]
+    requests = tuple(replace(rule, tolerate=()) for rule in (*bans, *(together.requests or ())))
+    outcome = _outcome(enforced, requests, (), audit=True)
+    if together.requests is None:
+        blame = together.rule
+    else:
+        blame = ", ".join(sorted({c.policy.default_deny_ref for c in together.contributors}))
+    assert outcome.ruleset is not None  # noqa: S101 - _outcome makes one
+    return outcome._replace(ruleset=replace(outcome.ruleset, default_rule=blame))
 
 
 def _outcome(

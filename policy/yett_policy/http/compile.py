@@ -21,6 +21,10 @@ from yett_policy.http.tables import encode
 from yett_policy.reason import Reason
 
 AMBIGUITIES = frozenset(reason for reason in Reason if reason.name.startswith("AMBIGUOUS_"))
+ENDS = (Reason.AMBIGUOUS_DOT_SEGMENT, Reason.AMBIGUOUS_PERCENT)
+"""Those that the end of the target can complete."""
+PLAIN_STATES, PLAIN_TIER = 4_000, 1
+"""Up to here rule sets are told at the end of the target only."""
 MAX_STATES = 200_000
 """Before minimisation; bounds time and memory of the compiler."""
 MAX_WORK = 8_000_000
@@ -37,8 +41,28 @@ class Tables:
     classes: int
 
 
-def compile_tables(spec: RulesetSpec, *, max_states: int = MAX_STATES, max_work: int = MAX_WORK) -> Tables:
-    """Kernel tables of a ruleset; TooComplex if they do not fit."""
+def compile_tables(
+    spec: RulesetSpec,
+    *,
+    settle: bool | None = None,
+    max_states: int = MAX_STATES,
+    max_work: int = MAX_WORK,
+) -> Tables:
+    """Kernel tables of a ruleset; TooComplex if they do not fit.
+
+    `settle`: tell rule sets early, which makes big tables small but stops the engine once
+    more per request; None: only if the tables would leave the CPU's caches otherwise.
+    """
+    if settle is None:
+        try:
+            tables = compile_tables(
+                spec, settle=False, max_states=min(PLAIN_STATES, max_states), max_work=max_work
+            )
+        except TooComplex:
+            return compile_tables(spec, settle=True, max_states=max_states, max_work=max_work)
+        if tables.tier <= PLAIN_TIER:
+            return tables
+        return compile_tables(spec, settle=True, max_states=max_states, max_work=max_work)
     nfa = Nfa()
     conditions = Conditions(spec.rules, nfa)
     sets = RuleSets(spec.rules, conditions)
@@ -56,9 +80,18 @@ def compile_tables(spec: RulesetSpec, *, max_states: int = MAX_STATES, max_work:
         trailers=spec.trailers,
     )
     product = Product(
-        places, nfa, lines, conditions, sets, audit=spec.audit, max_states=max_states, max_work=max_work
+        places,
+        nfa,
+        lines,
+        conditions,
+        sets,
+        audit=spec.audit,
+        settle=settle,
+        ends=[reason for reason in ENDS if reason in tolerated],
+        max_states=max_states,
+        max_work=max_work,
     )
-    rows = minimise(dense(product.build()))
+    rows = minimise(dense(product.build(), settle=settle))
     flags = (RulesetFlag.AUDIT if spec.audit else 0) | (RulesetFlag.FORBIDDEN if spec.forbidden else 0)
     if denies:
         flags |= RulesetFlag.DENIES

@@ -205,6 +205,14 @@ class DenyPortRule(PortRule):
         l7_only("Cilium has no HTTP deny rules: make it an L7Policy, or remove rules"),
     ] = None
 
+    def check(self) -> None:
+        """A rule that denies has nothing to permit."""
+        super().check()
+        for i, rule in enumerate((self.rules and self.rules.http) or ()):
+            for field in ("allowAmbiguous", "upgrades"):
+                if getattr(rule, field):
+                    raise refusal("permits nothing in a deny rule; remove it", f"rules.http[{i}].{field}")
+
 
 def _icmp_type(value: object) -> object:
     if isinstance(value, bool) or not isinstance(value, int | str):
