@@ -40,7 +40,8 @@
 enum {
 	PROGRAMS_MAX = 16,
 	LOG_SIZE = 16 << 20,
-	LOG_STATS = 4,	    /* log_level: only the statistics */
+	LOG_PATH = 1,	    /* log_level: the instructions that the verifier walks */
+	LOG_STATS = 4,	    /* log_level: statistics at the end */
 	ENTRIES_MAX = 1024, /* of a hash map: the memory of a small machine */
 	REFUSAL_LINES = 40,
 };
@@ -119,18 +120,18 @@ static void shrink_maps(struct bpf_object *object)
 	}
 }
 
-static int keep_logs(struct bpf_object *object)
+static int keep_logs(struct bpf_object *object, int level)
 {
 	struct bpf_program *program;
 	int n = 0;
 
 	bpf_object__for_each_program (program, object) {
-		if (n == PROGRAMS_MAX || !(logs[n] = calloc(1, LOG_SIZE))) {
+		if (n == PROGRAMS_MAX || (!logs[n] && !(logs[n] = calloc(1, LOG_SIZE)))) {
 			errno = ENOMEM;
 			return failed("keep the verifier's logs");
 		}
 		bpf_program__set_log_buf(program, logs[n++], LOG_SIZE);
-		bpf_program__set_log_level(program, LOG_STATS);
+		bpf_program__set_log_level(program, level);
 	}
 	return 0;
 }
@@ -167,23 +168,43 @@ static int run(const struct bpf_program *program, const struct packet *packet)
 	return 0;
 }
 
-static int examine(const char *path)
+/* The object with its programs in the kernel, or NULL after a line that says why not. */
+static struct bpf_object *load(const char *path, int log_level)
 {
 	struct bpf_object *object = bpf_object__open_file(path, NULL);
+
+	if (!object) {
+		failed("open the object");
+		return NULL;
+	}
+	shrink_maps(object);
+	if (!keep_logs(object, log_level)) {
+		if (!bpf_object__load(object))
+			return object;
+		failed("load the programs");
+	}
+	bpf_object__close(object);
+	return NULL;
+}
+
+/* Loads again with a log of each instruction, for the lines that lead to the refusal. */
+static int explain(const char *path)
+{
+	libbpf_set_print(NULL);
+	bpf_object__close(load(path, LOG_PATH | LOG_STATS));
+	for (int n = 0; n < PROGRAMS_MAX && logs[n]; n++)
+		refusal(logs[n]);
+	return 1;
+}
+
+static int examine(const char *path)
+{
+	struct bpf_object *object = load(path, LOG_STATS);
 	struct bpf_program *program;
 	int status = 0, n = 0;
 
 	if (!object)
-		return failed("open the object");
-	shrink_maps(object);
-	if (keep_logs(object))
-		return 1;
-	if (bpf_object__load(object)) {
-		failed("load the programs");
-		for (n = 0; n < PROGRAMS_MAX && logs[n]; n++)
-			refusal(logs[n]);
-		return 1;
-	}
+		return explain(path);
 	bpf_object__for_each_program (program, object) {
 		status |= report(program, logs[n++]);
 		for (unsigned int i = 0; i < sizeof(packets) / sizeof(packets[0]); i++)
