@@ -17,6 +17,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from errno import EINVAL, ENODEV
 from pathlib import Path
@@ -217,11 +218,22 @@ class Datapath:
 
     def unload(self) -> None:
         """Detach everywhere and free all: the node is open afterwards."""
-        for pin in self.pins.links.iterdir():
-            self._detach(pin)
         self.close()
-        remove_tree(_interrupted(self.pins))
-        remove_tree(self.pins.home)
+        self.remove(self.pins)
+
+    @classmethod
+    def remove(cls, pins: Pins) -> int:
+        """Unload what any loader pinned, understood or not; from how many interfaces."""
+        require_bpffs(pins.root)
+        path = cls(pins, {}, {})
+        found = sorted(pins.links.iterdir()) if pins.links.is_dir() else []
+        for pin in found:
+            path._detach(pin)
+        remove_tree(pins.at(f"{pins.schema}-new").home)
+        remove_tree(pins.home)
+        with suppress(OSError):  # other schemas may be there
+            pins.root.rmdir()
+        return len({_parse(pin)[0] for pin in found})
 
     def close(self) -> None:
         """Give up the descriptors; pins and attachments stay."""
@@ -251,7 +263,7 @@ class Datapath:
     def attached(self) -> list[int]:
         """Interfaces governed now; pins of interfaces that are gone are removed on the way."""
         found = set()
-        for pin in list(self.pins.links.iterdir()):
+        for pin in sorted(self.pins.links.iterdir()):
             ifindex, hook = _parse(pin)
             if self._is_attached(pin, ifindex, hook):
                 found.add(ifindex)
@@ -376,8 +388,13 @@ def _mark(pins: Pins, image: Path) -> None:
 
 def _initialise(pins: Pins) -> None:
     """A configuration that the programs accept; without policies everything is denied anyway."""
+    history = pins.maps / "history"
+    slots = 0
+    if history.exists():
+        with Map.open(history) as opened:
+            slots = opened.spec.max_entries
     with Map.open(pins.maps / "config") as config:
-        config.update(_ZERO, abi.pack("config", **DEFAULTS))
+        config.update(_ZERO, abi.pack("config", **DEFAULTS, history_slots=slots))
 
 
 DEFAULTS: Mapping[str, int] = {

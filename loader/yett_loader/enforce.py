@@ -71,7 +71,9 @@ class Enforcer:
                 _prefix(key): int(_int(abi.unpack("ipcache_entry", value)["identity"]))
                 for key, value in self.maps["ipcache"].items()
             },
-            endpoints={_from_u32(key): _endpoint(value) for key, value in self.maps["endpoints"].items()},
+            endpoints={
+                abi.unpack_u32(key): _endpoint(value) for key, value in self.maps["endpoints"].items()
+            },
             epoch=self.config()["epoch"],
         )
 
@@ -85,7 +87,7 @@ class Enforcer:
         for tier in range(len(TIER_SIZE)):
             outer = self.maps.get(f"rulesets{tier}")
             for slot in range(outer.spec.max_entries if outer else 0):
-                inner = outer.lookup_map(_u32(slot)) if outer else None
+                inner = outer.lookup_map(abi.pack_u32(slot)) if outer else None
                 if inner is None:
                     continue
                 with inner:
@@ -100,10 +102,10 @@ class Enforcer:
         outer = self.maps["policies"]
         found: dict[int, Policy] = {}
         for slot in range(outer.spec.max_entries):
-            inner = outer.lookup_map(_u32(slot))
+            inner = outer.lookup_map(abi.pack_u32(slot))
             if inner is not None:
                 with inner:
-                    found[slot] = dict(map(_policy_item, inner.items()))
+                    found[slot] = dict(map(policy_item, inner.items()))
         return found
 
     # -- writing --------------------------------------------------------------------------
@@ -123,19 +125,19 @@ class Enforcer:
                 self._put_ruleset(number, state)
             case DropRuleset(number):
                 tier, slot = tier_and_slot(number)
-                self.maps[f"rulesets{tier}"].delete(_u32(slot))
+                self.maps[f"rulesets{tier}"].delete(abi.pack_u32(slot))
             case PutPolicy(slot, policy):
                 self._put_policy(slot, policy)
             case DropPolicy(slot):
-                self.maps["policies"].delete(_u32(slot))
+                self.maps["policies"].delete(abi.pack_u32(slot))
             case PutAddress(prefix, identity):
                 self.maps["ipcache"].update(_prefix_key(prefix), abi.pack("ipcache_entry", identity=identity))
             case DropAddress(prefix):
                 self.maps["ipcache"].delete(_prefix_key(prefix))
             case PutEndpoint(ifindex, endpoint):
-                self.maps["endpoints"].update(_u32(ifindex), _endpoint_value(endpoint))
+                self.maps["endpoints"].update(abi.pack_u32(ifindex), _endpoint_value(endpoint))
             case DropEndpoint(ifindex):
-                self.maps["endpoints"].delete(_u32(ifindex))
+                self.maps["endpoints"].delete(abi.pack_u32(ifindex))
             case SetEpoch(epoch):
                 self.configure(epoch=epoch)
             case _:
@@ -158,7 +160,7 @@ class Enforcer:
             return
         zero = bytes(hits.value_room)
         for number in rules:
-            hits.update(_u32(number), zero)
+            hits.update(abi.pack_u32(number), zero)
 
     def _put_ruleset(self, number: int, state: RulesetState) -> None:
         tier, slot = tier_and_slot(number)
@@ -166,25 +168,17 @@ class Enforcer:
         spec = MapSpec(MapType.ARRAY, 4, TIER_SIZE[tier], 1, 0)
         with Map.create("ruleset", spec) as inner:
             inner.update(_ZERO, tables.ljust(TIER_SIZE[tier], b"\0"))
-            self.maps[f"rulesets{tier}"].update_map(_u32(slot), inner)
+            self.maps[f"rulesets{tier}"].update_map(abi.pack_u32(slot), inner)
 
     def _put_policy(self, slot: int, policy: Policy) -> None:
         key_size, value_size = abi.size("policy_key"), abi.size("policy_entry")
         spec = MapSpec(MapType.LPM_TRIE, key_size, value_size, max(1, len(policy)), NO_PREALLOC)
         with Map.create("policy", spec) as inner:
             inner.update_many([(_policy_key(key), _policy_value(value)) for key, value in policy.items()])
-            self.maps["policies"].update_map(_u32(slot), inner)
+            self.maps["policies"].update_map(abi.pack_u32(slot), inner)
 
 
 # -- structs ------------------------------------------------------------------------------
-
-
-def _u32(number: int) -> bytes:
-    return abi.pack_u32(number)
-
-
-def _from_u32(data: bytes) -> int:
-    return abi.unpack_u32(data)
 
 
 def _int(value: object) -> int:
@@ -230,7 +224,8 @@ def _policy_value(value: PolicyValue) -> bytes:
     )
 
 
-def _policy_item(item: tuple[bytes, bytes]) -> tuple[PolicyKey, PolicyValue]:
+def policy_item(item: tuple[bytes, bytes]) -> tuple[PolicyKey, PolicyValue]:
+    """An element of an inner map of `policies`."""
     key, value = abi.unpack("policy_key", item[0]), abi.unpack("policy_entry", item[1])
     return (
         PolicyKey(

@@ -50,10 +50,9 @@ class VerifierError(KernelError):
 
     def __init__(self, operation: str, name: str, errno: int, log: str) -> None:
         self.log = log
-        lines = [line for line in log.splitlines() if line.strip()]
-        last = next(
-            (line for line in reversed(lines) if not line.startswith(("processed ", "-- "))), "no log"
-        )
+        said = log.partition("-- BEGIN PROG LOAD LOG --")[2].partition("-- END PROG LOAD LOG --")[0] or log
+        lines = [line for line in said.splitlines() if line.strip() and not line.startswith("processed ")]
+        last = lines[-1] if lines else "it said nothing"
         super().__init__(
             operation, name, errno, f"the verifier refused it: {last} ({len(lines)} lines of log in all)"
         )

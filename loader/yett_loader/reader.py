@@ -56,6 +56,14 @@ class Value:
             raise self.fail(f"{len(self.raw)} items, at most {limit} are taken")
         return (Value(item, f"{self.path}[{index}]") for index, item in enumerate(self.raw))
 
+    def mapping(self, limit: int = LIST_LIMIT) -> Iterator[tuple[str, Value]]:
+        """The keys and values of an object whose keys are data."""
+        if not isinstance(self.raw, dict):
+            raise self.fail("an object is expected here")
+        if len(self.raw) > limit:
+            raise self.fail(f"{len(self.raw)} items, at most {limit} are taken")
+        return ((key, Value(item, f"{self.path}[{key[:64]!r}]")) for key, item in self.raw.items())
+
     def row(self, count: int) -> list[Value]:
         """The values of a list of exactly `count`."""
         values = list(self.items())

@@ -7,12 +7,9 @@ of `enforce`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Address, ip_network
-from typing import NamedTuple, TypeVar, assert_never
-
-K = TypeVar("K")
-V = TypeVar("V")
+from typing import NamedTuple, assert_never
 
 WORLD = 2
 """Identity of every address that ipcache does not know (IDENTITY_WORLD)."""
@@ -173,30 +170,31 @@ MapOp = (
 )
 
 
-def after(state: MapState, op: MapOp) -> MapState:
-    """The state once `op` is done."""
-    match op:
-        case PutRuleset(handle, value):
-            return replace(state, rulesets={**state.rulesets, handle: value})
-        case DropRuleset(handle):
-            return replace(state, rulesets=_without(state.rulesets, handle))
-        case PutPolicy(slot, policy):
-            return replace(state, policies={**state.policies, slot: policy})
-        case DropPolicy(slot):
-            return replace(state, policies=_without(state.policies, slot))
-        case PutAddress(prefix, identity):
-            return replace(state, ipcache={**state.ipcache, prefix: identity})
-        case DropAddress(prefix):
-            return replace(state, ipcache=_without(state.ipcache, prefix))
-        case PutEndpoint(ifindex, endpoint):
-            return replace(state, endpoints={**state.endpoints, ifindex: endpoint})
-        case DropEndpoint(ifindex):
-            return replace(state, endpoints=_without(state.endpoints, ifindex))
-        case SetEpoch(epoch):
-            return replace(state, epoch=epoch)
-        case _:
-            assert_never(op)
-
-
-def _without(mapping: Mapping[K, V], key: K) -> dict[K, V]:
-    return {known: value for known, value in mapping.items() if known != key}
+def after(state: MapState, *ops: MapOp) -> MapState:
+    """The state once `ops` are done."""
+    rulesets, policies = dict(state.rulesets), dict(state.policies)
+    ipcache, endpoints = dict(state.ipcache), dict(state.endpoints)
+    epoch = state.epoch
+    for op in ops:
+        match op:
+            case PutRuleset(handle, value):
+                rulesets[handle] = value
+            case DropRuleset(handle):
+                rulesets.pop(handle, None)
+            case PutPolicy(slot, policy):
+                policies[slot] = policy
+            case DropPolicy(slot):
+                policies.pop(slot, None)
+            case PutAddress(prefix, identity):
+                ipcache[prefix] = identity
+            case DropAddress(prefix):
+                ipcache.pop(prefix, None)
+            case PutEndpoint(ifindex, endpoint):
+                endpoints[ifindex] = endpoint
+            case DropEndpoint(ifindex):
+                endpoints.pop(ifindex, None)
+            case SetEpoch(number):
+                epoch = number
+            case _:
+                assert_never(op)
+    return MapState(rulesets, policies, ipcache, endpoints, epoch)

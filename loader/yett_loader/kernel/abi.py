@@ -99,6 +99,11 @@ def unpack_u32(data: bytes) -> int:
     return int.from_bytes(data, sys.byteorder)
 
 
+def unpack_u64(data: bytes) -> int:
+    """A map value that is a plain u64."""
+    return int.from_bytes(data, sys.byteorder)
+
+
 @cache
 def layout_digest() -> str:
     """Names, offsets and sizes of everything in pinned maps, as 16 hex digits."""

@@ -1,0 +1,302 @@
+"""What this node enforces: the newest snapshot in, plan, apply, remember.
+
+The agent is the only writer of the maps while it runs (it holds the lock of the pins).  When it
+goes, by SIGTERM or SIGKILL, everything stays in force; when it comes back it takes over what
+is pinned and applies the last good snapshot, which changes no verdict.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import time
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+
+from yett_loader import discovery
+from yett_loader.assign import Assignment, MapFull, assign, moved
+from yett_loader.datapath import Datapath
+from yett_loader.discovery import Found, NotFound
+from yett_loader.encode import encode
+from yett_loader.endpoint import LocalEndpoint
+from yett_loader.enforce import Enforcer
+from yett_loader.errors import KernelError, LoaderError, SnapshotError
+from yett_loader.kernel import abi
+from yett_loader.names import Names, names_of
+from yett_loader.plan import GRACE, NOTHING, Retired, plan, retired
+from yett_loader.snapshot import Wanted, to_bytes
+from yett_loader.state import DropEndpoint, MapOp, MapState, SetEpoch, after
+from yett_loader.store import Store, load_or_default
+from yett_policy.document import Engine, Ruleset
+
+log = logging.getLogger(__name__)
+
+RECORD_ALLOWED = abi.number("CONFIG_RECORD_ALLOWED")
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What one application did."""
+
+    changes: int
+    epoch: int
+    seconds: float
+    digest: str
+    """Of the snapshot and endpoints, as bytes."""
+    waiting: Mapping[str, str]
+    """Endpoint name -> why its interface is not known yet."""
+
+
+@dataclass(slots=True)
+class Agent:
+    """The node's state, and the steps that change it.  Everything runs on one event loop."""
+
+    datapath: Datapath
+    store: Store
+    wanted: Wanted | None = None
+    assignment: Assignment = field(default_factory=Assignment)
+    applied: Applied | None = None
+    applied_at: float = 0
+    """Seconds since the epoch."""
+    error: str = ""
+    """Why the last thing wanted is not in force; empty if it is."""
+    waiting: dict[str, str] = field(default_factory=dict)
+    names: Names = field(default_factory=Names)
+    _enforcer: Enforcer = field(init=False)
+    _have: MapState | None = None
+    _unsure: bool = True
+    """An epoch may be due: we start, or something failed half-way."""
+    _idle_since: dict[tuple[str, int], float] = field(default_factory=dict)
+    _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    def __post_init__(self) -> None:
+        self._enforcer = Enforcer(self.datapath.maps)
+
+    # -- beginning ------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Take over what is pinned; apply the last good snapshot if there is one."""
+        self.store.prepare()
+        self.assignment, problem = load_or_default(self.store)
+        if problem:
+            log.warning("giving new numbers: %s", problem)
+        try:
+            wanted = self.store.load_snapshot()
+        except SnapshotError as error:
+            self.error = f"the last snapshot is damaged, what is pinned stays in force: {error}"
+            log.error("%s", self.error)  # noqa: TRY400 - the message says it all
+            return
+        if wanted is not None:
+            await self.apply(self._present(wanted))
+
+    # -- changes --------------------------------------------------------------------------
+
+    async def apply(self, wanted: Wanted) -> Applied:
+        """Put a snapshot in force.  If that fails, what was applied before stays wanted."""
+        async with self._turn:
+            try:
+                applied = await self._apply(wanted)
+            except (LoaderError, OSError) as error:
+                self.error = str(error)
+                raise
+            self.error = ""
+            return applied
+
+    async def refresh(self) -> None:
+        """Look at the interfaces again: pods that came, pods that went."""
+        async with self._turn:
+            try:
+                self._forget_interfaces()
+                if self.wanted is None:
+                    return
+                present = self._present(self.wanted)
+                if self._unsure or await self._locate(present.endpoints) != self.wanted.endpoints:
+                    await self._apply(present)
+                    self.error = ""
+            except (LoaderError, OSError) as error:
+                self.error = str(error)
+                log.error("%s", error)  # noqa: TRY400 - one sentence is what an administrator needs
+
+    async def tidy(self) -> None:
+        """Drop what was retired long enough ago."""
+        async with self._turn:
+            if self.wanted is None or not self._expired(time.monotonic()):
+                return
+            with suppress(LoaderError, OSError):
+                await self._apply(self.wanted)
+
+    def observe(self, *, allowed: bool) -> None:
+        """Whether records are written for what is allowed, too."""
+        flags = self._enforcer.config()["flags"]
+        if bool(flags & RECORD_ALLOWED) != allowed:
+            self._enforcer.configure(flags=flags | RECORD_ALLOWED if allowed else flags & ~RECORD_ALLOWED)
+
+    # -- reading --------------------------------------------------------------------------
+
+    def have(self) -> MapState:
+        """What the maps hold, read from the kernel if we are not sure."""
+        if self._have is None:
+            self._have = self._enforcer.read_state()
+        return self._have
+
+    def preview(self, wanted: Wanted) -> tuple[MapOp, ...]:
+        """The changes that `wanted` would make, with interfaces as far as they are known."""
+        _, want = self._encode(wanted, wanted.endpoints)
+        return plan(self.have(), want, NOTHING, self._enforcer.limits.policies)
+
+    def endpoint(self, name: str) -> LocalEndpoint | None:
+        """By namespace/pod, or by pod name where that is unambiguous."""
+        known = self.wanted.endpoints if self.wanted else ()
+        exact = [item for item in known if item.name == name]
+        loose = [item for item in known if item.pod == name]
+        return exact[0] if exact else loose[0] if len(loose) == 1 else None
+
+    # -- inside ---------------------------------------------------------------------------
+
+    def _present(self, wanted: Wanted) -> Wanted:
+        """Without interfaces that we do not govern: their number may have a new owner by now."""
+        governed = set(self.datapath.attached())
+        return replace(
+            wanted,
+            endpoints=tuple(
+                item if item.ifindex in governed else replace(item, ifindex=None) for item in wanted.endpoints
+            ),
+        )
+
+    async def _apply(self, wanted: Wanted) -> Applied:
+        begin = time.monotonic()
+        self._forget_interfaces()
+        endpoints = await self._locate(wanted.endpoints)
+        assignment, want = self._encode(wanted, endpoints)
+        for endpoint in endpoints:
+            if endpoint.ifindex is not None:
+                self._attach(endpoint)
+        expired = self._expired(begin)
+        ops = plan(self.have(), want, expired, self._enforcer.limits.policies)
+        if self._unsure and not any(isinstance(op, SetEpoch) for op in ops):
+            ops = (*ops, SetEpoch((self.have().epoch + 1) & 0xFFFFFFFF))
+        if assignment != self.assignment:
+            # Before the maps: numbers that reached the kernel must be known after a crash.
+            self.store.save_assignment(assignment)
+            self._enforcer.forget_hits(
+                number
+                for number, name in assignment.names.items()
+                if self.assignment.names.get(number) != name
+            )
+            self.assignment = assignment
+        self._run(ops, wanted.snapshot.rulesets)
+        located = replace(wanted, endpoints=endpoints)
+        if located != self.wanted:
+            self.store.save_snapshot(located)
+        self.wanted = located
+        self._note_retired(want, begin)
+        self.names = names_of(
+            wanted.snapshot,
+            endpoints,
+            assignment.names,
+            {place.state.id: digest for digest, place in assignment.rulesets.items()},
+        )
+        digest = hashlib.sha256(to_bytes(wanted)).hexdigest()
+        self.applied = Applied(
+            len(ops), self.have().epoch, time.monotonic() - begin, digest, dict(self.waiting)
+        )
+        self.applied_at = time.time()
+        return self.applied
+
+    def _encode(self, wanted: Wanted, endpoints: Iterable[LocalEndpoint]) -> tuple[Assignment, MapState]:
+        have, limits = self.have(), self._enforcer.limits
+        local = tuple(endpoints)
+        assignment = assign(wanted.snapshot, self.assignment, have, limits)
+        want = encode(wanted.snapshot, local, assignment)
+        taken = [
+            digest
+            for digest, slot in assignment.documents.items()
+            if slot in have.policies and have.policies[slot] != want.policies[slot]
+        ]
+        if taken:
+            assignment = moved(assignment, taken, have, limits)
+            want = encode(wanted.snapshot, local, assignment)
+        if len(want.endpoints) > limits.endpoints:
+            raise MapFull(
+                f"cannot place {len(want.endpoints)} endpoints: map endpoints holds {limits.endpoints}; raise "
+                "the size of endpoints and reload (`yett-loader unload`, `load`)"
+            )
+        return assignment, want
+
+    def _run(self, ops: Iterable[MapOp], rulesets: Iterable[Ruleset]) -> None:
+        places = self.assignment.rulesets
+        self._enforcer.tables = {
+            places[item.digest].handle: item.tables for item in rulesets if item.engine is Engine.KERNEL
+        }
+        steps = tuple(ops)
+        have = self.have()
+        self._have = None  # unless all goes well, read again
+        self._unsure = True
+        for op in steps:
+            self._enforcer.apply_one(op)
+            if isinstance(op, DropEndpoint):
+                self._enforcer.forget_flows(op.ifindex)
+        self._have = after(have, *steps)
+        self._unsure = False
+        self._enforcer.tables = {}
+
+    async def _locate(self, endpoints: Iterable[LocalEndpoint]) -> tuple[LocalEndpoint, ...]:
+        """Each endpoint with its interface: as told, as found before, or found now."""
+        existing = discovery.interfaces()
+        governed = set(self.datapath.attached())
+        before = {item.name: item for item in (self.wanted.endpoints if self.wanted else ())}
+        known = []
+        for item in endpoints:
+            old = before.get(item.name)
+            if item.ifindex is not None and item.ifindex not in existing:
+                known.append(replace(item, ifindex=None))
+            elif item.ifindex is None and old and old.addresses == item.addresses and old.ifindex in governed:
+                known.append(replace(item, ifindex=old.ifindex))
+            else:
+                known.append(item)
+        results = await asyncio.to_thread(discovery.find_all, known)
+        taken = {item.ifindex for item in known if item.ifindex is not None}
+        self.waiting = {}
+        for index, item in enumerate(known):
+            match results.get(item.name):
+                case Found(ifindex, ifname) if ifindex in taken:
+                    self.waiting[item.name] = f"interface {ifname} belongs to another endpoint"
+                case Found(ifindex):
+                    known[index] = replace(item, ifindex=ifindex)
+                    taken.add(ifindex)
+                case NotFound(reason):
+                    self.waiting[item.name] = reason
+        return tuple(known)
+
+    def _attach(self, endpoint: LocalEndpoint) -> None:
+        try:
+            self.datapath.attach(endpoint.ifindex or 0)
+        except KernelError as error:
+            if endpoint.ifindex in discovery.interfaces():
+                raise
+            log.info("interface %s of %s went away: %s", endpoint.ifindex, endpoint.name, error)
+
+    def _forget_interfaces(self) -> None:
+        """Interfaces that are gone: their entries and flows must not greet whoever gets their number."""
+        governed = set(self.datapath.attached())
+        gone = sorted(self.have().endpoints.keys() - governed)
+        for ifindex in gone:
+            self._enforcer.apply_one(DropEndpoint(ifindex))
+            self._enforcer.forget_flows(ifindex)
+        self._have = after(self.have(), *map(DropEndpoint, gone))
+
+    # -- what is retired ------------------------------------------------------------------
+
+    def _note_retired(self, want: MapState, now: float) -> None:
+        rest = retired(self.have(), want)
+        keys = {("ruleset", number) for number in rest.rulesets} | {("policy", n) for n in rest.policies}
+        self._idle_since = {key: self._idle_since.get(key, now) for key in keys}
+
+    def _expired(self, now: float) -> Retired:
+        old = {key for key, since in self._idle_since.items() if now - since >= GRACE}
+        return Retired(
+            frozenset(number for kind, number in old if kind == "ruleset"),
+            frozenset(number for kind, number in old if kind == "policy"),
+        )

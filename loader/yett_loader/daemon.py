@@ -1,0 +1,90 @@
+"""`yett-loader run`: the agent, the recorder, the doorbell and the API on one event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from yett_loader.agent import Agent
+from yett_loader.api import Api, Server
+from yett_loader.datapath import Datapath, Sizes
+from yett_loader.doorbell import Doorbell
+from yett_loader.pins import Pins, locked
+from yett_loader.recorder import Recorder
+from yett_loader.store import Store
+
+log = logging.getLogger(__name__)
+
+TIDY_SECONDS = 5.0
+LOOK_AGAIN_SECONDS = 1.0
+"""While a pod's interface is not found: neighbours and FDB entries come without a message to us."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Where things are."""
+
+    pins: Pins
+    image: Path
+    state: Path
+    api: Path
+    allow_push: bool = False
+    sizes: Sizes = field(default_factory=Sizes)
+
+
+async def serve(options: Options) -> None:
+    """Until SIGTERM or SIGINT; what is pinned stays in force afterwards."""
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    with ExitStack() as stack:
+        stack.enter_context(locked(options.pins.root))
+        datapath = Datapath.start(options.pins, options.image, options.sizes)
+        stack.callback(datapath.close)
+        agent = Agent(datapath, Store(options.state))
+        recorder = Recorder(datapath.maps["events"], lambda: agent.names)
+        stack.callback(recorder.close)
+        # Before anything can fail: an earlier run may have left the flag set.
+        agent.observe(allowed=False)
+        changed = asyncio.Event()
+        stack.enter_context(Doorbell(changed.set))
+        await agent.start()
+        server = Server(Api(agent, recorder, allow_push=options.allow_push), options.api)
+        await server.start()
+        log.info("enforcing on %d interfaces, API on %s", len(datapath.attached()), options.api)
+        tasks = [
+            asyncio.create_task(recorder.run(), name="recorder"),
+            asyncio.create_task(_keep_looking(agent, changed), name="interfaces"),
+            asyncio.create_task(_keep_tidy(agent), name="tidy"),
+        ]
+        stopping = asyncio.create_task(stop.wait(), name="stop")
+        try:
+            done, _ = await asyncio.wait([*tasks, stopping], return_when=asyncio.FIRST_COMPLETED)
+            for task in done - {stopping}:
+                task.result()  # raises what ended it: nothing else ends these
+        finally:
+            for task in (*tasks, stopping):
+                task.cancel()
+            await asyncio.gather(*tasks, stopping, return_exceptions=True)
+            await server.stop()
+    log.info("stopped; what is pinned below %s stays in force", options.pins.home)
+
+
+async def _keep_looking(agent: Agent, changed: asyncio.Event) -> None:
+    while True:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LOOK_AGAIN_SECONDS if agent.waiting or agent.error else None):
+                await changed.wait()
+        changed.clear()
+        await agent.refresh()
+
+
+async def _keep_tidy(agent: Agent) -> None:
+    while True:
+        await asyncio.sleep(TIDY_SECONDS)
+        await agent.tidy()

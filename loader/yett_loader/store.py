@@ -1,0 +1,132 @@
+"""The state directory: the last good snapshot and the node's numbers, each written in one step.
+
+snapshot.json      what was last applied
+assignments.json   numbers given; losing it costs numbers, never meaning (`assign`)
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from yett_loader.assign import RULE_LIMIT, Assignment, Place
+from yett_loader.errors import NotReady, SnapshotError
+from yett_loader.reader import parse
+from yett_loader.snapshot import Wanted, from_bytes, to_bytes
+from yett_loader.state import RulesetState
+from yett_policy.document import canonical
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """Files below one directory, which is made if it is missing."""
+
+    directory: Path
+
+    def prepare(self) -> None:
+        """NotReady unless the directory is there and can be written."""
+        try:
+            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile(dir=self.directory):
+                pass
+        except OSError as error:
+            raise NotReady(
+                f"cannot keep state in {self.directory}: {error.strerror}; name another place with --state-dir"
+            ) from error
+
+    def load_snapshot(self) -> Wanted | None:
+        """What was last applied, None if nothing was; SnapshotError if the file is damaged."""
+        path = self.directory / "snapshot.json"
+        try:
+            return from_bytes(path.read_bytes(), str(path))
+        except FileNotFoundError:
+            return None
+
+    def save_snapshot(self, wanted: Wanted) -> None:
+        """Replace it."""
+        _write(self.directory / "snapshot.json", to_bytes(wanted))
+
+    def load_assignment(self) -> Assignment:
+        """The numbers given; none if the file is missing. SnapshotError if it is damaged."""
+        path = self.directory / "assignments.json"
+        try:
+            return assignment_from_bytes(path.read_bytes(), str(path))
+        except FileNotFoundError:
+            return Assignment()
+
+    def save_assignment(self, assignment: Assignment) -> None:
+        """Replace it."""
+        _write(self.directory / "assignments.json", assignment_to_bytes(assignment))
+
+
+def assignment_to_bytes(assignment: Assignment) -> bytes:
+    """Canonical JSON."""
+    return canonical(
+        {
+            "schema": SCHEMA,
+            "rulesets": {
+                digest: [place.handle, *place.state] for digest, place in assignment.rulesets.items()
+            },
+            "documents": assignment.documents,
+            "rules": assignment.rules,
+            "names": [[number, name] for number, name in sorted(assignment.names.items())],
+        }
+    )
+
+
+def assignment_from_bytes(body: bytes, name: str) -> Assignment:
+    """The inverse; SnapshotError if it is damaged."""
+    schema, rulesets, documents, rules, names = parse(body, name).fields(
+        "schema", "rulesets", "documents", "rules", "names"
+    )
+    if schema.raw != SCHEMA:
+        raise schema.fail(f"schema {str(schema.raw)[:40]} is not {SCHEMA}")
+    places = {}
+    for digest, value in rulesets.mapping():
+        handle, identifier, base, count = value.row(4)
+        state = RulesetState(
+            identifier.integer(1, 2**64 - 1),
+            base.integer(1, RULE_LIMIT - 1),
+            count.integer(1, RULE_LIMIT - 1),
+        )
+        places[digest] = Place(handle.integer(1, 2**32 - 1), state)
+    pairs = [item.row(2) for item in names.items()]
+    return Assignment(
+        rulesets=places,
+        documents={digest: value.integer(1, 2**31 - 1) for digest, value in documents.mapping()},
+        rules={reference: value.integer(1, RULE_LIMIT - 1) for reference, value in rules.mapping()},
+        names={number.integer(1, RULE_LIMIT - 1): text.text() for number, text in pairs},
+    )
+
+
+def load_or_default(store: Store) -> tuple[Assignment, str]:
+    """The numbers, and what was wrong with the file (then they are given anew)."""
+    try:
+        return store.load_assignment(), ""
+    except SnapshotError as error:
+        return Assignment(), str(error)
+
+
+def _write(path: Path, body: bytes) -> None:
+    """All of it or nothing, also if the machine loses power."""
+    fd, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(fd, "wb") as file:
+            file.write(body)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).replace(path)
+        directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+    except BaseException:
+        with suppress(FileNotFoundError):
+            Path(name).unlink()
+        raise
