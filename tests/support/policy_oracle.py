@@ -61,9 +61,10 @@ def verdict(world: World, ask: Ask) -> str:
 def _side(world: World, ask: Ask, direction: str, subject: End, peer: End) -> str:
     specs = [s for obj in world.objects for s in _specs(obj) if _selects(world, s, subject)]
     enforced = [s for s in specs if not s["audit"]]
-    if not _passes(world, enforced, ask, direction, subject, peer):
-        return "deny"
-    return "allow" if _passes(world, specs, ask, direction, subject, peer) else "audit"
+    today = _passes(world, enforced, ask, direction, subject, peer)
+    if today is not True:
+        return "deny" if today is False else "allow"  # its requests will be judged
+    return "audit" if _passes(world, specs, ask, direction, subject, peer) is False else "allow"
 
 
 def _specs(obj: Obj) -> list[Obj]:
@@ -150,8 +151,8 @@ def _labels_match(selector: Obj, labels: dict[str, str]) -> bool:
     return True
 
 
-def _passes(world: World, specs: list[Obj], ask: Ask, direction: str, subject: End, peer: End) -> bool:
-    """Whether these rule objects alone let it pass."""
+def _passes(world: World, specs: list[Obj], ask: Ask, direction: str, subject: End, peer: End) -> bool | None:
+    """Whether these rule objects alone let it pass; None: a connection whose requests they judge."""
     closed = any(spec["asks"][direction] for spec in specs)
     hits = [
         (deny, spec, rules)
@@ -175,7 +176,7 @@ def _passes(world: World, specs: list[Obj], ask: Ask, direction: str, subject: E
     if everything and not bans:
         return True
     if ask.method is None:
-        return True
+        return None
     return _request_passes(ask, allows, bans, everything)
 
 
@@ -208,7 +209,7 @@ def _http_matches(rule: Obj, ask: Ask) -> bool:
         prefix = rule["pathPrefix"].rstrip("/")
         if path != prefix and not path.startswith(prefix + "/"):
             return False
-    if rule.get("host") and not re.fullmatch(rule["host"], headers.get("host", "").lower()):
+    if rule.get("host") and not ("host" in headers and re.fullmatch(rule["host"], headers["host"].lower())):
         return False
     for line in rule.get("headers") or []:
         name, space, value = line.partition(" ")
