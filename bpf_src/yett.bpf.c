@@ -83,6 +83,7 @@ static __always_inline int judge(struct __sk_buff *skb, const int from_pod)
 	w->verdict = VERDICT_DENY;
 	w->reason = parse_packet(skb, &w->p);
 	make_key(skb, w, from_pod);
+	w->sender_seq = w->p.ack;
 	if (w->reason)
 		return finish(skb, w);
 	if (cfg->abi != YETT_ABI_VERSION) {
@@ -136,6 +137,8 @@ static __always_inline int judge(struct __sk_buff *skb, const int from_pod)
 	}
 	if (f->flags & FLOW_HTTP)
 		return judge_stream(skb, w, f, cfg->head_timeout_ms ?: HEAD_TIMEOUT_MS);
+	if (!(f->flags & FLOW_ESTABLISHED) && !is_request(f, w))
+		f->flags |= FLOW_ESTABLISHED;
 	if (w->p.flags & TCP_RST) {
 		f->flags |= FLOW_CLOSED;
 	} else if (w->p.flags & TCP_FIN) {

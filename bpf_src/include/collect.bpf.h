@@ -10,7 +10,7 @@
 
 enum idle_seconds {
 	IDLE_TCP = 8000, /* an established connection that says nothing */
-	IDLE_TCP_OPENING = 60,
+	IDLE_TCP_OPENING = 60, /* only one side was heard */
 	IDLE_TCP_CLOSED = 10,
 	IDLE_POISONED = 60,
 	IDLE_OTHER = 60, /* UDP, SCTP, ICMP */
@@ -24,7 +24,7 @@ static __always_inline __u64 idle_limit(const struct flow_key *key, const struct
 		return IDLE_POISONED;
 	if (f->flags & FLOW_CLOSED)
 		return IDLE_TCP_CLOSED;
-	if ((f->flags & FLOW_HTTP) && !(f->flags & FLOW_SYNCED))
+	if (!(f->flags & FLOW_ESTABLISHED))
 		return IDLE_TCP_OPENING;
 	return IDLE_TCP;
 }

@@ -6,7 +6,7 @@
 #include "history.bpf.h"
 #include "record.bpf.h"
 
-#define MESSAGE_STEPS 8192 /* 64 KiB of the shortest pipelined requests */
+#define MESSAGE_STEPS 65536 /* a GSO packet full of one-byte chunks takes three a chunk */
 #define BODY_STEP (1u << 30) /* keeps sequence comparisons within 2^31 */
 
 enum found {
@@ -100,9 +100,13 @@ static __always_inline __u32 judge_found(struct scan *s, struct ruleset *rs)
 			f->flags |= FLOW_UPGRADE_OK;
 		if (w->connect)
 			f->flags |= FLOW_CONNECT;
-		f->upgrade_seq = w->p.ack;
+		/* While an earlier answer is due, the answer to this one cannot be found. */
+		if (f->requests > 1 && f->asked_seq == f->reply_seq)
+			return REASON_UPGRADE_DENIED;
+		f->upgrade_seq = f->reply_seq;
 		f->upgrade_state = 0;
 	}
+	f->asked_seq = f->reply_seq;
 	/* w->reason is for denials; the record borrows it. */
 	w->verdict = verdict;
 	w->reason = reason;

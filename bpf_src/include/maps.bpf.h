@@ -69,7 +69,8 @@ struct work {
 	__u8 verdict;
 	__u8 recorded;	/* counted and written down already */
 	__u8 from_pod;	/* which hook */
-	__u32 forbidden; /* the denial asks for a 403 */
+	__u32 sender_seq; /* what the sender of the packet expects next from the other side */
+	__u32 forbidden;  /* the denial asks for a 403 */
 	__u32 audit;	 /* the denial is only an audit */
 	struct policy_entry entry; /* what the document says */
 	struct flow flow;	   /* a new flow before it is inserted */

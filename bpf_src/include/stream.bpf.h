@@ -12,7 +12,7 @@
 
 #include "http.bpf.h"
 
-#define BUSY_SPINS 64
+#define BUSY_SPINS 8192
 
 /* a is before b, modulo 2^32 (RFC 9293, 3.4) */
 static __always_inline int before(__u32 a, __u32 b)
@@ -20,17 +20,27 @@ static __always_inline int before(__u32 a, __u32 b)
 	return (__s32)(a - b) < 0;
 }
 
-/* One CPU at a time; the other side gives up after a while and drops. */
+struct locking {
+	struct flow *f;
+	__u32 got;
+};
+
+static long try_lock(__u32 i, struct locking *l)
+{
+	l->got = !__sync_val_compare_and_swap(&l->f->busy, 0, 1);
+	return l->got;
+}
+
+/* One CPU at a time.  The holder needs a microsecond or two; a waiter gives up after many
+ * times that, since the holder's CPU may have been taken away, and drops its packet. */
 __noinline int lock_flow(struct flow *f)
 {
-	__u32 i;
+	struct locking l = { .f = f };
 
 	if (!f)
 		return 0;
-	for (i = 0; i < BUSY_SPINS; i++)
-		if (!__sync_val_compare_and_swap(&f->busy, 0, 1))
-			return 1;
-	return 0;
+	bpf_loop(BUSY_SPINS, try_lock, &l, 0);
+	return l.got;
 }
 
 static __always_inline void unlock_flow(struct flow *f)
@@ -118,6 +128,7 @@ static __always_inline void begin_stream(struct flow *f, __u32 seq)
 {
 	free_history(f);
 	f->next_seq = f->body_seq = f->passed_seq = f->acked_seq = seq;
+	f->requests = 0;
 	f->phase = PHASE_START;
 	f->body_left = 0;
 	f->flags = (f->flags & (FLOW_HTTP | FLOW_MIDSTREAM)) | FLOW_SYNCED | FLOW_ESTABLISHED;
@@ -134,12 +145,19 @@ struct response {
 };
 
 enum response_state {
+	RESPONSE_MINOR = 7, /* position of the minor version */
 	RESPONSE_STATUS = 9, /* position of the first digit in "HTTP/1.1 101" */
 	RESPONSE_SKIP = 16,  /* inside an interim response */
 	RESPONSE_CR = 17,
 	RESPONSE_LF = 18,
 	RESPONSE_CR2 = 19,
 };
+
+/* "HTTP/1.1 " */
+static __always_inline __u8 status_line_byte(__u32 i)
+{
+	return i < 8 ? 0x312e312f50545448ULL >> (8 * i) : ' ';
+}
 
 /* One byte of the response to a request with Upgrade (RFC 9110, 15.2 and 7.8). */
 static long response_byte(__u32 i, struct response *r)
@@ -155,6 +173,13 @@ static long response_byte(__u32 i, struct response *r)
 	}
 	f->upgrade_seq++;
 	if (state < RESPONSE_STATUS) {
+		if (byte != status_line_byte(state) && state != RESPONSE_MINOR) {
+			/* The rest of an earlier answer: look again where the next packet
+			 * begins. */
+			f->upgrade_state = 0;
+			f->upgrade_seq += r->len - i - 1;
+			return 1;
+		}
 		f->upgrade_state = state + 1;
 	} else if (state == RESPONSE_STATUS) {
 		if (byte != '1') { /* final: a tunnel, or the connection stays HTTP/1 */
@@ -216,6 +241,7 @@ __noinline int from_server(struct __sk_buff *skb, struct work *w, struct flow *f
 			if (!lock_flow(f))
 				return REASON_TCP_BUSY;
 			begin_stream(f, p->ack);
+			f->reply_seq = p->seq + 1;
 			unlock_flow(f);
 		}
 		return 0;
@@ -239,8 +265,14 @@ __noinline int from_server(struct __sk_buff *skb, struct work *w, struct flow *f
 			unlock_flow(f);
 		}
 	}
-	if (f->flags & FLOW_UPGRADE)
-		return watch_upgrade(skb, p, f);
+	if (f->flags & FLOW_UPGRADE) {
+		__u32 reason = watch_upgrade(skb, p, f);
+
+		if (reason)
+			return reason;
+	}
+	if (before(f->reply_seq, p->seq + p->len))
+		f->reply_seq = p->seq + p->len;
 	return 0;
 }
 
@@ -308,14 +340,16 @@ __noinline int from_client(struct __sk_buff *skb, struct work *w, struct flow *f
 		strip_mptcp(skb, w);
 		return 0;
 	}
-	if (!p->len && !(p->flags & TCP_FIN))
-		return 0;
 	if (f->flags & FLOW_OPAQUE)
+		return 0;
+	/* Linux remembers the urgent pointer of any segment, an empty one too, and takes that
+	 * byte out of the stream. */
+	if (p->flags & TCP_URG)
+		return REASON_TCP_URGENT;
+	if (!p->len && !(p->flags & TCP_FIN))
 		return 0;
 	if (!(f->flags & FLOW_SYNCED))
 		return REASON_MIDSTREAM;
-	if (p->flags & TCP_URG)
-		return REASON_TCP_URGENT;
 	/* The server has it already and will throw it away. */
 	if (!before(f->acked_seq, end) && !(p->flags & TCP_FIN))
 		return 0;

@@ -20,7 +20,7 @@ static __always_inline void answer_sender(struct work *w, struct answer *a, __u8
 {
 	__builtin_memset(a, 0, sizeof(*a));
 	a->reverse = 1;
-	a->seq = w->p.ack;
+	a->seq = w->sender_seq;
 	a->ack = w->p.seq + w->p.len + !!(w->p.flags & TCP_FIN);
 	a->flags = flags;
 }
@@ -85,7 +85,7 @@ __noinline int answer_future(struct __sk_buff *skb, struct work *w, struct flow 
 	if (!w || !f)
 		return TC_ACT_SHOT;
 	answer_sender(w, &a, TCP_ACK);
-	a.ack = f->acked_seq;
+	a.ack = is_request(f, w) ? f->acked_seq : f->upgrade_seq;
 	if (!make_answer(skb, w, &a))
 		send_back(skb, w->from_pod);
 	return TC_ACT_SHOT;
@@ -135,11 +135,17 @@ __noinline int judge_stream(struct __sk_buff *skb, struct work *w, struct flow *
 		f->flags |= FLOW_OPAQUE | FLOW_AUDITED;
 		return TC_ACT_UNSPEC;
 	}
-	forward_seq = request && (f->flags & FLOW_SYNCED) ? f->passed_seq : w->p.seq;
+	forward_seq = w->p.seq;
+	if (request && (f->flags & FLOW_SYNCED)) {
+		forward_seq = f->passed_seq;
+		/* What the server sent before arrives before our reset does. */
+		if (before(w->sender_seq, f->reply_seq))
+			w->sender_seq = f->reply_seq;
+	}
 	f->flags |= FLOW_POISONED;
 	if (w->forbidden) {
 		f->flags |= FLOW_FORBIDDEN;
-		f->reply_seq = w->p.ack + FORBIDDEN_LEN + 1;
+		f->reply_seq = w->sender_seq + FORBIDDEN_LEN + 1;
 	}
 	free_history(f);
 	return reset_both(skb, w, forward_seq);

@@ -418,8 +418,8 @@ struct flow {
 	__u8 length_digits;
 	__u8 pad;
 	__u32 upgrade_seq; /* next response byte to look at */
-	__u32 reply_seq;   /* after the 403: what follows it */
-	__u32 pad2;
+	__u32 reply_seq;   /* end of what the server sent, or of our 403 */
+	__u32 asked_seq;   /* reply_seq when the last request was complete */
 	__u32 history;	   /* slot of the kept bytes, plus 1; 0: none */
 	__u32 requests;
 	__u32 identity; /* of the endpoint */
