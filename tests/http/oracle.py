@@ -79,10 +79,14 @@ def parse(spec: RulesetSpec, data: bytes) -> Head | Refusal | None:
     named = {header.name for rule in spec.rules for header in rule.headers}
     return parse_head(
         data,
-        tolerated=AMBIGUITIES if spec.audit else tolerated,
+        tolerated=AMBIGUITIES if spec.audit and not denies(spec) else tolerated,
         named=named,
         connect=any(map(names_connect, spec.rules)),
     )
+
+
+def denies(spec: RulesetSpec) -> bool:
+    return any(rule.action is RuleAction.DENY for rule in spec.rules)
 
 
 def line_rules(spec: RulesetSpec, head: Head) -> list[int]:
@@ -123,7 +127,8 @@ def judge(spec: RulesetSpec, head: Head) -> Expected:
     reason = Reason.POLICY_DENIED_L7
     if allows:
         reason = min(head.noted - set(spec.rules[_last_searched(spec, allows)].tolerate))
-    return Expected(Verdict.AUDIT if spec.audit else Verdict.DENY, reason, default, last)
+    audited = spec.audit and not (allows and denies(spec))
+    return Expected(Verdict.AUDIT if audited else Verdict.DENY, reason, default, last)
 
 
 def _last_searched(spec: RulesetSpec, allows: list[int]) -> int:
@@ -135,7 +140,7 @@ def compare(spec: RulesetSpec, data: bytes, judgements: list[Judgement]) -> None
     head = parse(spec, data)
     first = judgements[0] if judgements else None
     default = len(spec.rules)
-    enforcing = not spec.audit or any(rule.action is RuleAction.DENY for rule in spec.rules)
+    enforcing = not spec.audit or denies(spec)
     if not isinstance(head, Head):
         end = len(data) if head is None else head.offset
         if first is None:

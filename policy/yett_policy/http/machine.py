@@ -244,7 +244,9 @@ class Machine:
         reason = Reason.POLICY_DENIED_L7
         if unmet:  # the lowest: one reason, not several
             reason = Reason(Reason.AMBIGUOUS_DOT_SEGMENT + (unmet & -unmet).bit_length() - 1)
-        if self.tables.flags & RulesetFlag.AUDIT:
+        flags = self.tables.flags
+        # What might hide a request from a rule that denies for good is a denial.
+        if flags & RulesetFlag.AUDIT and not (unmet and flags & RulesetFlag.DENIES):
             return Judgement(Verdict.AUDIT, reason, self.tables.default_rule, self.offset)
         return self._deny(reason)
 

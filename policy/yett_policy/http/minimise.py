@@ -13,33 +13,50 @@ from yett_policy.http.rows import Rows
 
 def minimise(rows: Rows) -> Rows:
     """Merge states that no sequence of bytes tells apart; drop those that nothing reaches."""
+    rows = _reachable(rows)
     block_of = _blocks(rows)
-    # Number the blocks by a walk from the named places: deterministic, and near states lie
-    # near each other in the table.
     representative: dict[int, int] = {}
     for state, block in enumerate(block_of):
         representative.setdefault(block, state)
-    order: dict[int, int] = {}
-    work = []
-    for place in rows.places:
-        if block_of[place] not in order:
-            order[block_of[place]] = len(order)
-            work.append(block_of[place])
-    for block in work:
-        for target in rows.rows[representative[block]]:
-            if target >= 0 and block_of[target] not in order:
-                order[block_of[target]] = len(order)
-                work.append(block_of[target])
-    number = [order.get(block, -1) for block in block_of]
-    new_rows = [
-        tuple(target if target < 0 else number[target] for target in rows.rows[representative[block]])
-        for block in work
-    ]
-    class_of, new_rows = _merge_columns(rows.class_of, new_rows)
+    members = [representative[block] for block in range(len(representative))]
+    merged = Rows(
+        rows.class_of,
+        [rows.labels[state] for state in members],
+        [
+            tuple([target if target < 0 else block_of[target] for target in rows.rows[state]])
+            for state in members
+        ],
+        tuple(block_of[place] for place in rows.places),
+    )
+    return _merge_columns(_reachable(merged))
+
+
+def _reachable(rows: Rows) -> Rows:
+    """States that the named places lead to, numbered in the order of a walk from there.
+
+    The order is deterministic, and near states lie near each other in the table.
+    """
+    number: dict[int, int] = {}
+    targets_of: dict[tuple[int, ...], list[int]] = {}  # states that share a core share the row
+    work = list(dict.fromkeys(rows.places))
+    for place in work:
+        number[place] = len(number)
+    for state in work:
+        row = rows.rows[state]
+        targets = targets_of.get(row)
+        if targets is None:
+            targets = targets_of[row] = [target for target in dict.fromkeys(row) if target >= 0]
+        for target in targets:
+            if target not in number:
+                number[target] = len(number)
+                work.append(target)
+    renumbered = {
+        row: tuple([target if target < 0 else number[target] for target in row]) for row in targets_of
+    }
     return Rows(
-        class_of,
-        [rows.labels[representative[block]] for block in work],
-        new_rows,
+        rows.class_of,
+        [rows.labels[state] for state in work],
+        [renumbered[rows.rows[state]] for state in work],
         tuple(number[place] for place in rows.places),
     )
 
@@ -99,10 +116,9 @@ def _blocks(rows: Rows) -> list[int]:
     return block_of
 
 
-def _merge_columns(
-    class_of: list[int], rows: list[tuple[int, ...]]
-) -> tuple[list[int], list[tuple[int, ...]]]:
+def _merge_columns(rows: Rows) -> Rows:
     """Classes that no row tells apart become one."""
     columns: dict[tuple[int, ...], int] = {}
-    merged = [columns.setdefault(column, len(columns)) for column in zip(*rows, strict=True)]
-    return [merged[number] for number in class_of], list(zip(*columns, strict=True))
+    merged = [columns.setdefault(column, len(columns)) for column in zip(*rows.rows, strict=True)]
+    class_of = [merged[number] for number in rows.class_of]
+    return Rows(class_of, rows.labels, list(zip(*columns, strict=True)), rows.places)

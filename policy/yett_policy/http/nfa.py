@@ -12,6 +12,9 @@ from yett_policy.http.tree import Begin, Bytes, Either, End, Node, Repeat, Seque
 Items = tuple[int, ...]
 """Sorted, without duplicates."""
 
+CLASS, REPORTS = -1, -2
+"""In `Nfa.byte`: the item reads one of several bytes; it reads none, but reports."""
+
 MAX_ITEMS = 200_000
 """Of one automaton; bounds memory for repetitions of repetitions."""
 
@@ -23,7 +26,7 @@ class Nfa:
         self.bits: list[int] = []
         """Bytes that the item reads; 0 for an item that reports."""
         self.byte: list[int] = []
-        """The byte, if it reads exactly one; -1 if it reads a class; -2 if it reports."""
+        """The byte, if it reads exactly one; else CLASS or REPORTS."""
         self.follow: list[Items] = []
         """Items after the byte."""
         self.report: list[int] = []
@@ -37,7 +40,7 @@ class Nfa:
                 f"over {MAX_ITEMS:,} positions in the regular expressions, counted repetitions unrolled"
             )
         self.bits.append(bits)
-        self.byte.append(bits.bit_length() - 1 if bits.bit_count() == 1 else -1)
+        self.byte.append(bits.bit_length() - 1 if bits.bit_count() == 1 else CLASS)
         self.follow.append(follow)
         self.report.append(-1)
         return len(self.bits) - 1
@@ -47,7 +50,7 @@ class Nfa:
         item = self._reports.get(value)
         if item is None:
             item = self._reports[value] = self.reads(0, ())
-            self.byte[item] = -2
+            self.byte[item] = REPORTS
             self.report[item] = value
         return item
 

@@ -8,19 +8,28 @@ all states of a ruleset are nodes of a trie, with one or two exceptions.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from yett_policy.http.alternatives import RuleSets
 from yett_policy.http.conditions import VALUE_REPORT, Conditions
 from yett_policy.http.errors import TooComplex
 from yett_policy.http.grammar import Edge, Match, Op
-from yett_policy.http.layout import REASON_SHIFT, Action
-from yett_policy.http.nfa import Items, Nfa
+from yett_policy.http.layout import REASON_SHIFT, SET_KNOWN, Action
+from yett_policy.http.lines import ITEM, TAG_SHIFT, Lines
+from yett_policy.http.nfa import CLASS, REPORTS, Items, Nfa
 from yett_policy.http.request import RequestGrammar
+from yett_policy.http.tree import ALL_BYTES
 from yett_policy.reason import Reason
 
 Block = tuple[Edge, int, tuple[int, ...]]
 """Edge of the grammar, bytes, classes of items (sets of bytes) that read them."""
+
+SETTLED: Items = (-1,)
+"""In the place of items that match whatever follows: the engine was told their rule set."""
+
+TOLD = -1
+"""In the place of a rule: an item without a tag, whose rule set was told."""
 
 DENIED = -1
 """Targets below 0 are denials: DENIED - reason."""
@@ -33,6 +42,10 @@ class Core:
     operand: int
     deniable: bool
     """Part of a method or target: denied where no allow rule can match any more."""
+    line: bool
+    """Part of a method or target."""
+    known: bool
+    """The rule set was told on the way here (ACTION_RULE_SET)."""
     blocks: list[Block]
     targets: list[int]
     """By block; state numbers, or denials."""
@@ -64,11 +77,13 @@ class Product:
         self,
         places: RequestGrammar,
         nfa: Nfa,
-        lines: Items,
+        lines: Lines,
         conditions: Conditions,
         sets: RuleSets,
         *,
         audit: bool,
+        settle: bool,
+        ends: Iterable[Reason],
         max_states: int,
         max_work: int,
     ) -> None:
@@ -79,6 +94,8 @@ class Product:
         self.conditions = conditions
         self.sets = sets
         self.audit = audit
+        self.settle = settle
+        self.ends = tuple(ends)
         self.max_states = max_states
         self.work_left = self.max_work = max_work
         self.core_number: dict[_CoreKey, int] = {}
@@ -87,12 +104,13 @@ class Product:
         self.words: list[int] = self.empty_words()
         self.word_number: dict[int, int] = {0: 0}
         self.can_allow = self.live_items()
+        self.certain_sets: dict[tuple[tuple[int, ...], bool], int | None] = {}
         self.grammar_blocks: dict[int, list[tuple[Edge, int]]] = {}
         self.partitions: dict[tuple[int, tuple[int, ...]], list[Block]] = {}
 
     def build(self) -> Automaton:
         """Every reachable state."""
-        start = self.state(self.places.start, self.lines)
+        start = self.state(self.places.start, self.lines.start)
         places = [
             self.state(place, ())
             for place in (self.places.chunk, self.places.chunk_end, self.places.trailer, self.places.skip)
@@ -122,33 +140,54 @@ class Product:
     # What items mean
 
     def live_items(self) -> tuple[list[bool], list[bool]]:
-        """Items from which an allow rule, and one that names CONNECT, can still be reported."""
+        """Items from which an allow rule, and one that names CONNECT, can still be matched.
+
+        For a tagged item that holds only if its rule allows; see `is_live`.
+        """
         nfa = self.nfa
         before: list[list[int]] = [[] for _ in nfa.bits]
         for item, follow in enumerate(nfa.follow):
             for after in follow:
-                before[after].append(item)
-        live = []
+                if after <= ITEM:
+                    before[after].append(item)
+        self.untagged = [item == self.lines.matched for item in range(len(nfa.bits))]
+        """Items of paths that lead to a match: such an item without a tag was told its rule."""
+        _spread(self.untagged, before)
+        live: list[list[bool]] = []
         for connect in (False, True):
-            found = [False] * len(nfa.bits)
-            work = [
-                item
-                for item, rule in enumerate(nfa.report)
-                if 0 <= rule < VALUE_REPORT and self.sets.allows(rule, connect=connect)
-            ]
-            for item in work:
-                found[item] = True
-            while work:
-                for previous in before[work.pop()]:
-                    if not found[previous]:
-                        found[previous] = True
-                        work.append(previous)
+            found = list(self.untagged)
+            for item, follow in enumerate(nfa.follow):
+                if any(
+                    after > ITEM
+                    and found[after & ITEM]
+                    and self.sets.allows((after >> TAG_SHIFT) - 1, connect=connect)
+                    for after in follow
+                ):
+                    found[item] = True
+            _spread(found, before)
             live.append(found)
         return live[0], live[1]
 
+    def is_live(self, item: int, *, connect: bool) -> bool:
+        """Whether an allow rule can still be matched from the item."""
+        if not self.can_allow[connect][item & ITEM]:
+            return False
+        return item <= ITEM or self.sets.allows((item >> TAG_SHIFT) - 1, connect=connect)
+
     def reported(self, items: Items) -> list[int]:
+        """What the items of a value report."""
         report = self.nfa.report
         return [report[item] for item in items if report[item] >= 0]
+
+    def matched(self, items: Items) -> list[int]:
+        """The rules that the items of a target match."""
+        return [(item >> TAG_SHIFT) - 1 for item in items if item & ITEM == self.lines.matched]
+
+    def followers(self, item: int) -> Items:
+        """The items after it, with its tag."""
+        follow = self.nfa.follow[item & ITEM]
+        tag = item & ~ITEM
+        return tuple([after | tag for after in follow]) if tag else follow
 
     def word(self, items: Items) -> int:
         """Number of the condition word that these items report."""
@@ -173,31 +212,35 @@ class Product:
             words.append(bits)
         return words
 
+    def in_line(self, place: int) -> bool:
+        """Inside a method or target."""
+        return self.grammar.states[place].match in {Match.TARGET, Match.CONNECT}
+
     def deniable(self, place: int) -> bool:
-        properties = self.grammar.states[place]
-        return properties.match in {Match.TARGET, Match.CONNECT} and not properties.spared and not self.audit
+        """Where a request that no rule can allow any more is denied."""
+        return self.in_line(place) and not self.grammar.states[place].spared and not self.audit
 
     # Transitions
 
     def core(self, key: _CoreKey) -> Core:
         place, items, held = key
-        nfa, bits, byte_of = self.nfa, self.nfa.bits, self.nfa.byte
+        bits, byte_of = self.nfa.bits, self.nfa.byte
         self.spend(1 + len(items))
         singles: dict[int, list[Items]] = {}
         classes: dict[int, list[Items]] = {}
-        for item in items:
-            byte = byte_of[item]
+        for item in items if items is not SETTLED else ():
+            byte = byte_of[item & ITEM]
             if byte >= 0:
-                singles.setdefault(byte, []).append(nfa.follow[item])
-            elif byte == -1:
-                classes.setdefault(bits[item], []).append(nfa.follow[item])
+                singles.setdefault(byte, []).append(self.followers(item))
+            elif byte == CLASS:
+                classes.setdefault(bits[item & ITEM], []).append(self.followers(item))
         blocks = self.partition(place, tuple(sorted(classes)))
         properties = self.grammar.states[place]
+        operand = 0  # of a target: set where the target may end
         if properties.match is Match.VALUE:
             operand = held if properties.held else self.word(items)
-        else:  # of a target: set where the target may end
-            operand = 0
-        core = Core(operand, self.deniable(place), blocks, [])
+        known = items is SETTLED or (bool(items) and items[-1] <= ITEM and self.untagged[items[-1]])
+        core = Core(operand, self.deniable(place), self.in_line(place), known, blocks, [])
         for edge, _, readers in blocks:
             follows = [follow for reader in readers for follow in classes[reader]]
             core.targets.append(self.follow(core, key, edge, follows))
@@ -246,6 +289,8 @@ class Product:
         match edge.op:
             case Op.DROP:
                 return self.state(edge.target, (), 0, *_entry(edge))
+            case Op.ADVANCE if items is SETTLED:
+                return self.state(edge.target, SETTLED, 0, *_entry(edge))
             case Op.ADVANCE:
                 return self.advance(edge, self.union(follows), 0)
             case Op.KEEP:
@@ -271,22 +316,71 @@ class Product:
 
     def advance(self, edge: Edge, items: Items, held: int) -> int:
         """Into a target or value; a request that no rule can allow any more is denied here."""
-        if self.deniable(edge.target):
-            live = self.can_allow[self.grammar.states[edge.target].match is Match.CONNECT]
-            if not any(live[item] for item in items):
-                return DENIED - Reason.POLICY_DENIED_L7
+        connect = self.grammar.states[edge.target].match is Match.CONNECT
+        if self.deniable(edge.target) and not any(self.is_live(item, connect=connect) for item in items):
+            return DENIED - Reason.POLICY_DENIED_L7
+        if self.settle and items and edge.action is Action.NONE and self.in_line(edge.target):
+            told = self.settled(items, connect=connect)
+            if told is not None:
+                return self.state(edge.target, told[1], 0, told[0], Action.RULE_SET)
         return self.state(edge.target, items, held, *_entry(edge))
 
+    def settled(self, items: Items, *, connect: bool) -> tuple[int, Items] | None:
+        """The rule set that any match from here on gives, and items that need not know it.
+
+        Either all items are of one rule, or they match whatever follows.
+        """
+        last = items[-1]
+        if last <= ITEM:
+            return None  # told before, or nothing is certain yet
+        if last & ~ITEM == items[0] & ~ITEM and not self.audit:  # audited, it may still match nothing
+            number = self.certain((last >> TAG_SHIFT) - 1, connect=connect)
+            return None if number is None else (number, tuple([item & ITEM for item in items]))
+        nfa = self.nfa
+        forever = [item for item in items if nfa.byte[item & ITEM] != REPORTS]
+        if not forever or any(nfa.bits[item & ITEM] != ALL_BYTES for item in forever):
+            return None
+        if self.union([self.followers(item) for item in forever]) != items:
+            return None
+        number = self.certain(*self.matched(items), connect=connect)
+        return None if number is None else (number, SETTLED)
+
+    def certain(self, *rules: int, connect: bool) -> int | None:
+        """The set of these rules, unless the end of the target could still change it."""
+        key = (rules, connect)
+        if key not in self.certain_sets:
+            number, *others = (
+                self.sets.number(rules, connect=connect, ambiguity=ambiguity)[0]
+                for ambiguity in (0, *self.ends)
+            )
+            self.certain_sets[key] = number if all(other == number for other in others) else None
+        return self.certain_sets[key]
+
     def target_end(self, core: Core, place: int, items: Items, edge: Edge) -> int:
+        end = self.state(edge.target, (), 0, -1, Action.TARGET_END)
+        rules = self.matched(items)
+        if items is SETTLED or TOLD in rules:
+            core.operand = SET_KNOWN
+            return end
         number, allows, refused = self.sets.number(
-            self.reported(items),
+            rules,
             connect=self.grammar.states[place].match is Match.CONNECT,
             ambiguity=edge.operand,
         )
         if not allows and not self.audit and not self.sets.denies_outright(number):
             return DENIED - (edge.operand if refused else Reason.POLICY_DENIED_L7)
         core.operand = number
-        return self.state(edge.target, (), 0, -1, Action.TARGET_END)
+        return end
+
+
+def _spread(found: list[bool], before: list[list[int]]) -> None:
+    """Mark whatever leads to what is marked."""
+    work = [item for item, is_found in enumerate(found) if is_found]
+    while work:
+        for previous in before[work.pop()]:
+            if not found[previous]:
+                found[previous] = True
+                work.append(previous)
 
 
 def _entry(edge: Edge) -> tuple[int, int]:

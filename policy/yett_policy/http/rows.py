@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from yett_policy.http.product import DENIED, Automaton, Block
+from yett_policy.http.settle import settled
 from yett_policy.http.tree import members
 from yett_policy.reason import Reason
 
@@ -21,8 +22,11 @@ class Rows:
     """start, chunk, chunk_end, trailer, skip."""
 
 
-def dense(automaton: Automaton) -> Rows:
-    """Rows of all states, byte classes as coarse as the transitions allow."""
+def dense(automaton: Automaton, *, settle: bool) -> Rows:
+    """Rows of all states, byte classes as coarse as the transitions allow.
+
+    `settle`: tell the engine the rule set as soon as it is certain; see `settle.py`.
+    """
     class_of, partition_of_core, templates = _byte_classes(automaton)
     core_rows: list[tuple[int, ...]] = []
     for core, partition in zip(automaton.cores, partition_of_core, strict=True):
@@ -32,10 +36,12 @@ def dense(automaton: Automaton) -> Rows:
             row[class_of[byte]] = target
         core_rows.append(tuple(row))
     core_rows = _without_dead_ends(automaton, core_rows)
-    rows, labels = [], []
-    for core_number, operand, action in automaton.states:
-        rows.append(core_rows[core_number])
-        labels.append((automaton.cores[core_number].operand if operand < 0 else operand, action))
+    operands = [core.operand for core in automaton.cores]
+    states = automaton.states
+    if settle:
+        operands, states, core_rows = settled(automaton, core_rows)
+    rows = [core_rows[core] for core, _, _ in states]
+    labels = [(operands[core] if operand < 0 else operand, action) for core, operand, action in states]
     places = (automaton.start, automaton.chunk, automaton.chunk_end, automaton.trailer, automaton.skip)
     return Rows(class_of, labels, rows, places)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from array import array
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from yett_policy.http import layout
 from yett_policy.http.alternatives import Alternative
@@ -26,37 +27,30 @@ def encode(
     default_rule: int,
 ) -> tuple[int, bytes]:
     """(tier, bytes) of the smallest tier that fits."""
-    if len(sets) > 0xFFFF or len(words) > 0xFFFF:
-        raise TooComplex(f"{max(len(sets), len(words)):,} outcomes over the budget of 65,535")
+    if max(len(sets), len(words)) > layout.SET_KNOWN:
+        raise TooComplex(f"{max(len(sets), len(words)):,} outcomes over the budget of {layout.SET_KNOWN:,}")
     tail_size = 8 * len(sets) + 24 * sum(map(len, sets)) + 8 * len(words)
     classes = len(rows.rows[0])
     reasons = sorted({DENIED - target for row in rows.rows for target in row if target < 0})
-    size = 0
-    for tier, (capacity, shift) in enumerate(zip(layout.TIER_SIZE, layout.TIER_SHIFT, strict=True)):
-        unit = 1 << shift
-        stride, deny_stride = -(-(layout.ROW_NEXT + classes) // unit), -(-layout.ROW_NEXT // unit)
-        first = -(-layout.HEAD_SIZE // 2 // unit)
-        end = first + stride * len(rows.rows) + deny_stride * len(reasons)
-        # Whatever class the engine looks up in the last row must lie inside the value.
-        size = max(_align(2 * end * unit) + tail_size, 2 * (end * unit + layout.ROW_NEXT + classes))
-        if end - 1 <= layout.MAX_STATE and size <= capacity:
-            break
-    else:
-        raise TooComplex(
-            f"{len(rows.rows) + len(reasons):,} states of {classes} byte classes need {size:,} bytes or"
-            f" {end:,} row units, over the budget of {layout.TIER_SIZE[-1]:,} and {layout.MAX_STATE:,}"
-        )
+    tier = 0
+    while not (plan := _Plan.of(tier, len(rows.rows), len(reasons), classes, tail_size)).fits:
+        tier += 1
+        if tier == len(layout.TIER_SIZE):
+            raise TooComplex(
+                f"{len(rows.rows):,} states of {classes} byte classes need {plan.size:,} bytes,"
+                f" over the budget of {layout.TIER_SIZE[-1]:,}"
+            )
+    unit, first, stride, deny_stride, end = plan.unit, plan.first, plan.stride, plan.deny_stride, plan.end
     number = [first + stride * state for state in range(len(rows.rows))]
     denial = {reason: first + stride * len(rows.rows) + deny_stride * at for at, reason in enumerate(reasons)}
     value = bytearray(_align(2 * end * unit))
     cells = _cells(rows, number, denial, unit * end, unit)
     value[: len(cells) * 2] = cells.tobytes()
     sets_at, conditions_at = _append_sets(value, sets, words)
-    size = max(len(value), size)
-    value += bytes(size - len(value))
+    value += bytes(max(plan.size - len(value), 0))
     struct.pack_into(
         layout.HEAD_FORMAT, value, 0,
-        layout.ABI_VERSION, size, int.from_bytes(bytes.fromhex(digest)[:8], "big") or 1, flags, 0, default_rule,
+        layout.ABI_VERSION, len(value), int.from_bytes(bytes.fromhex(digest)[:8], "big") or 1, flags, 0, default_rule,
         *(number[place] for place in rows.places), classes,
         sets_at, len(sets), conditions_at, len(words),
     )  # fmt: skip
@@ -65,6 +59,33 @@ def encode(
     struct.pack_into(f"<{layout.TRACKED_HEADERS}Q", value, layout.OFF_HEADER_OFFSET, *conditions.off_header)
     value[layout.CLASS_OF_OFFSET : layout.HEAD_SIZE] = bytes(rows.class_of)
     return tier, bytes(value)
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """Where the rows of a tier lie, in units of its state numbers."""
+
+    unit: int
+    """Cells."""
+    first: int
+    stride: int
+    deny_stride: int
+    end: int
+    size: int
+    """Bytes of the whole value."""
+    fits: bool
+
+    @classmethod
+    def of(cls, tier: int, states: int, denials: int, classes: int, tail_size: int) -> _Plan:
+        unit = 1 << layout.TIER_SHIFT[tier]
+        first = -(-layout.HEAD_SIZE // 2 // unit)
+        stride = -(-(layout.ROW_NEXT + classes) // unit)
+        deny_stride = -(-layout.ROW_NEXT // unit)
+        end = first + stride * states + deny_stride * denials
+        # Whatever class the engine looks up in the last row must lie inside the value.
+        size = max(_align(2 * end * unit) + tail_size, 2 * (end * unit + layout.ROW_NEXT + classes))
+        fits = end - 1 <= layout.MAX_STATE and size <= layout.TIER_SIZE[tier]
+        return cls(unit, first, stride, deny_stride, end, size, fits)
 
 
 def _align(size: int) -> int:
