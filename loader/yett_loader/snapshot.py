@@ -218,8 +218,8 @@ def ruleset_id(digest: str) -> int:
 
 
 def _spec(value: Value) -> RulesetSpec:
-    rules, default_rule, audit, forbidden, chunk_extensions, trailers = value.fields(
-        "rules", "default_rule", "audit", "forbidden", "chunk_extensions", "trailers"
+    rules, default_rule, audit, forbidden, chunk_extensions, trailers, engine = value.fields(
+        "rules", "default_rule", "audit", "forbidden", "chunk_extensions", "trailers", "engine"
     )
     return RulesetSpec(
         rules=tuple(map(_rule, rules.items())),
@@ -228,6 +228,7 @@ def _spec(value: Value) -> RulesetSpec:
         forbidden=forbidden.flag(),
         chunk_extensions=chunk_extensions.flag(),
         trailers=trailers.flag(),
+        engine=engine.text(16),
     )
 
 
