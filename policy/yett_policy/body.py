@@ -12,7 +12,7 @@ from itertools import pairwise
 from typing import NamedTuple, Protocol
 
 from yett_policy.cluster import NamedPort
-from yett_policy.document import ANY_PEER, ANY_PROTO, Direction, Engine, Entry, Ruleset, Verdict
+from yett_policy.document import ANY_PEER, ANY_PROTO, Direction, Document, Engine, Entry, Ruleset, Verdict
 from yett_policy.http.rule import RulesetSpec
 from yett_policy.merge import Claim, Defaults, Outcome, merge
 from yett_policy.policy import PORT_MAX, PROTOCOLS, Policy, Ports, Rule
@@ -45,6 +45,14 @@ class Body:
     entries: tuple[Entry, ...]
     rules: tuple[str, ...]
     rulesets: tuple[Ruleset, ...]
+
+    def says_as(self, other: Body | Document) -> bool:
+        """Whether entries and rules are equal; quick where they are not."""
+        return (
+            len(self.entries) == len(other.entries)
+            and self.rules == other.rules
+            and (self.entries is other.entries or self.entries == other.entries)
+        )
 
 
 class _Span(NamedTuple):

@@ -399,7 +399,7 @@ class Compiler:
             if not self._members[key]:
                 continue
             body = self._build(key)
-            if body.entries != self._bodies[key].entries or body.rules != self._bodies[key].rules:
+            if not body.says_as(self._bodies[key]):
                 moved |= self._members[key]
             self._bodies[key] = body
         changed = set()
@@ -409,10 +409,9 @@ class Compiler:
                 self._bodies[key] = self._build(key)
                 for pid in key[0]:
                     self._bodies_of[pid].add(key)
-            body = self._bodies[key]
-            document = Document(number, body.entries, body.rules)
-            if document != self._documents.get(number):
-                self._documents[number] = document
+            body, old_document = self._bodies[key], self._documents.get(number)
+            if old_document is None or not body.says_as(old_document):
+                self._documents[number] = Document(number, body.entries, body.rules)
                 changed.add(number)
         self._drop_empty_bodies()
         self._stale_identities, self._stale_policies, self._stale_bodies = set(), set(), False

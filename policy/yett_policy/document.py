@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 
 from yett_policy.http.rule import RulesetSpec
@@ -71,6 +71,9 @@ class Entry:
     """A denial answers (403) instead of a bare reset."""
 
 
+_ENTRY_FIELDS = tuple(Entry.__dataclass_fields__)
+
+
 @dataclass(frozen=True, slots=True)
 class Document:
     """The policy of one identity, both directions."""
@@ -84,7 +87,10 @@ class Document:
 
     def to_bytes(self) -> bytes:
         """Canonical JSON; equal documents give equal bytes."""
-        return canonical({"schema": SCHEMA, **asdict(self)})
+        entries = [{name: getattr(entry, name) for name in _ENTRY_FIELDS} for entry in self.entries]
+        return canonical(
+            {"schema": SCHEMA, "identity": self.identity, "entries": entries, "rules": self.rules}
+        )
 
     @property
     def digest(self) -> str:

@@ -104,6 +104,8 @@ class Table:
     """Numbers given so far.  What is no longer in use stays until it is forgotten."""
 
     numbers: Mapping[Labels, int] = field(default_factory=dict)
+    _top: tuple[int, int] | None = field(default=None, compare=False, repr=False)
+    """Highest number given to pods and to addresses, once it is known."""
 
     def allocate(self, wanted: Iterable[Labels]) -> Table:
         """A table that has a number for each label set wanted; old numbers stay as they are.
@@ -114,8 +116,10 @@ class Table:
         if not new:
             return self
         numbers = dict(self.numbers)
-        pod = max((n for n in numbers.values() if n < FIRST_ADDRESS), default=FIRST_POD - 1)
-        address = max((n for n in numbers.values() if n >= FIRST_ADDRESS), default=FIRST_ADDRESS - 1)
+        pod, address = self._top or (
+            max((n for n in numbers.values() if n < FIRST_ADDRESS), default=FIRST_POD - 1),
+            max((n for n in numbers.values() if n >= FIRST_ADDRESS), default=FIRST_ADDRESS - 1),
+        )
         for labels in new:
             if stands_for_address(labels):
                 address += 1
@@ -123,7 +127,7 @@ class Table:
             else:
                 pod += 1
                 numbers[labels] = pod
-        return Table(numbers)
+        return Table(numbers, (pod, address))
 
     def forget(self, labels: Iterable[Labels]) -> Table:
         """Without label sets that nothing uses any more; their numbers may be given again."""
