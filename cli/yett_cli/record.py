@@ -91,8 +91,8 @@ def parse(line: str | bytes) -> Record:
             verdict=VERDICTS.get(raw["verdict"], str(raw["verdict"]).upper()),
             reason=str(raw["reason"]),
             direction=str(raw["direction"]),
-            source=_end(raw["source"]),
-            destination=_end(raw["destination"]),
+            source=end(raw["source"]),
+            destination=end(raw["destination"]),
             protocol=str(raw["protocol"]),
             tcp_flags=str(raw["tcp_flags"]),
             reply=bool(raw["reply"]),
@@ -107,7 +107,8 @@ def parse(line: str | bytes) -> Record:
         raise ValueError(f"a flow record without {error}") from None
 
 
-def _end(raw: Mapping[str, Any]) -> End:
+def end(raw: Mapping[str, Any]) -> End:
+    """One end of a flow, as the API writes it."""
     return End(
         str(raw["address"]),
         int(raw["port"]),

@@ -28,6 +28,8 @@ class Wanted:
     """Of either end."""
     verdict: Sequence[str] = ()
     reason: Sequence[str] = ()
+    kind: Sequence[str] = ()
+    """`flow` or `request`."""
     method: Sequence[str] = ()
     path: Sequence[re.Pattern[str]] = ()
     label: Sequence[str] = ()
@@ -44,6 +46,7 @@ class Wanted:
             and _any(self.label, lambda label: any(_has_label(end, label) for end in ends))
             and _any(self.verdict, lambda verdict: record.verdict == verdict)
             and _any(self.reason, lambda reason: record.reason == reason.upper())
+            and _any(self.kind, lambda kind: record.is_request is (kind == "request"))
             and _any(self.method, lambda method: record.is_request and record.method == method)
             and _any(self.path, lambda path: record.is_request and bool(path.search(record.target)))
         )

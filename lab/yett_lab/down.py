@@ -85,11 +85,10 @@ def _unmount(path: Path) -> None:
     if not path.is_mount():
         return
     # Pins first: another mount namespace may hold a copy of the mount, and with it the programs.
-    for child in sorted(path.rglob("*"), reverse=True):
+    # Files at the top are the kernel's own.
+    for child in path.iterdir():
         if child.is_dir():
-            child.rmdir()
-        else:
-            child.unlink()
+            shutil.rmtree(child)
     done = subprocess.run(["umount", str(path)], capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise LabError(f"cannot unmount {path}: {done.stderr.strip()}")

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
-from yett_lab import address, network, parse, plan, pod, reconcile, state
+from yett_lab import address, control, network, parse, plan, pod, reconcile, state
 from yett_lab import down as removal
 from yett_lab.compile import compile_lab
 from yett_lab.errors import InputError, LabError
@@ -50,6 +50,7 @@ def up(
         compile_lab(plan.make(fresh, wanted_objects).state, wanted_objects, wanted)
         paths.directory.mkdir(mode=0o700, parents=True)
         state.save(paths, fresh)
+        control.mount_bpffs(paths)
         network.create_cluster(paths, names)
         report.warnings += reconcile.reconcile(paths, fresh, wanted)
         undo.pop_all()

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 
-from yett_lab import network, parse, pod, service, state
+from yett_lab import control, network, parse, pod, service, state
 from yett_lab import plan as planning
 from yett_lab.compile import compile_lab, table_to_json
 from yett_lab.manifest import Manifest
@@ -26,16 +26,20 @@ def reconcile(paths: Paths, have: State, manifests: list[Manifest]) -> list[str]
     objects, warnings = parse.objects(manifests, have.images)
     plan = planning.make(have, objects)
     new = plan.state
-    new.manifests = manifests
     compiled = compile_lab(new, objects, manifests)
     new.identities = table_to_json(compiled.table)
     for node, key in plan.delete:
         remove(paths, have, node, key)
-    # From here on `down` must know of what may exist.
+    # Until the nodes have accepted it, the lab keeps its old manifests.
+    control.start_loaders(paths, new)
     state.save(paths, new)
     _each(plan.create, lambda p: network.create_pod(paths, new, p.key))
-    _each(plan.create, lambda p: _start(paths, new, objects, p))
-    refresh_services(paths, new, objects, {p.key for p in plan.create})
+    control.push(paths, new, compiled)
+    new.manifests = manifests
+    look_up = _Services(new, objects)
+    old = [p for p in objects.pods if p not in plan.create]
+    _each(plan.create, lambda p: _start(paths, new, look_up, p))
+    _each(old, lambda p: look_up.install(paths, p))
     state.save(paths, new)
     return warnings + _await_listening(new, plan.create)
 
@@ -53,7 +57,7 @@ def remove(paths: Paths, current: State, node: str, key: str) -> None:
 
 
 def ready(current: State, objects: Objects) -> dict[str, service.Backend]:
-    """Pods that may be backends: their addresses exist and no container has ended."""
+    """Pods that may be backends: they have addresses and no container has ended."""
     return {
         p.key: service.Backend(p, *current.addresses(p.key))
         for p in objects.pods
@@ -61,32 +65,31 @@ def ready(current: State, objects: Objects) -> dict[str, service.Backend]:
     }
 
 
-def refresh_services(paths: Paths, current: State, objects: Objects, fresh: set[str]) -> None:
-    """Names and translation in every pod; `fresh` pods have their hosts file already."""
-    backends = ready(current, objects)
-    ips = {s.key: current.cluster_ips(s.key) for s in objects.services if not s.headless}
-    script = service.translation(objects.services, ips, backends) if objects.services else _NO_SERVICES
+class _Services:
+    """The services at one moment."""
 
-    def update(p: Pod) -> None:
-        if p.key not in fresh:
-            text = service.hosts(p, current.addresses(p.key), objects.services, ips, backends)
-            pod.write_in_place(paths.pod_directory(p.key) / "hosts", text)
-        if objects.services or p.key not in fresh:
-            netns = NETNS / paths.pod_netns(p.key)
-            command(["nsenter", f"--net={netns}", "nft", "-f", "-"], stdin=script, what="translate services")
+    def __init__(self, current: State, objects: Objects) -> None:
+        self.current = current
+        self.services = objects.services
+        self.backends = ready(current, objects)
+        self.ips = {s.key: current.cluster_ips(s.key) for s in objects.services if not s.headless}
+        self.script = service.translation(self.services, self.ips, self.backends)
 
-    _each(objects.pods, update)
+    def hosts(self, p: Pod) -> str:
+        """The text of a pod's /etc/hosts."""
+        return service.hosts(p, self.current.addresses(p.key), self.services, self.ips, self.backends)
+
+    def install(self, paths: Paths, p: Pod) -> None:
+        """Into a pod that has its namespaces."""
+        pod.write_in_place(paths.pod_directory(p.key) / "hosts", self.hosts(p))
+        enter = ["nsenter", f"--net={NETNS / paths.pod_netns(p.key)}"]
+        command([*enter, "nft", "-f", "-"], stdin=self.script, what="translate services")
 
 
-_NO_SERVICES = "add table inet yett\ndelete table inet yett\n"
-
-
-def _start(paths: Paths, new: State, objects: Objects, p: Pod) -> None:
-    backends = ready(new, objects)
-    ips = {s.key: new.cluster_ips(s.key) for s in objects.services if not s.headless}
-    hosts = service.hosts(p, new.addresses(p.key), objects.services, ips, backends)
+def _start(paths: Paths, new: State, look_up: _Services, p: Pod) -> None:
     placed = new.pods[p.key]
-    placed.pause = pod.create(paths, p, hosts, service.resolv(p.namespace))
+    placed.pause = pod.create(paths, p, look_up.hosts(p), service.resolv(p.namespace))
+    look_up.install(paths, p)
     for container in p.containers:
         placed.containers[container.name] = pod.start_container(paths, p, placed.pause, container, new.images)
 

@@ -65,6 +65,8 @@ def translation(
     services: Sequence[Service], ips: Mapping[str, tuple[str, str]], ready: Mapping[str, Backend]
 ) -> str:
     """An nft script that replaces the table `yett` of a pod's namespace."""
+    if not services:
+        return "add table inet yett\ndelete table inet yett\n"
     translate: list[str] = []
     refuse: list[str] = []
     for service in services:

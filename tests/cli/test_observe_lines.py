@@ -157,6 +157,8 @@ def test_utf8_in_a_target_reads_as_utf8() -> None:
         (Wanted(verdict=["DROPPED"]), False),
         (Wanted(verdict=["DROPPED", "FORWARDED"]), True),
         (Wanted(reason=["allowed"]), True),
+        (Wanted(kind=["request"]), True),
+        (Wanted(kind=["flow"]), False),
         (Wanted(method=["POST"]), False),
         (Wanted(path=[re.compile("^/pub")]), True),
         (Wanted(path=[re.compile("private")]), False),
