@@ -11,7 +11,7 @@
 #define MARK_INJECTED 0x79657474
 
 /* RFC 9110, 15.5.4.  The length is a multiple of four, for bpf_csum_diff. */
-static const char forbidden_body[] = "HTTP/1.1 403 Forbidden\r\n"
+const char forbidden_body[] = "HTTP/1.1 403 Forbidden\r\n"
 				     "Content-Type: text/plain\r\n"
 				     "Content-Length: 15\r\n"
 				     "Connection: close\r\n"

@@ -1,0 +1,186 @@
+"""The kernel engine under BPF_PROG_TEST_RUN: one connection, fed like the table interpreter.
+
+No network, no server: the programs are run on hand-made packets of a connection from CLIENT to
+SERVER, and what they decided is read from the flow, the packet and the events.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from support import packet as pk
+from support.netns import Namespace
+from yett_loader.assign import Assignment, assign
+from yett_loader.datapath import Sizes
+from yett_loader.encode import encode
+from yett_loader.endpoint import LocalEndpoint
+from yett_loader.enforce import Enforcer
+from yett_loader.kernel import Object, RingBuffer, abi
+from yett_loader.plan import NOTHING, plan
+from yett_policy.document import Document, Ruleset, Snapshot, Verdict
+from yett_policy.reason import Reason
+
+IMAGE = Path(__file__).resolve().parents[2] / "build" / "yett.bpf.o"
+CLIENT, SERVER = "10.9.1.1", "10.9.2.2"
+CLIENT6, SERVER6 = "fd00:9:1::1", "fd00:9:2::2"
+CLIENT_ID, SERVER_ID = 301, 302
+PASS, DROP = -1, 2
+ETHER = bytes.fromhex("020000000001020000000002")
+LOOPBACK = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A decision about a request, as the events tell it."""
+
+    verdict: Verdict
+    reason: Reason
+    rule: int
+
+
+def frame(packet: bytes) -> bytes:
+    """An Ethernet frame around an IP packet."""
+    kind = pk.ETH_IPV6 if packet[0] >> 4 == 6 else pk.ETH_IPV4
+    return ETHER + struct.pack("!H", kind) + packet
+
+
+class Kernel:
+    """The programs, loaded and not attached, with one pod behind the loopback interface."""
+
+    def __init__(self) -> None:
+        self.namespace = Namespace("testrun")
+        self._object = Object.open(IMAGE)
+        for name, size in {"flows": 4096, "history": 64, "events": 1 << 22}.items():
+            self._object.maps[name].resize(size)
+        self._object.load()
+        self.programs = {name: self._object.program(name) for name in self._object.programs}
+        self.maps = {name: item.open() for name, item in self._object.maps.items() if not item.internal}
+        self.enforcer = Enforcer(self.maps)
+        self.enforcer.configure(
+            abi=abi.ABI_VERSION, flags=1, deny_events_per_second=10**9, history_slots=64, head_timeout_ms=60_000
+        )
+        self._events = RingBuffer(self.maps["events"])
+        self._assignment = Assignment()
+        self._port = 1024
+        self.current = ""
+
+    def apply(self, documents: Iterable[Document], rulesets: Iterable[Ruleset] = ()) -> None:
+        """Put these documents in force; the pod has SERVER_ID."""
+        snapshot = Snapshot(
+            documents=tuple(documents),
+            rulesets=tuple(rulesets),
+            ipcache=((f"{CLIENT}/32", CLIENT_ID), (f"{CLIENT6}/128", CLIENT_ID)),
+        )
+        have = self.enforcer.read_state()
+        self._assignment = assign(snapshot, self._assignment, have, self.enforcer.limits)
+        pod = LocalEndpoint("test", "server", SERVER_ID, (SERVER, SERVER6), LOOPBACK)
+        want = encode(snapshot, [pod], self._assignment)
+        self.enforcer.tables = {
+            self._assignment.rulesets[item.digest].handle: item.tables for item in snapshot.rulesets
+        }
+        self.enforcer.apply(plan(have, want, NOTHING, self.enforcer.limits.policies))
+
+    def rule_base(self, ruleset: Ruleset) -> int:
+        """Number of the ruleset's first rule on this node."""
+        placed = self._assignment.rulesets[ruleset.digest]
+        zero = (0).to_bytes(4, "little")
+        outer = self.maps[f"rulesets{placed.handle >> 24}"]
+        inner = outer.lookup_map((placed.handle & 0xFFFFFF).to_bytes(4, "little"))
+        assert inner is not None
+        value = inner.lookup(zero)
+        assert value is not None
+        return int(str(abi.unpack("ruleset", value)["rule_base"]))
+
+    def run(self, hook: str, packet: bytes, **context: Any) -> tuple[int, bytes]:
+        """(TC action, the packet afterwards) of one program on an IP packet."""
+        with self.namespace:
+            result = self.programs[hook].test_run(frame(packet), **context)
+        return result.retval, result.data
+
+    def events(self) -> list[dict[str, Any]]:
+        """Records since the last call."""
+        return [dict(abi.unpack("event", record)) for record in self._events.consume()]
+
+    def connect(self, *, isn: int = 0x1000) -> Connection:
+        """An open connection to the pod's port 80."""
+        self._port = self._port % 60000 + 1024
+        return Connection(self, self._port, isn)
+
+    def flow(self, port: int) -> dict[str, Any] | None:
+        """The flow entry of the client's port."""
+        for key, value in self.maps["flows"].items():
+            if abi.unpack("flow_key", key)["remote_port"] == int.from_bytes(port.to_bytes(2, "big"), "little"):
+                return dict(abi.unpack("flow", value))
+        return None
+
+    def forget(self) -> None:
+        """Empty the flow table."""
+        for key in list(self.maps["flows"].keys()):
+            self.maps["flows"].delete(key)
+
+    def close(self) -> None:
+        """Let go of everything."""
+        self._events.close()
+        self._object.close()
+        self.namespace.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class Connection:
+    """One TCP connection of the client's, opened on construction."""
+
+    def __init__(self, kernel: Kernel, port: int, isn: int) -> None:
+        self.kernel, self.port, self.isn = kernel, port, isn
+        self.reply_seq = 0x77000000
+        self.at = 0
+        self.send(b"", flags=pk.Flag.SYN, at=-1)
+        answer = pk.tcp(SERVER, CLIENT, 80, port, self.reply_seq, isn + 1, pk.Flag.SYN | pk.Flag.ACK)
+        kernel.run("from_pod", pk.ip_packet(SERVER, CLIENT, answer))
+        self.reply_seq += 1
+        kernel.events()
+
+    def send(
+        self, payload: bytes, *, at: int | None = None, flags: pk.Flag = pk.Flag.ACK, **options: Any
+    ) -> tuple[int, bytes]:
+        """A segment of the request stream; `at` is its position, the next one if None."""
+        position = self.at if at is None else at
+        ack = 0 if flags == pk.Flag.SYN else self.reply_seq
+        segment = pk.tcp(
+            CLIENT, SERVER, self.port, 80, (self.isn + 1 + position) & 0xFFFFFFFF, ack, flags, payload, **options
+        )
+        result = self.kernel.run("to_pod", pk.ip_packet(CLIENT, SERVER, segment))
+        if at is None:
+            self.at += len(payload)
+        return result
+
+    def acknowledge(self, upto: int | None = None) -> None:
+        """The server acknowledges everything (or `upto`)."""
+        ack = (self.isn + 1 + (self.at if upto is None else upto)) & 0xFFFFFFFF
+        segment = pk.tcp(SERVER, CLIENT, 80, self.port, self.reply_seq, ack, pk.Flag.ACK)
+        self.kernel.run("from_pod", pk.ip_packet(SERVER, CLIENT, segment))
+
+    def feed(self, pieces: Iterable[bytes], *, acknowledge: bool = True) -> list[Seen]:
+        """Send the stream in these pieces; the decisions, in order, until one poisons the flow."""
+        seen: list[Seen] = []
+        for piece in pieces:
+            self.send(piece)
+            found = [
+                Seen(Verdict(item["verdict"]), Reason(item["reason"]), item["rule"])
+                for item in self.kernel.events()
+                if item["type"] == abi.number("EVENT_REQUEST")
+            ]
+            seen += found
+            if any(item.verdict is Verdict.DENY for item in found):
+                break
+            if acknowledge:
+                self.acknowledge()
+        return seen
