@@ -9,6 +9,7 @@ import logging
 import socket
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import fields
 from functools import wraps
 from pathlib import Path
@@ -135,6 +136,8 @@ def upgrade(pin_dir: Path, image: Path) -> None:
 def _unload(pin_dir: Path) -> None:
     with locked(pin_dir):
         count = Datapath.remove(Pins(pin_dir))
+        with suppress(OSError):  # not empty: another schema is pinned there
+            pin_dir.rmdir()
     print(f"detached from {count} interfaces and removed {pin_dir}: this node is open, no policy is enforced")
 
 

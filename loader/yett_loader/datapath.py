@@ -17,7 +17,6 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from errno import EINVAL, ENODEV
 from pathlib import Path
@@ -231,8 +230,6 @@ class Datapath:
             path._detach(pin)
         remove_tree(pins.at(f"{pins.schema}-new").home)
         remove_tree(pins.home)
-        with suppress(OSError):  # other schemas may be there
-            pins.root.rmdir()
         return len({_parse(pin)[0] for pin in found})
 
     def close(self) -> None:

@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from yett_loader.lookup import effective, identity_of, judge, look_up
@@ -138,7 +138,6 @@ def each_packet(*, ifindexes: tuple[int, ...] = (5, 6)) -> list[tuple[int, int, 
     ]
 
 
-@settings(deadline=None)
 @given(states(), states())
 def test_no_prefix_of_a_plan_allows_what_neither_side_allows(have: MapState, want: MapState) -> None:
     steps = walk(have, want)
@@ -148,7 +147,6 @@ def test_no_prefix_of_a_plan_allows_what_neither_side_allows(have: MapState, wan
             assert outcome(state, *packet) <= bound
 
 
-@settings(deadline=None)
 @given(states(), states())
 def test_no_prefix_of_a_plan_denies_what_both_sides_allow(have: MapState, want: MapState) -> None:
     steps = walk(have, want)
@@ -172,7 +170,6 @@ def denied_meanwhile(have: MapState, want: MapState) -> set[int]:
     }
 
 
-@settings(deadline=None)
 @given(states(), states())
 def test_a_plan_ends_in_what_is_wanted(have: MapState, want: MapState) -> None:
     end = walk(have, want)[-1]
@@ -188,7 +185,6 @@ def test_a_plan_ends_in_what_is_wanted(have: MapState, want: MapState) -> None:
     assert replace(final, epoch=0) == replace(want, epoch=0)
 
 
-@settings(deadline=None)
 @given(states(), states())
 def test_without_a_free_slot_a_plan_denies_rather_than_allows(have: MapState, want: MapState) -> None:
     # No number below 1 is a slot, so there is none to be had.
@@ -198,7 +194,6 @@ def test_without_a_free_slot_a_plan_denies_rather_than_allows(have: MapState, wa
             assert outcome(state, *packet) <= bound
 
 
-@settings(deadline=None)
 @given(states(), states())
 def test_the_epoch_changes_after_everything_that_may_change_a_verdict(have: MapState, want: MapState) -> None:
     ops = plan(have, want, retired(have, want))
@@ -210,7 +205,6 @@ def test_the_epoch_changes_after_everything_that_may_change_a_verdict(have: MapS
         assert ops[epochs[0]] == SetEpoch((have.epoch + 1) % 2**32)
 
 
-@settings(deadline=None)
 @given(policies([1, 2]), st.sampled_from(IDENTITIES), policies([1]))
 def test_effective_entries_carry_a_verdict_into_another_policy(
     policy: dict[PolicyKey, PolicyValue], identity: int, other: dict[PolicyKey, PolicyValue]

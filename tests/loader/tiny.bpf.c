@@ -19,8 +19,16 @@ typedef unsigned long long __u64;
 #ifndef TINY_VERDICT
 #define TINY_VERDICT 0
 #endif
-#ifndef TINY_FLOWS
-#define TINY_FLOWS struct flow
+#ifdef TINY_EXTRA
+struct tiny_flow {
+	struct flow flow;
+	__u64 extra;
+};
+#else
+#define tiny_flow flow
+#endif
+#ifndef TINY_METRICS
+#define TINY_METRICS (2 * REASON_COUNT)
 #endif
 enum { TINY_DROP = 0x80000000 };
 
@@ -100,7 +108,7 @@ struct {
 	__uint(type, MAP_HASH);
 	__uint(max_entries, 1024);
 	__type(key, struct flow_key);
-	__type(value, TINY_FLOWS);
+	__type(value, struct tiny_flow);
 } flows SEC(".maps");
 
 struct {
@@ -110,7 +118,7 @@ struct {
 
 struct {
 	__uint(type, MAP_PERCPU_ARRAY);
-	__uint(max_entries, 2 * REASON_COUNT);
+	__uint(max_entries, TINY_METRICS);
 	__type(key, __u32);
 	__type(value, struct metric);
 } metrics SEC(".maps");
