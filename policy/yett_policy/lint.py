@@ -25,6 +25,7 @@
 | YETT1020 | denyResponse, engine or http options without HTTP rules: no effect |
 | YETT1021 | a host with capitals: hosts are compared in lower case, it never matches |
 | YETT1022 | a path that does not begin with `/`: matches no usual request |
+| YETT1023 | an empty deny item: denies nobody, and still turns default deny on |
 """
 
 from __future__ import annotations
@@ -104,6 +105,13 @@ def _spec(place: str, spec: cilium.Spec, namespace: str | None) -> Iterator[Find
         yield from _shadowed(f"{place}.{direction}", allows)
         for i, item in enumerate(denies):
             yield from _item(f"{place}.{direction}Deny[{i}]", item)
+            if not item.model_dump(exclude_none=True):
+                yield _finding(
+                    "YETT1023",
+                    f"{place}.{direction}Deny[{i}]",
+                    "is empty and denies nobody, though it turns default deny on; "
+                    f"to deny everyone write {item.side}Entities: [all]",
+                )
             if direction == "ingress":
                 yield from _denied_node(f"{place}.{direction}Deny[{i}]", item)
     yield from _options(place, spec)
@@ -247,9 +255,8 @@ def _open_http(at: str, item: cilium.Item) -> Iterator[Finding]:
 def _denied_node(at: str, item: cilium.Item) -> Iterator[Finding]:
     members = [getattr(item, f"{item.side}{kind}") for kind in cilium.PEER_KINDS]
     entities = members[1] or ()
-    if all(member is None for member in members) or {"all", "host", "cluster", "cluster-mesh"}.intersection(
-        entities
-    ):
+    anyone = all(member is None for member in members) and (item.toPorts or item.icmps)
+    if anyone or {"all", "host", "cluster", "cluster-mesh"}.intersection(entities):
         yield _finding(
             "YETT1005", at, "covers the node itself, so its kubelet's probes of these pods can fail"
         )

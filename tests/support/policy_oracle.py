@@ -242,8 +242,8 @@ def _peer_matches(world: World, spec: Obj, item: Obj, direction: str, peer: End)
     side = "from" if direction == "ingress" else "to"
     members = {kind: item.get(side + kind) for kind in ("Endpoints", "Entities", "CIDR", "CIDRSet")}
     given = {kind: member for kind, member in members.items() if member is not None}
-    if not given:
-        return True
+    if not given:  # an item of nothing at all says nothing of anyone
+        return bool(item.get("toPorts") or item.get("icmps"))
     if any(not member for member in given.values()):
         return False
     kind, member = next(iter(given.items()))

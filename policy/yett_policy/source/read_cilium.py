@@ -102,11 +102,15 @@ class _Reader:
         return Rule(ref, direction, deny, self.peers(item), None if ports is None else tuple(ports))
 
     def peers(self, item: cilium.Ingress | cilium.Egress) -> tuple[Selector, ...] | None:
-        """None if no member names peers; a member that is empty selects no one."""
+        """None, anyone, if no member names peers but ports or ICMP types are given.
+
+        An item of neither says nothing of anyone (`ingress: [{}]`: deny all), and a member that
+        is empty selects no one.
+        """
         side = "from" if isinstance(item, cilium.Ingress) else "to"
         members = [getattr(item, f"{side}{kind}") for kind in cilium.PEER_KINDS]
         if all(member is None for member in members):
-            return None
+            return None if item.toPorts or item.icmps else ()
         if any(member == [] for member in members):
             return ()
         endpoints, entities, blocks, block_sets = members
