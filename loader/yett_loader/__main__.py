@@ -17,7 +17,6 @@ from typing import Any, ParamSpec
 
 import click
 
-from yett_loader.daemon import Options, serve
 from yett_loader.datapath import Datapath, Sizes
 from yett_loader.errors import KernelError, LoaderError, NotReady
 from yett_loader.pins import Pins, locked
@@ -104,6 +103,8 @@ def main() -> None:
 @one_sentence
 def run(pin_dir: Path, image: Path, state_dir: Path, api: Path, allow_push: bool, sizes: Sizes) -> None:
     """Enforce until SIGTERM; what is pinned stays in force afterwards."""
+    from yett_loader.daemon import Options, serve  # noqa: PLC0415 - the other commands start faster without
+
     logging.basicConfig(level=logging.INFO, format="%(levelname).1s %(name)s: %(message)s")
     asyncio.run(serve(Options(Pins(pin_dir), image, state_dir, api, allow_push, sizes)))
 
@@ -177,7 +178,7 @@ def status(pin_dir: Path, api: Path) -> None:
 @one_sentence
 def plan(snapshot: Path, pin_dir: Path, state_dir: Path) -> None:
     """The changes that SNAPSHOT (as PUT to the API) would make, in order; changes nothing."""
-    from yett_loader.agent import Agent  # noqa: PLC0415 - the other commands start faster without
+    from yett_loader.agent import Agent  # noqa: PLC0415 - as in run
     from yett_loader.snapshot import from_bytes  # noqa: PLC0415
     from yett_loader.store import Store, load_or_default  # noqa: PLC0415
 
