@@ -13,7 +13,7 @@ from yett_cli import escape, judge, output, party, reasons
 from yett_cli.errors import EXIT_FINDING
 from yett_cli.judge import Answer, Side
 from yett_cli.party import Destination
-from yett_lab import lab, manifest, parse, plan
+from yett_lab import access, lab, manifest, parse, plan
 from yett_lab.compile import compile_objects
 from yett_lab.objects import Objects
 from yett_lab.paths import Paths, running
@@ -99,7 +99,7 @@ def _facts(files: tuple[str, ...], name: str | None) -> tuple[Compiled, Objects]
             raise click.UsageError("say what to ask: -f FILE... or --lab NAME")
         have = State("explain", ["node-1"])
     else:
-        have = lab.load(Paths(lab.choose(name)))
+        have = access.load(Paths(access.choose(name)))
     merged, report = lab.merge(have.manifests, new)
     objects, warnings = parse.objects(merged, None)
     for warning in (*report.warnings, *warnings):

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from yett_cli.errors import EXIT_USAGE, CommandError
-from yett_lab import lab
+from yett_lab import access
 from yett_lab.nodeapi import NodeApi, NodeError
 from yett_lab.paths import Paths, running
 
@@ -54,8 +54,8 @@ def choose(lab_name: str | None, socket: str | None) -> list[Node]:
         return [Node("node", NodeApi(Path(socket)))]
     if not lab_name and not running() and DEFAULT_SOCKET.exists():
         return [Node("node", NodeApi(DEFAULT_SOCKET))]
-    paths = Paths(lab.choose(lab_name or None))
-    return [Node(node, NodeApi(paths.api(node))) for node in lab.load(paths).nodes]
+    paths = Paths(access.choose(lab_name or None))
+    return [Node(node, NodeApi(paths.api(node))) for node in access.load(paths).nodes]
 
 
 def endpoints(nodes: list[Node]) -> list[dict[str, Any]]:

@@ -7,14 +7,21 @@ import signal
 import subprocess
 from pathlib import Path
 
-from yett_lab import network
+from yett_lab import network, state
 from yett_lab.errors import LabError
 from yett_lab.paths import MARK, NETNS, ROOT, Paths
 from yett_lab.run import signal_quietly, wait_gone
 
 
-def down(paths: Paths) -> bool:
-    """Remove processes, namespaces, pins, mounts and state; False: there was nothing.
+def down(name: str) -> bool:
+    """Remove a lab; False: there was none."""
+    paths = Paths(name)
+    with state.locked(paths):
+        return remove(paths)
+
+
+def remove(paths: Paths) -> bool:
+    """Remove processes, namespaces, pins, mounts and state, under the lab's lock.
 
     Found by name on the machine, not by the state file, which may be missing or old.
     """

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
-from yett_lab import address, control, network, parse, plan, pod, reconcile, state
+from yett_lab import address, control, network, parse, plan, reconcile, state
 from yett_lab import down as removal
+from yett_lab.access import load
 from yett_lab.compile import compile_lab
 from yett_lab.errors import InputError, LabError
 from yett_lab.manifest import Manifest
-from yett_lab.objects import Container, Objects, Pod
-from yett_lab.paths import Paths, running
-from yett_lab.state import PodState, State
+from yett_lab.paths import Paths
+from yett_lab.state import State
 
 
 @dataclass(slots=True)
@@ -39,9 +38,9 @@ def up(
                 raise LabError(
                     f"lab {name} is up; use `yettctl lab apply`, or `yettctl lab down --name {name}` first"
                 )
-            removal.down(paths)  # left over from before the machine's last start
+            removal.remove(paths)  # left over from before the machine's last start
     with state.locked(paths), ExitStack() as undo:
-        undo.callback(removal.down, paths)
+        undo.callback(removal.remove, paths)
         names = [f"node-{index}" for index in range(1, nodes + 1)]
         fresh = State(name, names, dict(images or {}))
         wanted, report = merge([], manifests)
@@ -83,13 +82,6 @@ def delete(name: str, manifests: Sequence[Manifest]) -> Report:
     return report
 
 
-def down(name: str) -> bool:
-    """Remove a lab; False: there was none."""
-    paths = Paths(name)
-    with state.locked(paths):
-        return removal.down(paths)
-
-
 def merge(have: Sequence[Manifest], new: Sequence[Manifest]) -> tuple[list[Manifest], Report]:
     """The objects after applying `new`; kinds that a lab does not run are left out with a warning."""
     report = Report()
@@ -105,119 +97,3 @@ def merge(have: Sequence[Manifest], new: Sequence[Manifest]) -> tuple[list[Manif
         report.changes.append(f"{manifest.label} {verb}")
         merged[manifest.key] = manifest
     return list(merged.values()), report
-
-
-def load(paths: Paths) -> State:
-    """The state of a lab that is up."""
-    current = state.load(paths)
-    if not network.exists(paths.fabric):
-        raise LabError(
-            f"lab {paths.name} is not running any more; run `yettctl lab down --name {paths.name}`"
-        )
-    return current
-
-
-def choose(name: str | None) -> str:
-    """The lab that is meant: the one named, else the only one running."""
-    if name is not None:
-        return Paths(name).name
-    names = running()
-    match names:
-        case [only]:
-            return only
-        case []:
-            raise LabError("no lab is running; start one with `yettctl lab up -f app.yaml`")
-        case _:
-            raise InputError(f"several labs are running ({', '.join(names)}); choose one with --lab NAME")
-
-
-def objects(current: State) -> Objects:
-    """The objects of a lab."""
-    return parse.objects(current.manifests, current.images)[0]
-
-
-def find_pod(current: State, reference: str, namespace: str = "default") -> tuple[Pod, PodState]:
-    """A pod by `name`, `namespace/name`, `pod/name` or `deploy/name`."""
-    kind, _, name = reference.rpartition("/")
-    found = objects(current).pods
-    if kind in {"deploy", "deployment", "deployments", "deployments.apps"}:
-        matching = [p for p in found if p.namespace == namespace and p.name.startswith(f"{name}-")]
-    else:
-        if kind and kind not in {"pod", "pods", "po"}:
-            namespace = kind
-        matching = [p for p in found if p.namespace == namespace and p.name == name]
-    if not matching:
-        names = ", ".join(p.key for p in found) or "none"
-        raise InputError(f"there is no pod {namespace}/{name} in lab {current.name}; its pods: {names}")
-    return matching[0], current.pods[matching[0].key]
-
-
-_KINDS = {
-    "Pod": {"pod", "pods", "po"},
-    "Service": {"service", "services", "svc"},
-    "Namespace": {"namespace", "namespaces", "ns"},
-    "Deployment": {"deployment", "deployments", "deploy"},
-    "L7Policy": {"l7policy", "l7policies", "l7p"},
-    "ClusterL7Policy": {"clusterl7policy", "clusterl7policies", "cl7p"},
-    "CiliumNetworkPolicy": {"ciliumnetworkpolicy", "ciliumnetworkpolicies", "cnp", "ciliumnp"},
-    "CiliumClusterwideNetworkPolicy": {
-        "ciliumclusterwidenetworkpolicy",
-        "ciliumclusterwidenetworkpolicies",
-        "ccnp",
-    },
-    "NetworkPolicy": {"networkpolicy", "networkpolicies", "netpol"},
-}
-
-
-def find_object(current: State, kind: str, name: str, namespace: str = "default") -> Manifest:
-    """An applied object by kind (or its short name) and name."""
-    wanted = next((full for full, short in _KINDS.items() if kind.lower() in short), None)
-    if wanted is None:
-        raise InputError(f"unknown kind {kind}; kinds are {', '.join(_KINDS)}")
-    for manifest in current.manifests:
-        if manifest.kind == wanted and manifest.name == name and manifest.namespace in {"", namespace}:
-            return manifest
-    there = [m.name for m in current.manifests if m.kind == wanted]
-    raise InputError(f"there is no {wanted} {name}; there is: {', '.join(there) or 'none'}")
-
-
-def container_of(found: Pod, name: str | None) -> Container:
-    """A container of a pod: by name, else the first."""
-    for container in found.containers:
-        if name in {None, container.name}:
-            return container
-    names = ", ".join(c.name for c in found.containers)
-    raise InputError(f"pod {found.key} has no container {name}; it has {names}")
-
-
-def exec_argv(
-    current: State,
-    reference: str,
-    argv: Sequence[str],
-    *,
-    namespace: str = "default",
-    container: str | None = None,
-) -> tuple[list[str], dict[str, str]]:
-    """The command and environment that run `argv` in a pod."""
-    found, placed = find_pod(current, reference, namespace)
-    chosen = container_of(found, container)
-    if placed.pause is None or not placed.pause.alive:
-        raise LabError(f"pod {found.key} is not running; run `yettctl lab apply` with its manifest again")
-    return pod.enter(placed.pause, chosen, argv), pod.environment(current.name, found, chosen)
-
-
-def run_in_pod(
-    name: str, reference: str, argv: Sequence[str], *, timeout: float = 30
-) -> subprocess.CompletedProcess[str]:
-    """Run a command in a pod and capture its output; for tests and scripts."""
-    command, env = exec_argv(load(Paths(name)), reference, argv)
-    return subprocess.run(
-        command,
-        env=env,
-        cwd="/",
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        check=False,
-        stdin=subprocess.DEVNULL,
-    )

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from yett_lab import address, parse, pod, service
+from yett_lab.access import ready
 from yett_lab.objects import Objects, Pod
 from yett_lab.paths import Paths
-from yett_lab.reconcile import ready
 from yett_lab.state import PodState, State
 
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 
-from yett_lab import control, network, parse, pod, service, state
+from yett_lab import access, control, network, parse, pod, service, state
 from yett_lab import plan as planning
 from yett_lab.compile import compile_lab, table_to_json
 from yett_lab.manifest import Manifest
@@ -56,22 +56,13 @@ def remove(paths: Paths, current: State, node: str, key: str) -> None:
         paths.pod_directory(key).rmdir()
 
 
-def ready(current: State, objects: Objects) -> dict[str, service.Backend]:
-    """Pods that may be backends: they have addresses and no container has ended."""
-    return {
-        p.key: service.Backend(p, *current.addresses(p.key))
-        for p in objects.pods
-        if p.key in current.pods and all(c.alive for c in current.pods[p.key].containers.values())
-    }
-
-
 class _Services:
     """The services at one moment."""
 
     def __init__(self, current: State, objects: Objects) -> None:
         self.current = current
         self.services = objects.services
-        self.backends = ready(current, objects)
+        self.backends = access.ready(current, objects)
         self.ips = {s.key: current.cluster_ips(s.key) for s in objects.services if not s.headless}
         self.script = service.translation(self.services, self.ips, self.backends)
 

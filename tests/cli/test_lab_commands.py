@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from yett_lab import lab
+from yett_lab import down
 
 from .conftest import Run
 
@@ -41,7 +41,7 @@ def up() -> Iterator[str]:
         )
         yield name
     finally:
-        lab.down(name)
+        down.down(name)
 
 
 def test_exec_prints_what_the_article_prints(up: str, run: Run) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from yett_lab import lab, paths
+from yett_lab import down, paths
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def name() -> Iterator[str]:
     """The name of a lab that is removed afterwards."""
     made = f"t{secrets.token_hex(4)}"
     yield made
-    lab.down(made)
+    down.down(made)
     assert machine(made) == NOTHING
 
 
@@ -62,5 +62,5 @@ def shared_name() -> Iterator[str]:
     """As `name`, for a lab that a module's tests share."""
     made = f"t{secrets.token_hex(4)}"
     yield made
-    lab.down(made)
+    down.down(made)
     assert machine(made) == NOTHING

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import subprocess
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
 
-from yett_lab import lab, listing, manifest, paths
+from yett_lab import access, down, lab, listing, manifest, paths
 from yett_lab.errors import InputError, LabError
 
 from .conftest import NOTHING, machine
@@ -50,8 +52,18 @@ def web(replicas: int) -> tuple[dict[str, object], dict[str, object]]:
     )
 
 
+def soon(condition: Callable[[], bool]) -> bool:
+    """Whether it becomes true; containers write when they are scheduled."""
+    deadline = time.monotonic() + 10
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
+
+
 def curl(name: str, *args: str, pod: str = "client") -> str:
-    done = lab.run_in_pod(name, pod, ["curl", "-s", "-m", "5", *args])
+    done = access.run_in_pod(name, pod, ["curl", "-s", "-m", "5", *args])
     assert done.returncode == 0, (args, done)
     return done.stdout
 
@@ -69,14 +81,14 @@ def app(shared_name: str) -> str:
 def test_a_service_resolves_by_name_over_both_families_and_nodes(app: str, family: str, host: str) -> None:
     answer = yaml.safe_load(curl(app, family, f"http://{host}/public"))
     assert (answer["path"], answer["hostname"]) == ("/public", "api-server")
-    client = listing.rows(paths.Paths(app), lab.load(paths.Paths(app)), "pods")[1]
+    client = listing.rows(paths.Paths(app), access.load(paths.Paths(app)), "pods")[1]
     assert answer["ip"] == (client["ip"] if family == "-4" else client["ipv6"])
 
 
 def test_pods_have_names_hosts_and_processes_of_their_own(app: str) -> None:
-    assert lab.run_in_pod(app, "client", ["hostname"]).stdout == "client\n"
-    assert "10.96.0.10 api-service." in lab.run_in_pod(app, "client", ["cat", "etc/hosts"]).stdout
-    processes = lab.run_in_pod(app, "client", ["ps", "-eo", "args="]).stdout
+    assert access.run_in_pod(app, "client", ["hostname"]).stdout == "client\n"
+    assert "10.96.0.10 api-service." in access.run_in_pod(app, "client", ["cat", "etc/hosts"]).stdout
+    processes = access.run_in_pod(app, "client", ["ps", "-eo", "args="]).stdout
     assert "sleep 3600" in processes
     assert "pytest" not in processes
 
@@ -85,29 +97,29 @@ def test_pods_have_names_hosts_and_processes_of_their_own(app: str) -> None:
     ("command", "code"), [(["true"], 0), (["sh", "-c", "exit 7"], 7), (["no-such-command"], 127)]
 )
 def test_exec_returns_the_exit_code(app: str, command: list[str], code: int) -> None:
-    assert lab.run_in_pod(app, "client", command).returncode == code
+    assert access.run_in_pod(app, "client", command).returncode == code
 
 
 def test_an_unknown_name_fails_at_once(app: str) -> None:
-    assert lab.run_in_pod(app, "client", ["curl", "-s", "http://nowhere"], timeout=3).returncode == 6
+    assert access.run_in_pod(app, "client", ["curl", "-s", "http://nowhere"], timeout=3).returncode == 6
 
 
 def test_an_unserved_port_of_a_service_is_refused_at_once(app: str) -> None:
-    done = lab.run_in_pod(app, "client", ["curl", "-s", "-m", "3", "http://api-service:81"])
+    done = access.run_in_pod(app, "client", ["curl", "-s", "-m", "3", "http://api-service:81"])
     assert done.returncode == 7
 
 
 def test_the_output_of_a_container_is_kept(app: str) -> None:
     curl(app, "http://api-service/logged")
     log = paths.Paths(app).pod_directory("default/api-server") / "server.log"
-    assert '"GET /logged"' in log.read_text()
+    assert soon(lambda: '"GET /logged"' in log.read_text())
 
 
 def test_a_pod_that_is_not_there_is_named(app: str) -> None:
     with pytest.raises(
         InputError, match=f"no pod default/x in lab {app}; its pods: default/api-server, default/cl"
     ):
-        lab.run_in_pod(app, "x", ["true"])
+        access.run_in_pod(app, "x", ["true"])
 
 
 def test_a_lab_that_is_up_cannot_come_up_again(app: str) -> None:
@@ -130,7 +142,7 @@ def test_a_deployment_scales_and_its_service_follows(name: str) -> None:
     apply(name, *web(1))
     assert len({yaml.safe_load(curl(name, "http://web/"))["hostname"] for _ in range(8)}) == 1
     lab.delete(name, list(manifest.parse(yaml.safe_dump_all(web(1)), "t.yaml")))
-    assert lab.run_in_pod(name, "client", ["curl", "-s", "http://web/"]).returncode == 6
+    assert access.run_in_pod(name, "client", ["curl", "-s", "http://web/"]).returncode == 6
     assert len(list(paths.NETNS.glob(f"yett-{name}-pod-*"))) == 2
 
 
@@ -146,7 +158,7 @@ def test_an_image_option_runs_a_command(name: str) -> None:
     }
     apply(name, body, images={"corp/x": "sh -c 'echo $WORD $HOSTNAME; sleep 100'"})
     log = paths.Paths(name).pod_directory("default/own") / "c.log"
-    assert log.read_text() == "hello own\n"
+    assert soon(lambda: log.read_text() == "hello own\n")
 
 
 def test_a_container_that_ends_is_shown_with_its_code(name: str) -> None:
@@ -167,7 +179,7 @@ def test_a_container_that_ends_is_shown_with_its_code(name: str) -> None:
         },
     }
     assert apply(name, body).warnings == ["pod/brief: a container has ended; see `yettctl lab logs brief`"]
-    rows = listing.rows(paths.Paths(name), lab.load(paths.Paths(name)), "pods")
+    rows = listing.rows(paths.Paths(name), access.load(paths.Paths(name)), "pods")
     assert [row["status"] for row in rows] == ["Running", "Error (3)", "Running"]
 
 
@@ -177,7 +189,7 @@ def test_a_bad_object_among_good_ones_changes_nothing(name: str) -> None:
     bad = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "bad"}, "spec": {}}
     with pytest.raises(InputError, match=r"t.yaml: document 2: spec.containers: expected at least one"):
         apply(name, good, bad)
-    assert lab.load(paths.Paths(name)).manifests == []
+    assert access.load(paths.Paths(name)).manifests == []
     assert not list(paths.NETNS.glob(f"yett-{name}-pod-*"))
 
 
@@ -192,21 +204,21 @@ def test_down_removes_everything_and_says_whether_there_was_anything(name: str) 
     lab.up(name, manifest.read_files([APP]), nodes=2)
     before = machine(name)
     assert len(before.namespaces) == 5
-    assert lab.down(name)
+    assert down.down(name)
     assert machine(name) == NOTHING
-    assert not lab.down(name)
+    assert not down.down(name)
 
 
 def test_down_works_on_half_a_lab_without_state(name: str) -> None:
     lab.up(name, manifest.read_files([APP]))
     paths.Paths(name).state.unlink()
     subprocess.run(["ip", "netns", "del", f"yett-{name}-pod-default.client"], check=True)
-    assert lab.down(name)
+    assert down.down(name)
     assert machine(name) == NOTHING
 
 
 def test_two_labs_do_not_touch(app: str, name: str) -> None:
     lab.up(name, manifest.read_files([APP]))
     assert "200" in curl(name, "-o", "/dev/null", "-w", "%{http_code}", "http://api-service/")
-    lab.down(name)
+    down.down(name)
     assert "200" in curl(app, "-o", "/dev/null", "-w", "%{http_code}", "http://api-service/")
