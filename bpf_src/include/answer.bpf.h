@@ -12,12 +12,12 @@
 
 /* RFC 9110, 15.5.4.  The length is a multiple of four, for bpf_csum_diff. */
 const char forbidden_body[] = "HTTP/1.1 403 Forbidden\r\n"
-				     "Content-Type: text/plain\r\n"
-				     "Content-Length: 15\r\n"
-				     "Connection: close\r\n"
-				     "Server: yett\r\n"
-				     "\r\n"
-				     "Access denied\r\n";
+			      "Content-Type: text/plain\r\n"
+			      "Content-Length: 15\r\n"
+			      "Connection: close\r\n"
+			      "Server: yett\r\n"
+			      "\r\n"
+			      "Access denied\r\n";
 #define FORBIDDEN_LEN ((__u32)sizeof(forbidden_body) - 1)
 _Static_assert((sizeof(forbidden_body) - 1) % 4 == 0, "the 403 must be a multiple of four bytes");
 
@@ -25,8 +25,8 @@ struct answer {
 	__u32 seq;
 	__u32 ack;
 	__u8 flags;
-	__u8 reverse; /* to the sender of the packet at hand */
-	__u8 swapped; /* the frame at hand is an answer already: its addresses are swapped */
+	__u8 reverse;	/* to the sender of the packet at hand */
+	__u8 swapped;	/* the frame at hand is an answer already: its addresses are swapped */
 	__u8 forbidden; /* with the 403 as payload */
 };
 
@@ -150,8 +150,8 @@ __noinline int make_answer(struct __sk_buff *skb, struct work *w, struct answer 
 		if (bpf_skb_store_bytes(skb, 0, w->frame, ETH_HLEN + 60, BPF_F_RECOMPUTE_CSUM))
 			return -1;
 	}
-	if (payload && bpf_skb_store_bytes(skb, l4 + 20, forbidden_body, FORBIDDEN_LEN,
-					   BPF_F_RECOMPUTE_CSUM))
+	if (payload &&
+	    bpf_skb_store_bytes(skb, l4 + 20, forbidden_body, FORBIDDEN_LEN, BPF_F_RECOMPUTE_CSUM))
 		return -1;
 	return 0;
 }

@@ -5,11 +5,11 @@
 
 #include "history.bpf.h"
 
-#define COLLECT_EVERY (5 * 1000000000ULL)
+#define COLLECT_EVERY	   (5 * 1000000000ULL)
 #define CLOCK_MONOTONIC_ID 1
 
 enum idle_seconds {
-	IDLE_TCP = 8000, /* an established connection that says nothing */
+	IDLE_TCP = 8000,       /* an established connection that says nothing */
 	IDLE_TCP_OPENING = 60, /* only one side was heard */
 	IDLE_TCP_CLOSED = 10,
 	IDLE_POISONED = 60,

@@ -11,13 +11,13 @@
  * the verifier wants the size of a value as a constant.
  */
 
-#define CAT_(a, b) a##b
-#define CAT(a, b) CAT_(a, b)
-#define FN(name) CAT(name, TIER)
-#define ENTRY_MASK (TIER_BYTES / 2 - 1)
-#define WORD_MASK (TIER_BYTES / 8 - 1)
-#define ENTRY(rules, index) (((__u16 *)(rules))[(index) & ENTRY_MASK])
-#define WORD(rules, index) (((__u64 *)(rules))[(index) & WORD_MASK])
+#define CAT_(a, b)	    a##b
+#define CAT(a, b)	    CAT_(a, b)
+#define FN(name)	    CAT(name, TIER)
+#define ENTRY_MASK	    (TIER_BYTES / 2 - 1)
+#define WORD_MASK	    (TIER_BYTES / 8 - 1)
+#define ENTRY(rules, index) (((__u16 *)(rules))[(index)&ENTRY_MASK])
+#define WORD(rules, index)  (((__u64 *)(rules))[(index)&WORD_MASK])
 
 /* One alternative of the rule set; stops at the first that decides. */
 static long FN(alternative)(__u32 index, struct scan *s)
@@ -127,8 +127,7 @@ static __noinline long FN(act)(struct scan *s)
 		if (f->seen_headers & (1u << operand))
 			return deny_scan(s, duplicate_reason(operand));
 		f->seen_headers |= 1u << operand;
-		f->conditions = (f->conditions & ~rs->off_header[operand]) |
-				rs->on_header[operand];
+		f->conditions = (f->conditions & ~rs->off_header[operand]) | rs->on_header[operand];
 		return 0;
 	case ACTION_VALUE_END:
 		f->conditions |= WORD(rs, rs->conditions + s->before);
@@ -146,7 +145,8 @@ static __noinline long FN(act)(struct scan *s)
 		return 0;
 	case ACTION_AMBIGUOUS:
 		f->ambiguous |= 1u << (((s->action >> RULESET_REASON_SHIFT) -
-					REASON_AMBIGUOUS_DOT_SEGMENT) & 15);
+					REASON_AMBIGUOUS_DOT_SEGMENT) &
+				       15);
 		return 0;
 	case ACTION_HEAD_END:
 		reason = FN(judge_head)(s);
@@ -291,7 +291,7 @@ static long FN(message)(__u32 index, struct scan *s)
  * global function: the verifier looks at it once, not once per way to get here. */
 __noinline int FN(engine)(struct __sk_buff *skb, struct work *w, struct flow *f, struct history *h)
 {
-	struct scan s = { .skb = skb, .f = f, .w = w, .h = h };
+	struct scan s = {.skb = skb, .f = f, .w = w, .h = h};
 	__u32 zero = 0, slot;
 	struct ruleset *rs;
 	void *map;

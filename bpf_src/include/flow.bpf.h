@@ -168,6 +168,7 @@ __noinline int open_flow(struct __sk_buff *skb, struct work *w)
 		return OPENED_NOTHING;
 	}
 	record_flow(skb, w, f);
+	w->recorded = 0; /* the stream may still deny this very packet */
 	return OPENED_FLOW;
 }
 

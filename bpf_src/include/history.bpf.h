@@ -189,7 +189,7 @@ static long compare_range(__u32 index, struct comparison *c)
  * reason. */
 __noinline int compare_history(struct __sk_buff *skb, struct work *w, struct flow *f)
 {
-	struct comparison c = { .skb = skb, .w = w };
+	struct comparison c = {.skb = skb, .w = w};
 
 	if (!w || !f)
 		return REASON_INTERNAL;

@@ -6,8 +6,8 @@
 #include "history.bpf.h"
 #include "record.bpf.h"
 
-#define MESSAGE_STEPS 65536 /* a GSO packet full of one-byte chunks takes three a chunk */
-#define BODY_STEP (1u << 30) /* keeps sequence comparisons within 2^31 */
+#define MESSAGE_STEPS 65536	 /* a GSO packet full of one-byte chunks takes three a chunk */
+#define BODY_STEP     (1u << 30) /* keeps sequence comparisons within 2^31 */
 
 enum found {
 	FOUND_NONE,
@@ -183,7 +183,8 @@ static __always_inline int load_chunk(struct scan *s, __u32 from)
 		return 1;
 	}
 	start = from & (HISTORY_RING - 1);
-	if (bpf_skb_load_bytes(s->skb, offset, h->bytes + start, ((n - 1) & (HISTORY_CHUNK - 1)) + 1)) {
+	if (bpf_skb_load_bytes(s->skb, offset, h->bytes + start,
+			       ((n - 1) & (HISTORY_CHUNK - 1)) + 1)) {
 		w->reason = REASON_INTERNAL;
 		return 1;
 	}
@@ -202,19 +203,19 @@ static __always_inline int load_chunk(struct scan *s, __u32 from)
 	return 0;
 }
 
-#define TIER 0
+#define TIER	   0
 #define TIER_BYTES 65536
 #define TIER_SHIFT 0
 #include "engine.bpf.h"
-#define TIER 1
+#define TIER	   1
 #define TIER_BYTES 262144
 #define TIER_SHIFT 2
 #include "engine.bpf.h"
-#define TIER 2
+#define TIER	   2
 #define TIER_BYTES 1048576
 #define TIER_SHIFT 4
 #include "engine.bpf.h"
-#define TIER 3
+#define TIER	   3
 #define TIER_BYTES 4194304
 #define TIER_SHIFT 6
 #include "engine.bpf.h"

@@ -13,9 +13,9 @@
 /* The bytes of one flow that were inspected and may still be sent again with other content.
  * `bytes` is indexed by sequence number modulo HISTORY_RING; a chunk may run on into the
  * second half, so that it is contiguous, and is then also stored at the ring's start. */
-#define HISTORY_RING 8192
-#define HISTORY_BYTES 16384
-#define HISTORY_CHUNK 4096
+#define HISTORY_RING   8192
+#define HISTORY_BYTES  16384
+#define HISTORY_CHUNK  4096
 #define HISTORY_RANGES 32
 
 struct range {
@@ -46,7 +46,7 @@ struct packet {
 	__u8 flags; /* TCP */
 	__u8 icmp_type;
 	__u8 fragment;
-	__u8 odd; /* reason that only matters on an enforced endpoint, or 0 */
+	__u8 odd;    /* reason that only matters on an enforced endpoint, or 0 */
 	__u16 sport; /* network order */
 	__u16 dport;
 	__u8 src[16] __attribute__((aligned(4)));
@@ -67,11 +67,11 @@ struct work {
 	__u32 rule;	/* number on this node that decided */
 	__u8 direction;
 	__u8 verdict;
-	__u8 recorded;	/* counted and written down already */
-	__u8 from_pod;	/* which hook */
+	__u8 recorded;	  /* counted and written down already */
+	__u8 from_pod;	  /* which hook */
 	__u32 sender_seq; /* what the sender of the packet expects next from the other side */
 	__u32 forbidden;  /* the denial asks for a 403 */
-	__u32 audit;	 /* the denial is only an audit */
+	__u32 audit;	  /* the denial is only an audit */
 	struct policy_entry entry; /* what the document says */
 	struct flow flow;	   /* a new flow before it is inserted */
 	/* scanner; positions are sequence numbers of the request stream */
@@ -79,16 +79,16 @@ struct work {
 	__u32 i;	 /* bytes of the chunk consumed */
 	__u32 n;	 /* bytes in the chunk */
 	__u32 state;
-	__u32 stop;	 /* leave the block loop */
-	__u32 handle;	 /* of the ruleset at hand */
-	__u32 want;	 /* of the one the next head must use */
-	__u32 rebind;	 /* the next head needs another ruleset */
+	__u32 stop;   /* leave the block loop */
+	__u32 handle; /* of the ruleset at hand */
+	__u32 want;   /* of the one the next head must use */
+	__u32 rebind; /* the next head needs another ruleset */
 	__u32 ruleset_flags;
-	__u32 found;	 /* of the search: enum found */
+	__u32 found; /* of the search: enum found */
 	__u32 audit_rule;
-	__u32 connect;	 /* the request is a CONNECT that a rule allows */
-	__u32 unmet;	 /* ambiguities that the last candidate did not tolerate */
-	__u32 low;	 /* of a comparison */
+	__u32 connect; /* the request is a CONNECT that a rule allows */
+	__u32 unmet;   /* ambiguities that the last candidate did not tolerate */
+	__u32 low;     /* of a comparison */
 	__u32 high;
 	__u64 head_timeout_ns;
 	__u64 upgrade;

@@ -8,7 +8,7 @@
 /* Unknown addresses are the world: never more trusted than that. */
 static __always_inline __u32 identity_of(const __u8 *addr)
 {
-	struct ipcache_key key = { .prefixlen = 128 };
+	struct ipcache_key key = {.prefixlen = 128};
 	struct ipcache_entry *entry;
 
 	__builtin_memcpy(key.addr, addr, 16);
@@ -28,7 +28,7 @@ static __always_inline __u32 identity_of(const __u8 *addr)
  */
 __noinline int ask_policy(struct work *w, __u32 slot, __u32 direction, __u32 peer, __u32 port)
 {
-	struct policy_key key = { .prefixlen = 64 };
+	struct policy_key key = {.prefixlen = 64};
 	struct policy_entry *entry;
 	void *map;
 

@@ -35,7 +35,7 @@ static long try_lock(__u32 i, struct locking *l)
  * times that, since the holder's CPU may have been taken away, and drops its packet. */
 __noinline int lock_flow(struct flow *f)
 {
-	struct locking l = { .f = f };
+	struct locking l = {.f = f};
 
 	if (!f)
 		return 0;
@@ -51,7 +51,7 @@ static __always_inline void unlock_flow(struct flow *f)
 /* MPTCP (RFC 8684) spreads a stream over subflows: without the option both sides fall back to
  * plain TCP.  Overwrites option 30 with no-operations. */
 #define TCP_OPTIONS_MAX 40
-#define OPTION_MPTCP 30
+#define OPTION_MPTCP	30
 
 struct options {
 	__u8 bytes[TCP_OPTIONS_MAX];
@@ -145,7 +145,7 @@ struct response {
 };
 
 enum response_state {
-	RESPONSE_MINOR = 7, /* position of the minor version */
+	RESPONSE_MINOR = 7,  /* position of the minor version */
 	RESPONSE_STATUS = 9, /* position of the first digit in "HTTP/1.1 101" */
 	RESPONSE_SKIP = 16,  /* inside an interim response */
 	RESPONSE_CR = 17,
@@ -217,7 +217,7 @@ static long response_byte(__u32 i, struct response *r)
 static __always_inline __u32 watch_upgrade(struct __sk_buff *skb, struct packet *p, struct flow *f)
 {
 	__u32 end = p->seq + p->len;
-	struct response r = { .skb = skb, .f = f };
+	struct response r = {.skb = skb, .f = f};
 
 	if (!p->len || !before(f->upgrade_seq, end))
 		return 0;
@@ -257,7 +257,8 @@ __noinline int from_server(struct __sk_buff *skb, struct work *w, struct flow *f
 	}
 	if (!(f->flags & FLOW_SYNCED))
 		return 0;
-	if ((p->flags & TCP_ACK) && before(f->acked_seq, p->ack) && !before(f->passed_seq, p->ack)) {
+	if ((p->flags & TCP_ACK) && before(f->acked_seq, p->ack) &&
+	    !before(f->passed_seq, p->ack)) {
 		f->acked_seq = p->ack;
 		if (f->history && !before(p->ack, f->body_seq) && lock_flow(f)) {
 			if (!before(f->acked_seq, f->body_seq))

@@ -8,7 +8,7 @@
 #include "stream.bpf.h"
 
 #define TC_ACT_UNSPEC (-1)
-#define TC_ACT_SHOT 2
+#define TC_ACT_SHOT   2
 
 static __always_inline int is_request(struct flow *f, struct work *w)
 {

@@ -25,8 +25,8 @@ enum yett_limits {
 	YETT_ENDPOINT_ADDRS = 8,   /* addresses of one endpoint */
 	YETT_TRACKED_HEADERS = 32, /* headers the automaton knows by number in one ruleset */
 	YETT_HEAD_EXCERPT = 512,   /* bytes of a request head kept in an event */
-	YETT_HEAD_MAX = 65536,     /* bytes of one request head; more is HTTP_HEAD_TOO_LONG */
-	YETT_CHUNK_DIGITS = 8,     /* hex digits of a chunk size */
+	YETT_HEAD_MAX = 65536,	   /* bytes of one request head; more is HTTP_HEAD_TOO_LONG */
+	YETT_CHUNK_DIGITS = 8,	   /* hex digits of a chunk size */
 	YETT_RULE_NONE = 0,	   /* rule number: no rule */
 	YETT_RULE_MAX = 65536,	   /* rule numbers on a node (index of rule_hits) */
 	YETT_RULESET_NONE = 0,	   /* policy_entry.ruleset: plain L3/L4 */
@@ -55,12 +55,12 @@ enum verdict {
 enum reason {
 	REASON_NONE = 0,
 	/* passed */
-	REASON_ALLOWED = 1,	/* an allow rule matched */
+	REASON_ALLOWED = 1,	 /* an allow rule matched */
 	REASON_NOT_ENFORCED = 2, /* no policy selects the endpoint in this direction */
 	REASON_REPLY = 3,
-	REASON_RELATED = 4, /* ICMP error that belongs to a flow */
-	REASON_HOST = 5,    /* the node itself talks to its pod */
-	REASON_LINK = 6,    /* ARP, neighbour discovery */
+	REASON_RELATED = 4,  /* ICMP error that belongs to a flow */
+	REASON_HOST = 5,     /* the node itself talks to its pod */
+	REASON_LINK = 6,     /* ARP, neighbour discovery */
 	REASON_INJECTED = 7, /* a reset or answer that yett itself made */
 
 	/* denied by policy */
@@ -70,7 +70,7 @@ enum reason {
 	REASON_DENY_RULE_L7 = 19,     /* an HTTP deny rule matched */
 
 	/* denied: the node is not able to judge */
-	REASON_NOT_READY = 24,	    /* the endpoint has no document yet */
+	REASON_NOT_READY = 24,	      /* the endpoint has no document yet */
 	REASON_UNKNOWN_ENDPOINT = 25, /* no endpoint is known behind this interface */
 	REASON_FLOW_TABLE_FULL = 26,
 	REASON_RULESET_GONE = 27, /* the head began under a ruleset that is no longer loaded */
@@ -85,11 +85,11 @@ enum reason {
 	REASON_FRAGMENT = 36,
 	REASON_IP_OPTIONS = 37,
 	REASON_IPV6_EXTENSION = 38,
-	REASON_PROTOCOL = 39, /* an IP protocol that policies cannot speak of */
+	REASON_PROTOCOL = 39,  /* an IP protocol that policies cannot speak of */
 	REASON_MIDSTREAM = 40, /* position in the HTTP stream unknown */
 	REASON_TCP_FLAGS = 41,
 	REASON_TCP_HANDSHAKE = 42, /* simultaneous open, split handshake, SYN in a live flow */
-	REASON_TCP_SYN_DATA = 43, /* data in a SYN (TCP Fast Open) */
+	REASON_TCP_SYN_DATA = 43,  /* data in a SYN (TCP Fast Open) */
 	REASON_TCP_URGENT = 44,
 	REASON_TCP_RETRANSMIT_DIFFERS = 45,
 	REASON_TCP_RETRANSMIT_UNKNOWN = 46, /* inspected bytes no longer kept, cannot compare */
@@ -122,7 +122,7 @@ enum reason {
 	REASON_HTTP_CHUNK = 84,
 	REASON_HTTP_CHUNK_EXTENSION = 85,
 	REASON_HTTP_TRAILER = 86,
-	REASON_HTTP_AMBIGUOUS_HEADER = 87, /* a header that a rule names occurs twice */
+	REASON_HTTP_AMBIGUOUS_HEADER = 87,  /* a header that a rule names occurs twice */
 	REASON_HTTP_HEADER_UNDERSCORE = 88, /* an alias of a known header, `_` for `-` */
 	REASON_HTTP_HEAD_TOO_LONG = 89,
 	REASON_HTTP_HEAD_TIMEOUT = 90,
@@ -133,12 +133,12 @@ enum reason {
 
 	/* denied: a target that servers read in different ways */
 	REASON_AMBIGUOUS_DOT_SEGMENT = 96,
-	REASON_AMBIGUOUS_EMPTY_SEGMENT = 97,	 /* // */
-	REASON_AMBIGUOUS_ENCODED_DOT = 98,	 /* %2e */
-	REASON_AMBIGUOUS_ENCODED_SLASH = 99,	 /* %2f */
+	REASON_AMBIGUOUS_EMPTY_SEGMENT = 97,	  /* // */
+	REASON_AMBIGUOUS_ENCODED_DOT = 98,	  /* %2e */
+	REASON_AMBIGUOUS_ENCODED_SLASH = 99,	  /* %2f */
 	REASON_AMBIGUOUS_ENCODED_BACKSLASH = 100, /* %5c */
-	REASON_AMBIGUOUS_ENCODED_PERCENT = 101,	 /* %25 */
-	REASON_AMBIGUOUS_ENCODED_NUL = 102,	 /* %00 */
+	REASON_AMBIGUOUS_ENCODED_PERCENT = 101,	  /* %25 */
+	REASON_AMBIGUOUS_ENCODED_NUL = 102,	  /* %00 */
 	REASON_AMBIGUOUS_BACKSLASH = 103,
 	REASON_AMBIGUOUS_SEMICOLON = 104,
 	REASON_AMBIGUOUS_FRAGMENT = 105,  /* # */
@@ -203,8 +203,8 @@ enum http_action {
 	ACTION_CHUNK_DIGIT = 10,    /* the byte is a hex digit of a chunk size */
 	ACTION_CHUNK_LINE_END = 11, /* size known: skip the data, or the last chunk */
 	ACTION_BODY_END = 12,	    /* the CRLF after the last chunk is complete */
-	ACTION_RULE_SET = 13, /* inside the target.  Operand: number of the rule set; whatever
-			       * follows in the target, ACTION_TARGET_END will keep it */
+	ACTION_RULE_SET = 13,	    /* inside the target.  Operand: number of the rule set; whatever
+				     * follows in the target, ACTION_TARGET_END will keep it */
 };
 
 /* Numbers of the headers that every ruleset tracks; rules add theirs from FIRST_RULE on. */
@@ -219,26 +219,27 @@ enum tracked_header {
 /* The start of a ruleset's value.  Offsets of sets, alternatives and conditions count u64
  * words from the start of the value. */
 struct ruleset {
-	__u32 abi;   /* YETT_ABI_VERSION */
-	__u32 size;  /* bytes in use */
-	__u64 id;    /* first 8 bytes of the digest, never 0 */
-	__u32 flags; /* enum ruleset_flags */
-	__u32 rule_base; /* number on this node of rule 0; set by the loader, not digested */
-	__u32 default_rule; /* rule (relative) that a denial without a matching rule is put down to */
-	__u16 start;	 /* state before the first byte of a request */
-	__u16 chunk;	 /* state before a chunk size */
-	__u16 chunk_end; /* state before the CRLF that ends chunk data */
-	__u16 trailer;	 /* state after the last chunk's size line */
-	__u16 skip;	 /* state inside a header value that no rule looks at */
-	__u16 classes;	 /* number of byte classes */
-	__u32 sets;	 /* offset of struct rule_set[]; set 0 is the empty one */
+	__u32 abi;	    /* YETT_ABI_VERSION */
+	__u32 size;	    /* bytes in use */
+	__u64 id;	    /* first 8 bytes of the digest, never 0 */
+	__u32 flags;	    /* enum ruleset_flags */
+	__u32 rule_base;    /* number on this node of rule 0; set by the loader, not digested */
+	__u32 default_rule; /* rule (relative) that a denial without a matching rule is put down to
+			     */
+	__u16 start;	    /* state before the first byte of a request */
+	__u16 chunk;	    /* state before a chunk size */
+	__u16 chunk_end;    /* state before the CRLF that ends chunk data */
+	__u16 trailer;	    /* state after the last chunk's size line */
+	__u16 skip;	    /* state inside a header value that no rule looks at */
+	__u16 classes;	    /* number of byte classes */
+	__u32 sets;	    /* offset of struct rule_set[]; set 0 is the empty one */
 	__u32 set_count;
 	__u32 conditions; /* offset of u64[]; word k, for a tracked header k, is what its empty
 			   * value gives (the state of ACTION_HEADER has operand k, and
 			   * ACTION_VALUE_END may follow at once); word 0 is 0 */
 	__u32 condition_count;
-	__u64 initially; /* conditions true until a header says otherwise (absence) */
-	__u64 on_header[32]; /* conditions that the presence of a tracked header makes true */
+	__u64 initially;      /* conditions true until a header says otherwise (absence) */
+	__u64 on_header[32];  /* conditions that the presence of a tracked header makes true */
 	__u64 off_header[32]; /* ... makes false */
 	__u8 class_of[256];
 };
@@ -351,13 +352,13 @@ struct flow_key {
 };
 
 enum flow_flags {
-	FLOW_POISONED = 1,    /* a packet was denied: nothing passes any more */
-	FLOW_HTTP = 2,	      /* the kernel HTTP engine follows it */
-	FLOW_SYNCED = 4,      /* the engine knows its position in the request stream */
-	FLOW_OPAQUE = 8,      /* an allowed upgrade took place, or an audited stream broke */
-	FLOW_CHUNKED = 16,    /* the request's body is chunked */
-	FLOW_IN_HEAD = 32,    /* inside a request head */
-	FLOW_UPGRADE = 64,    /* a request with Upgrade awaits its response */
+	FLOW_POISONED = 1,     /* a packet was denied: nothing passes any more */
+	FLOW_HTTP = 2,	       /* the kernel HTTP engine follows it */
+	FLOW_SYNCED = 4,       /* the engine knows its position in the request stream */
+	FLOW_OPAQUE = 8,       /* an allowed upgrade took place, or an audited stream broke */
+	FLOW_CHUNKED = 16,     /* the request's body is chunked */
+	FLOW_IN_HEAD = 32,     /* inside a request head */
+	FLOW_UPGRADE = 64,     /* a request with Upgrade awaits its response */
 	FLOW_UPGRADE_OK = 128, /* ... and a rule allows the upgrade */
 	FLOW_FIN_REQUEST = 256,
 	FLOW_FIN_REPLY = 512,
@@ -365,9 +366,9 @@ enum flow_flags {
 	FLOW_CLOSED = 2048,	 /* reset, or both sides sent FIN */
 	FLOW_FORBIDDEN = 4096,	 /* poisoned, and the client was told 403 */
 	FLOW_SYN = 8192,	 /* a SYN awaits its SYN-ACK; pending_seq is its next byte */
-	FLOW_MIDSTREAM = 16384, /* picked up without a SYN: judged in both directions */
-	FLOW_AUDITED = 32768,	/* a denial passed because of audit */
-	FLOW_CONNECT = 65536,	/* the awaited response is to CONNECT */
+	FLOW_MIDSTREAM = 16384,	 /* picked up without a SYN: judged in both directions */
+	FLOW_AUDITED = 32768,	 /* a denial passed because of audit */
+	FLOW_CONNECT = 65536,	 /* the awaited response is to CONNECT */
 };
 
 /* Where the engine stands between packets.  Named places survive a change of ruleset. */
@@ -406,10 +407,10 @@ struct flow {
 	__u8 phase; /* enum flow_phase */
 	__u8 minor; /* HTTP/1.minor */
 	__u64 conditions;
-	__u64 length;	 /* Content-Length or chunk size read so far */
-	__u64 body_left; /* body bytes beyond next_seq */
-	__u64 head_time; /* bpf_ktime_get_coarse_ns at the head's first byte */
-	__u32 head_seq;	 /* first byte of the current head */
+	__u64 length;	    /* Content-Length or chunk size read so far */
+	__u64 body_left;    /* body bytes beyond next_seq */
+	__u64 head_time;    /* bpf_ktime_get_coarse_ns at the head's first byte */
+	__u32 head_seq;	    /* first byte of the current head */
 	__u32 seen_headers; /* bit per tracked header */
 	__u16 rule_set;
 	__u16 ambiguous; /* as alternative.tolerates */
