@@ -25,7 +25,7 @@ ENDS = (Reason.AMBIGUOUS_DOT_SEGMENT, Reason.AMBIGUOUS_PERCENT)
 """Those that the end of the target can complete."""
 PLAIN_STATES, PLAIN_TIER = 4_000, 1
 """Up to here rule sets are told at the end of the target only."""
-MAX_STATES = 200_000
+MAX_STATES = 100_000
 """Before minimisation; bounds time and memory of the compiler."""
 MAX_WORK = 8_000_000
 """Steps of the compiler, so that the same rules are over budget on every machine."""

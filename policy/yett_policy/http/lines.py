@@ -1,21 +1,21 @@
 """The rules' methods and paths as one automaton over `METHOD SP TARGET`.
 
 Paths share what they have in common, so that ten thousand rules cost what their differences
-cost, in items and in time.  Common beginnings of literals are a trie.  Below its last fork a
-path is compiled without saying whose it is, equal ends of different paths to the same items;
-the rule is a tag on the item (`tagged`), which its followers inherit.
+cost, in items and in time.  Common beginnings, part by part of the expression, are a trie.
+Below its last fork a path is compiled without saying whose it is, equal ends of different
+paths to the same items; the rule is a tag on the item (`tagged`), which its followers inherit.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from yett_policy.http.errors import TooComplex
 from yett_policy.http.nfa import Items, Nfa, joined
 from yett_policy.http.rule import HttpRule, PathKind
 from yett_policy.http.syntax import parse
 from yett_policy.http.tree import (
     ALL_BYTES,
-    EMPTY,
     Begin,
     Bytes,
     Either,
@@ -24,11 +24,14 @@ from yett_policy.http.tree import (
     Repeat,
     Sequence,
     byte_set,
+    literal,
 )
 
 SPACE = 1 << ord(" ")
 ANYTHING = Repeat(Bytes(ALL_BYTES), 0, None)
 
+MAX_LENGTH = 1_500_000
+"""Characters of all paths together; an object in Kubernetes holds no more."""
 TAG_SHIFT = 24
 """A tagged item is rule + 1 above the item's number."""
 ITEM = (1 << TAG_SHIFT) - 1
@@ -48,16 +51,17 @@ class Lines:
     matched: int
 
 
-class _Builder:
+class _Tails:
+    """Ends of paths, compiled once."""
+
     def __init__(self, nfa: Nfa) -> None:
         self.nfa = nfa
         self.matched = nfa.reports(MATCHED)
         self.compiled: dict[tuple[Node, Items], Items] = {}
 
-    def tail(self, tree: Node) -> Items:
-        """The items of a path's rest; equal ends give the same items."""
+    def items(self, parts: tuple[Node, ...]) -> Items:
+        """The items of these parts, one after the other, and the report."""
         items: Items = (self.matched,)
-        parts = tree.parts if isinstance(tree, Sequence) and not _has_anchor(tree) else (tree,)
         for part in reversed(parts):
             key = (part, items)
             found = self.compiled.get(key)
@@ -66,30 +70,54 @@ class _Builder:
             items = found
         return items
 
-    def trie(self, rules: list[tuple[int, bytes, Node]], depth: int = 0) -> Items:
-        """Rules (number, literal beginning, rest) that agree in the first `depth` bytes."""
-        # Not recursive per byte: a chain of nodes without a fork is built in one go.
-        if len(rules) == 1:
-            number, prefix, rest = rules[0]
-            return tagged(self.tail(_joined_tree(prefix[depth:], rest)), number)
-        shortest = min(len(prefix) for _, prefix, _ in rules)
-        first = rules[0][1]
-        end = depth
-        while end < shortest and all(prefix[end] == first[end] for _, prefix, _ in rules):
-            end += 1
-        parts: list[Items] = []
-        forks: dict[int, list[tuple[int, bytes, Node]]] = {}
-        for rule in rules:
-            if len(rule[1]) == end:
-                parts.append(tagged(self.tail(rule[2]), rule[0]))
-            else:
-                forks.setdefault(rule[1][end], []).append(rule)
-        for byte, below in forks.items():
-            parts.append((self.nfa.reads(1 << byte, self.trie(below, end + 1)),))
-        items = joined(*parts)
-        for byte in reversed(first[depth:end]):
-            items = (self.nfa.reads(1 << byte, items),)
-        return items
+
+class _Trie:
+    """The paths of the rules that share a method, up to where they fork.
+
+    A child is the number of a node, or ~rule: a path that nothing forks from any more.
+    """
+
+    def __init__(self, paths: dict[int, tuple[Node, ...]]) -> None:
+        self.paths = paths
+        self.children: list[dict[Node, int]] = [{}]
+        self.ends: list[list[int]] = [[]]
+        self.depth = [0]
+        for rule, parts in paths.items():
+            self.add(rule, parts)
+
+    def add(self, rule: int, parts: tuple[Node, ...]) -> None:
+        node = 0
+        for part in parts:
+            child = self.children[node].get(part)
+            if child is None:
+                self.children[node][part] = ~rule
+                return
+            if child < 0:
+                child = self.children[node][part] = self.fork(~child, self.depth[node] + 1)
+            node = child
+        self.ends[node].append(rule)
+
+    def fork(self, rule: int, depth: int) -> int:
+        """A new node on the path of a rule that had none there."""
+        parts = self.paths[rule]
+        ends_here = len(parts) == depth
+        self.children.append({} if ends_here else {parts[depth]: ~rule})
+        self.ends.append([rule] if ends_here else [])
+        self.depth.append(depth)
+        return len(self.children) - 1
+
+    def items(self, nfa: Nfa, tails: _Tails) -> Items:
+        """From the leaves up: children are numbered after their parents."""
+        built: list[Items] = [()] * len(self.children)
+        for node in reversed(range(len(self.children))):
+            parts = [tagged(tails.items(()), rule) for rule in self.ends[node]]
+            for part, child in self.children[node].items():
+                if child < 0:
+                    parts.append(tagged(tails.items(self.paths[~child][self.depth[node] :]), ~child))
+                else:
+                    parts.append(nfa.compile(part, built[child]))
+            built[node] = joined(*parts)
+        return built[0]
 
 
 MATCHED = 0
@@ -98,17 +126,20 @@ MATCHED = 0
 
 def add_lines(nfa: Nfa, rules: tuple[HttpRule, ...]) -> Lines:
     """The items of all rules' request lines."""
-    builder = _Builder(nfa)
-    by_method: dict[str | None, list[tuple[int, bytes, Node]]] = {}
+    tails = _Tails(nfa)
+    by_method: dict[str | None, dict[int, tuple[Node, ...]]] = {}
+    length = sum(len(rule.path or "") for rule in rules)
+    if length > MAX_LENGTH:
+        raise TooComplex(f"paths of {length:,} characters together, over the budget of {MAX_LENGTH:,}")
     for number, rule in enumerate(rules):
-        by_method.setdefault(rule.method, []).append((number, *split_prefix(path_tree(rule))))
+        by_method.setdefault(rule.method, {})[number] = path_parts(path_tree(rule))
     starts = []
     for method, paths in by_method.items():
-        space = (nfa.reads(SPACE, builder.trie(paths)),)
+        space = (nfa.reads(SPACE, _Trie(paths).items(nfa, tails)),)
         starts.append(
             nfa.forever(space, ALL_BYTES ^ SPACE) if method is None else nfa.compile(parse(method), space)
         )
-    return Lines(joined(*starts), builder.matched)
+    return Lines(joined(*starts), tails.matched)
 
 
 def path_tree(rule: HttpRule) -> Node:
@@ -121,36 +152,20 @@ def path_tree(rule: HttpRule) -> Node:
     if rule.path_kind is PathKind.PREFIX:
         path, marks = path.rstrip(b"/"), b"/?"
     more = Sequence((Bytes(byte_set(marks)), ANYTHING))
-    return _joined_tree(path, Repeat(more, 0, 1))
+    return Sequence((*literal(path).parts, Repeat(more, 0, 1)))
 
 
-def _joined_tree(prefix: bytes, rest: Node) -> Node:
-    parts = rest.parts if isinstance(rest, Sequence) else (rest,)
-    return Sequence((*(Bytes(1 << byte) for byte in prefix), *parts))
-
-
-def split_prefix(tree: Node) -> tuple[bytes, Node]:
-    """The bytes with which every match begins, as far as they are plain, and the rest."""
+def path_parts(tree: Node) -> tuple[Node, ...]:
+    """The tree as parts that may be compiled one by one, without the anchors at its ends."""
     parts = tree.parts if isinstance(tree, Sequence) else (tree,)
-    index, prefix = 0, bytearray()
-    while index < len(parts) and isinstance(parts[index], Begin):
-        index += 1
-    while index < len(parts):
-        part = parts[index]
-        if not isinstance(part, Bytes) or part.bits.bit_count() != 1:
-            break
-        prefix.append(part.bits.bit_length() - 1)
-        index += 1
-    rest = parts[index:]
-    if (
-        not prefix
-        or any(_has_anchor(part) for part in rest[:-1])
-        or (rest and _has_anchor(rest[-1]) and not isinstance(rest[-1], End))
-    ):
-        return b"", tree  # an anchor means something only in its whole tree
-    if rest and isinstance(rest[-1], End):
-        rest = rest[:-1]
-    return bytes(prefix), (rest[0] if len(rest) == 1 else Sequence(rest) if rest else EMPTY)
+    first, last = 0, len(parts)
+    while first < last and isinstance(parts[first], Begin):
+        first += 1
+    while last > first and isinstance(parts[last - 1], End):
+        last -= 1
+    if any(map(_has_anchor, parts[first:last])):
+        return (tree,)  # an anchor means something only in its whole tree
+    return parts[first:last]
 
 
 def _has_anchor(node: Node) -> bool:

@@ -187,6 +187,7 @@ class Product:
         """The items after it, with its tag."""
         follow = self.nfa.follow[item & ITEM]
         tag = item & ~ITEM
+        self.spend(len(follow))
         return tuple([after | tag for after in follow]) if tag else follow
 
     def word(self, items: Items) -> int:
