@@ -97,14 +97,17 @@ static __always_inline struct endpoint *ready_endpoint(struct __sk_buff *skb, st
 }
 
 /* Judges the packet in w->p; returns enum opened.  w->direction says what it is if it is new. */
-__noinline int open_flow(struct __sk_buff *skb, struct work *w)
+__noinline int open_flow(struct __sk_buff *skb)
 {
+	struct work *w;
 	struct collector *c;
 	struct endpoint *ep;
 	struct flow *old, *f;
 	__u32 zero = 0;
 	int syn;
 
+	/* Linux 6.1 takes no argument of a global function as a map's key or value. */
+	w = bpf_map_lookup_elem(&scratch, &zero);
 	if (!w)
 		return OPENED_NOTHING;
 	ep = ready_endpoint(skb, w);

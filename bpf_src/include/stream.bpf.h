@@ -105,7 +105,7 @@ __noinline int strip_mptcp(struct __sk_buff *skb, struct work *w)
 	at = w->p.l4 + 20;
 	len = w->p.payload - at;
 
-	if (!len || len > TCP_OPTIONS_MAX)
+	if (len < 4 || len > TCP_OPTIONS_MAX)
 		return 0;
 	if (bpf_skb_load_bytes(skb, at, o.bytes, len))
 		return 0;
