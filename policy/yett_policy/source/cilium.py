@@ -435,4 +435,4 @@ class Document(Model):
     def check(self) -> None:
         """At least one rule object."""
         if self.spec is None and not self.specs:
-            raise refusal("needs spec or specs")
+            raise refusal("is required, or specs", "spec")

@@ -35,9 +35,9 @@ class NetworkPolicyPort(Model):
         if self.endPort is None:
             return
         if not isinstance(self.port, int):
-            raise refusal("endPort needs a port that is a number", "endPort")
+            raise refusal("needs a port that is a number", "endPort")
         if self.endPort < self.port:
-            raise refusal(f"endPort {self.endPort} is below port {self.port}; swap them", "endPort")
+            raise refusal(f"{self.endPort} is below port {self.port}; swap them", "endPort")
 
 
 class IpBlock(Model):
