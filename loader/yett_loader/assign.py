@@ -12,10 +12,11 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from yett_loader.errors import LoaderError
 from yett_loader.state import MapState, RulesetState
-from yett_policy.document import Engine, Ruleset, Snapshot
+from yett_policy.document import Document, Engine, Ruleset, Snapshot
 from yett_policy.http.layout import HEAD_FIELDS, HEAD_FORMAT, TIER_SIZE
 
 RULE_LIMIT = 65536
@@ -87,7 +88,7 @@ def assign(snapshot: Snapshot, previous: Assignment, have: MapState, limits: Lim
         rules[reference] = number
         names[number] = reference
 
-    wanted = sorted({document.digest for document in snapshot.documents})
+    wanted = sorted({digest_of(document) for document in snapshot.documents})
     documents = {digest: previous.documents[digest] for digest in wanted if digest in previous.documents}
     used = set(have.policies) | set(documents.values()) | {0}
     for digest in wanted:
@@ -97,6 +98,12 @@ def assign(snapshot: Snapshot, previous: Assignment, have: MapState, limits: Lim
 
     _room("ipcache", len(snapshot.ipcache), limits.ipcache)
     return Assignment(rulesets, documents, rules, names)
+
+
+@lru_cache(1 << 14)
+def digest_of(document: Document) -> str:
+    """`document.digest`, which takes a while, of documents that mostly were seen before."""
+    return document.digest
 
 
 def moved(assignment: Assignment, digests: Iterable[str], have: MapState, limits: Limits) -> Assignment:

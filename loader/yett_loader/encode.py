@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from ipaddress import ip_address
+from types import MappingProxyType
 
-from yett_loader.assign import Assignment
+from yett_loader.assign import Assignment, digest_of
 from yett_loader.endpoint import LocalEndpoint
-from yett_loader.state import EndpointState, MapState, PolicyKey, PolicyValue, Prefix, mapped
+from yett_loader.state import EndpointState, MapState, Policy, PolicyKey, PolicyValue, Prefix, mapped
 from yett_policy.document import Document, Engine, Entry, Snapshot, Verdict
 from yett_policy.reason import Reason
 
@@ -26,7 +28,7 @@ def encode(snapshot: Snapshot, endpoints: Iterable[LocalEndpoint], assignment: A
     slots = assignment.documents
     return MapState(
         rulesets={assignment.rulesets[digest].handle: assignment.rulesets[digest].state for digest in kernel},
-        policies={slots[item.digest]: encode_document(item, assignment) for item in snapshot.documents},
+        policies={slots[digest_of(item)]: encode_document(item, assignment) for item in snapshot.documents},
         ipcache={Prefix.parse(text): identity for text, identity in snapshot.ipcache},
         endpoints={
             item.ifindex: _endpoint(item, by_identity.get(item.identity), assignment)
@@ -36,31 +38,47 @@ def encode(snapshot: Snapshot, endpoints: Iterable[LocalEndpoint], assignment: A
     )
 
 
-def encode_document(document: Document, assignment: Assignment) -> dict[PolicyKey, PolicyValue]:
+def encode_document(document: Document, assignment: Assignment) -> Policy:
     """One inner map."""
-    return {
-        PolicyKey(entry.direction, entry.peer, entry.proto, entry.port, entry.port_bits): _value(
-            entry, document.rules[entry.rule], assignment
-        )
-        for entry in document.entries
-    }
+    digests = sorted({entry.ruleset for entry in document.entries if entry.ruleset})
+    places = ((digest, assignment.rulesets.get(digest)) for digest in digests)
+    return _encode_document(
+        document,
+        tuple(assignment.rules[reference] for reference in document.rules),
+        tuple((digest, place.handle if place else 0) for digest, place in places),
+    )
 
 
-def _value(entry: Entry, reference: str, assignment: Assignment) -> PolicyValue:
-    rule = assignment.rules[reference]
+@lru_cache(1 << 14)
+def _encode_document(
+    document: Document, rules: tuple[int, ...], rulesets: tuple[tuple[str, int], ...]
+) -> Policy:
+    """With the numbers of its rules, and the handles of its rulesets (0: not in the kernel)."""
+    handles = dict(rulesets)
+    return MappingProxyType(
+        {
+            PolicyKey(entry.direction, entry.peer, entry.proto, entry.port, entry.port_bits): _value(
+                entry, rules[entry.rule], handles
+            )
+            for entry in document.entries
+        }
+    )
+
+
+def _value(entry: Entry, rule: int, handles: Mapping[str, int]) -> PolicyValue:
     flags = FORBIDDEN if entry.forbidden else 0
     if not entry.ruleset:
         return PolicyValue(entry.verdict, entry.reason, flags, rule, 0)
-    place = assignment.rulesets.get(entry.ruleset)
-    if place is None:
+    handle = handles[entry.ruleset]
+    if not handle:
         return PolicyValue(Verdict.DENY, Reason.SIDECAR_DOWN, flags, rule, 0)
-    return PolicyValue(entry.verdict, entry.reason, flags, rule, place.handle)
+    return PolicyValue(entry.verdict, entry.reason, flags, rule, handle)
 
 
 def _endpoint(item: LocalEndpoint, document: Document | None, assignment: Assignment) -> EndpointState:
     return EndpointState(
         identity=item.identity,
-        policy=assignment.documents[document.digest] if document else 0,
+        policy=assignment.documents[digest_of(document)] if document else 0,
         ready=document is not None,
         addresses=tuple(sorted(mapped(ip_address(text).packed) for text in item.addresses)),
     )

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import logging
 import socket
-from collections.abc import Iterable, Mapping
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import assert_never
 
 from yett_loader.assign import Limits, handle, tier_and_slot
@@ -37,6 +40,8 @@ READY = abi.number("ENDPOINT_READY")
 ENDPOINT_ADDRESSES = abi.number("YETT_ENDPOINT_ADDRS")
 _FIXED_BITS = 48
 _ZERO = bytes(4)
+_TOGETHER = 128
+"""Inner maps that go into an outer one with one call; each takes a descriptor meanwhile."""
 
 
 @dataclass(slots=True)
@@ -46,6 +51,8 @@ class Enforcer:
     maps: Mapping[str, Map]
     tables: Mapping[int, bytes] = field(default_factory=dict, repr=False)
     """Of the rulesets that the next apply() may write, by handle."""
+    _configuring: threading.Lock = field(default_factory=threading.Lock, repr=False)
+    """apply() may run in a thread while the event loop sets a flag."""
 
     @property
     def limits(self) -> Limits:
@@ -111,27 +118,42 @@ class Enforcer:
     # -- writing --------------------------------------------------------------------------
 
     def apply(self, ops: Iterable[MapOp]) -> int:
-        """Do them in order; how many.  The first failure is raised, the rest not done."""
+        """Do them in order; how many.  The first failure is raised, the rest not done.
+
+        Neighbours of one kind go to the kernel together: it waits out an RCU grace period (some
+        10 ms) for each call that changes a map of maps, not for each element.
+        """
         done = 0
-        for op in ops:
-            self.apply_one(op)
-            done += 1
+        for kind, group in groupby(ops, type):
+            some = list(group)
+            done += len(some)
+            if kind is PutPolicy:
+                self._put_policies([op for op in some if isinstance(op, PutPolicy)])
+            elif kind is PutRuleset:
+                self._put_rulesets([op for op in some if isinstance(op, PutRuleset)])
+            elif kind is PutAddress:
+                self._put_addresses([op for op in some if isinstance(op, PutAddress)])
+            else:
+                for op in some:
+                    self.apply_one(op)
+            if kind is DropEndpoint:
+                self.forget_flows(*(op.ifindex for op in some if isinstance(op, DropEndpoint)))
         return done
 
     def apply_one(self, op: MapOp) -> None:
         """Do one change."""
         match op:
-            case PutRuleset(number, state):
-                self._put_ruleset(number, state)
+            case PutRuleset():
+                self._put_rulesets([op])
             case DropRuleset(number):
                 tier, slot = tier_and_slot(number)
                 self.maps[f"rulesets{tier}"].delete(abi.pack_u32(slot))
-            case PutPolicy(slot, policy):
-                self._put_policy(slot, policy)
+            case PutPolicy():
+                self._put_policies([op])
             case DropPolicy(slot):
                 self.maps["policies"].delete(abi.pack_u32(slot))
-            case PutAddress(prefix, identity):
-                self.maps["ipcache"].update(_prefix_key(prefix), abi.pack("ipcache_entry", identity=identity))
+            case PutAddress():
+                self._put_addresses([op])
             case DropAddress(prefix):
                 self.maps["ipcache"].delete(_prefix_key(prefix))
             case PutEndpoint(ifindex, endpoint):
@@ -144,13 +166,14 @@ class Enforcer:
                 assert_never(op)
 
     def configure(self, **fields: int) -> None:
-        """Change some of `struct config`; one writer at a time, which is this process."""
-        self.maps["config"].update(_ZERO, abi.pack("config", **(self.config() | fields)))
+        """Change some of `struct config`."""
+        with self._configuring:
+            self.maps["config"].update(_ZERO, abi.pack("config", **(self.config() | fields)))
 
-    def forget_flows(self, ifindex: int) -> int:
-        """Delete the flows of an interface; how many there were."""
-        flows = self.maps["flows"]
-        gone = [key for key, _ in flows.items() if abi.unpack("flow_key", key)["ifindex"] == ifindex]
+    def forget_flows(self, *ifindexes: int) -> int:
+        """Delete the flows of interfaces; how many there were."""
+        flows, keys = self.maps["flows"], frozenset(ifindexes)
+        gone = [key for key, _ in flows.items() if abi.unpack("flow_key", key)["ifindex"] in keys]
         return sum(flows.delete(key) for key in gone)
 
     def forget_hits(self, rules: Iterable[int]) -> None:
@@ -162,20 +185,45 @@ class Enforcer:
         for number in rules:
             hits.update(abi.pack_u32(number), zero)
 
-    def _put_ruleset(self, number: int, state: RulesetState) -> None:
-        tier, slot = tier_and_slot(number)
-        tables = abi.patched("ruleset", self.tables[number], rule_base=state.rule_base)
-        spec = MapSpec(MapType.ARRAY, 4, TIER_SIZE[tier], 1, 0)
-        with Map.create("ruleset", spec) as inner:
-            inner.update(_ZERO, tables.ljust(TIER_SIZE[tier], b"\0"))
-            self.maps[f"rulesets{tier}"].update_map(abi.pack_u32(slot), inner)
+    def _put_rulesets(self, ops: Sequence[PutRuleset]) -> None:
+        for tier in sorted({tier_and_slot(op.handle)[0] for op in ops}):
+            these = [op for op in ops if tier_and_slot(op.handle)[0] == tier]
+            for start in range(0, len(these), _TOGETHER):
+                with ExitStack() as closing:
+                    inner = [
+                        (tier_and_slot(op.handle)[1], closing.enter_context(self._ruleset(op)))
+                        for op in these[start : start + _TOGETHER]
+                    ]
+                    self.maps[f"rulesets{tier}"].update_maps(inner)
 
-    def _put_policy(self, slot: int, policy: Policy) -> None:
-        key_size, value_size = abi.size("policy_key"), abi.size("policy_entry")
-        spec = MapSpec(MapType.LPM_TRIE, key_size, value_size, max(1, len(policy)), NO_PREALLOC)
-        with Map.create("policy", spec) as inner:
-            inner.update_many([(_policy_key(key), _policy_value(value)) for key, value in policy.items()])
-            self.maps["policies"].update_map(abi.pack_u32(slot), inner)
+    def _ruleset(self, op: PutRuleset) -> Map:
+        tables = abi.patched("ruleset", self.tables[op.handle], rule_base=op.value.rule_base)
+        size = TIER_SIZE[tier_and_slot(op.handle)[0]]
+        inner = Map.create("ruleset", MapSpec(MapType.ARRAY, 4, size, 1, 0))
+        inner.update(_ZERO, tables.ljust(size, b"\0"))
+        return inner
+
+    def _put_policies(self, ops: Sequence[PutPolicy]) -> None:
+        for start in range(0, len(ops), _TOGETHER):
+            with ExitStack() as closing:
+                inner = [
+                    (op.slot, closing.enter_context(_policy(op.policy)))
+                    for op in ops[start : start + _TOGETHER]
+                ]
+                self.maps["policies"].update_maps(inner)
+
+    def _put_addresses(self, ops: Sequence[PutAddress]) -> None:
+        self.maps["ipcache"].update_many(
+            [(_prefix_key(op.prefix), abi.pack("ipcache_entry", identity=op.identity)) for op in ops]
+        )
+
+
+def _policy(policy: Policy) -> Map:
+    key_size, value_size = abi.size("policy_key"), abi.size("policy_entry")
+    spec = MapSpec(MapType.LPM_TRIE, key_size, value_size, max(1, len(policy)), NO_PREALLOC)
+    inner = Map.create("policy", spec)
+    inner.update_many([(_policy_key(key), _policy_value(value)) for key, value in policy.items()])
+    return inner
 
 
 # -- structs ------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 from typing import TypeVar
@@ -100,9 +101,8 @@ class Value:
     def one_of(self, kind: type[E]) -> E:
         """A member of an enum, by its value."""
         if isinstance(self.raw, int | str) and not isinstance(self.raw, bool):
-            for member in kind:
-                if member.value == self.raw:
-                    return member
+            with suppress(ValueError):
+                return kind(self.raw)
         raise self.fail(f"{str(self.raw)[:40]!r} is no {kind.__name__}")
 
     def convert(self, function: Callable[[str], T], what: str) -> T:

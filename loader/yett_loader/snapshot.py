@@ -9,9 +9,10 @@ from __future__ import annotations
 import base64
 import binascii
 import zlib
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, fields
 from ipaddress import ip_address
+from typing import TypeVar, cast
 
 from yett_loader.assign import header
 from yett_loader.endpoint import LocalEndpoint
@@ -33,10 +34,14 @@ from yett_policy.http.layout import ABI_VERSION, HEAD_SIZE, TIER_SIZE
 from yett_policy.http.rule import HeaderOp, HeaderRule, HttpRule, PathKind, RuleAction, RulesetSpec
 from yett_policy.reason import Reason
 
+T = TypeVar("T")
+
 IDENTITY_MAX = 2**32 - 1
 ADDRESSES_MAX = 8
 BODY_LIMIT = 256 << 20
 """Bytes of a snapshot as JSON."""
+
+_ENTRY = tuple(field.name for field in fields(Entry))
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +58,16 @@ def to_bytes(wanted: Wanted) -> bytes:
     return canonical(
         {
             "schema": SCHEMA,
-            "documents": [asdict(document) for document in snapshot.documents],
+            "documents": [
+                {
+                    "identity": document.identity,
+                    "entries": [
+                        {name: getattr(entry, name) for name in _ENTRY} for entry in document.entries
+                    ],
+                    "rules": document.rules,
+                }
+                for document in snapshot.documents
+            ],
             "rulesets": [_ruleset_json(ruleset) for ruleset in snapshot.rulesets],
             "ipcache": snapshot.ipcache,
             "identities": snapshot.identities,
@@ -63,8 +77,39 @@ def to_bytes(wanted: Wanted) -> bytes:
     )
 
 
-def from_bytes(body: bytes, name: str = "snapshot") -> Wanted:
+class Memory:
+    """What was read before: equal JSON gives the same value, without reading it again.
+
+    One snapshot is mostly the one before; comparing is many times faster than checking.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, object], tuple[object, object]] = {}
+        self._next: dict[tuple[str, object], tuple[object, object]] = {}
+
+    def read(self, kind: str, key: str, value: Value, read: Callable[[Value], T]) -> T:
+        """`read(value)`, or what it gave for an equal one; `key` is the field that names it."""
+        named = (kind, value.raw.get(key)) if isinstance(value.raw, dict) else None
+        if named is None or not isinstance(named[1], str | int):
+            return read(value)
+        before = self._known.get(named)
+        # As text: 1, 1.0 and True are equal in Python, but not what was checked.
+        found = (
+            before[1]
+            if before and before[0] == value.raw and repr(before[0]) == repr(value.raw)
+            else read(value)
+        )
+        self._next[named] = (value.raw, found)
+        return cast("T", found)
+
+    def keep(self) -> None:
+        """Remember what was read since the last time, and only that."""
+        self._known, self._next = self._next, {}
+
+
+def from_bytes(body: bytes, name: str = "snapshot", memory: Memory | None = None) -> Wanted:
     """The inverse; SnapshotError names the first thing that is wrong."""
+    memory = memory or Memory()
     if len(body) > BODY_LIMIT:
         raise Value(None, name).fail(f"{len(body)} bytes, at most {BODY_LIMIT} are taken")
     top = parse(body, name)
@@ -73,17 +118,21 @@ def from_bytes(body: bytes, name: str = "snapshot") -> Wanted:
     )
     if schema.raw != SCHEMA:
         raise schema.fail(f"schema {str(schema.raw)[:40]} is not the {SCHEMA} that this loader speaks")
-    compiled = tuple(map(_ruleset, rulesets.items()))
+    compiled = tuple(memory.read("ruleset", "digest", item, _ruleset) for item in rulesets.items())
     digests = {ruleset.digest for ruleset in compiled}
     if len(digests) != len(compiled):
         raise rulesets.fail("a ruleset occurs twice")
     snapshot = Snapshot(
-        documents=tuple(_document(item, digests) for item in documents.items()),
+        documents=tuple(memory.read("document", "identity", item, _document) for item in documents.items()),
         rulesets=compiled,
         ipcache=tuple(map(_ipcache, ipcache.items())),
         identities=tuple(map(_identity, identities.items())),
         pods=tuple(map(_pod, pods.items())),
     )
+    for value, document in zip(documents.items(), snapshot.documents, strict=True):
+        for entry in document.entries:
+            if entry.ruleset and entry.ruleset not in digests:
+                raise value.fail(f"its ruleset {entry.ruleset!r} is not in the snapshot")
     if len({document.identity for document in snapshot.documents}) != len(snapshot.documents):
         raise documents.fail("an identity has two documents")
     if len({Prefix.parse(text) for text, _ in snapshot.ipcache}) != len(snapshot.ipcache):
@@ -94,18 +143,19 @@ def from_bytes(body: bytes, name: str = "snapshot") -> Wanted:
     found = [endpoint.ifindex for endpoint in local if endpoint.ifindex is not None]
     if len(set(found)) != len(found):
         raise endpoints.fail("two endpoints have one interface")
+    memory.keep()
     return Wanted(snapshot, local)
 
 
 # -- documents ----------------------------------------------------------------------------
 
 
-def _document(value: Value, digests: set[str]) -> Document:
+def _document(value: Value) -> Document:
     identity, entries, rules = value.fields("identity", "entries", "rules")
     references = tuple(item.text() for item in rules.items())
     document = Document(
         identity=identity.integer(1, IDENTITY_MAX),
-        entries=tuple(_entry(item, len(references), digests) for item in entries.items()),
+        entries=tuple(_entry(item, len(references)) for item in entries.items()),
         rules=references,
     )
     keys = [(e.direction, e.peer, e.proto, e.port, e.port_bits) for e in document.entries]
@@ -117,7 +167,7 @@ def _document(value: Value, digests: set[str]) -> Document:
     return document
 
 
-def _entry(value: Value, rules: int, digests: set[str]) -> Entry:
+def _entry(value: Value, rules: int) -> Entry:
     direction, peer, proto, port, port_bits, verdict, reason, rule, ruleset, forbidden = value.fields(
         "direction",
         "peer",
@@ -144,8 +194,6 @@ def _entry(value: Value, rules: int, digests: set[str]) -> Entry:
     )
     if masked(entry.port, entry.port_bits) != entry.port:
         raise port.fail(f"{entry.port} has more than {entry.port_bits} leading bits")
-    if entry.ruleset and entry.ruleset not in digests:
-        raise ruleset.fail("this ruleset is not in the snapshot")
     return entry
 
 

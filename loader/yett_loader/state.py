@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Address, ip_network
 from typing import NamedTuple, assert_never
 
@@ -66,13 +67,14 @@ class Prefix(NamedTuple):
     address: bytes
     length: int
 
-    @classmethod
-    def parse(cls, text: str) -> Prefix:
+    @staticmethod
+    @lru_cache(1 << 17)  # every snapshot names mostly the same ones
+    def parse(text: str) -> Prefix:
         """From `10.0.0.0/8` or `2001:db8::1/128`; ValueError if it is no prefix."""
         network = ip_network(text)
         if isinstance(network, IPv4Network):
-            return cls(mapped(network.network_address.packed), 96 + network.prefixlen)
-        return cls(network.network_address.packed, network.prefixlen)
+            return Prefix(mapped(network.network_address.packed), 96 + network.prefixlen)
+        return Prefix(network.network_address.packed, network.prefixlen)
 
     def holds(self, address: bytes) -> bool:
         """Whether `address` (16 bytes) is inside."""

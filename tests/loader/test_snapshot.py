@@ -90,7 +90,7 @@ REFUSED: list[tuple[str, Change, str]] = [
     (
         "a ruleset that is not there",
         lambda s: s["rulesets"].clear(),
-        ".ruleset: this ruleset is not in the snapshot",
+        "snapshot.documents[0]: its ruleset ",
     ),
     (
         "no default",

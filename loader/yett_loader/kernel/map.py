@@ -131,8 +131,12 @@ class Map(Handle):
         """Put `inner` into a map of maps; who looks the key up sees the old map or the new one."""
         self.update(key, inner.fd.to_bytes(4, _ENDIAN))
 
+    def update_maps(self, inner: Sequence[tuple[int, Map]]) -> None:
+        """Put many into an array of maps; each for itself is one step."""
+        self.update_many([(slot.to_bytes(4, _ENDIAN), item.fd.to_bytes(4, _ENDIAN)) for slot, item in inner])
+
     def update_many(self, elements: Sequence[tuple[bytes, bytes]]) -> None:
-        """Set many elements; not atomic.  In batches where the map type can."""
+        """Set many elements, in this order; not atomic.  In batches where the map type can."""
         for start in range(0, len(elements), _BATCH):
             part = elements[start : start + _BATCH]
             if len(part) > 1 and self._update_batch(part):
