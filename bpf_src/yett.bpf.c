@@ -124,8 +124,7 @@ static __always_inline int judge(struct __sk_buff *skb, const int from_pod)
 		record_flow(skb, w, f);
 		if (w->p.proto != IPPROTO_TCP)
 			return TC_ACT_SHOT;
-		f->flags |= FLOW_POISONED;
-		free_history(f);
+		poison_flow(f, 0);
 		return reset_both(skb, w, w->p.seq);
 	}
 	if (w->p.proto != IPPROTO_TCP)
@@ -138,13 +137,13 @@ static __always_inline int judge(struct __sk_buff *skb, const int from_pod)
 	if (f->flags & FLOW_HTTP)
 		return judge_stream(skb, w, f, cfg->head_timeout_ms ?: HEAD_TIMEOUT_MS);
 	if (!(f->flags & FLOW_ESTABLISHED) && !is_request(f, w))
-		f->flags |= FLOW_ESTABLISHED;
+		set_flags(f, FLOW_ESTABLISHED);
 	if (w->p.flags & TCP_RST) {
-		f->flags |= FLOW_CLOSED;
+		set_flags(f, FLOW_CLOSED);
 	} else if (w->p.flags & TCP_FIN) {
-		f->flags |= is_request(f, w) ? FLOW_FIN_REQUEST : FLOW_FIN_REPLY;
+		set_flags(f, is_request(f, w) ? FLOW_FIN_REQUEST : FLOW_FIN_REPLY);
 		if ((f->flags & FLOW_FIN_REQUEST) && (f->flags & FLOW_FIN_REPLY))
-			f->flags |= FLOW_CLOSED;
+			set_flags(f, FLOW_CLOSED);
 	}
 	return TC_ACT_UNSPEC;
 }

@@ -33,6 +33,8 @@ static long collect_flow(void *map, struct flow_key *key, struct flow *f, __u64 
 {
 	if (*now - f->seen <= idle_limit(key, f) * 1000000000ULL)
 		return 0;
+	if (__sync_val_compare_and_swap(&f->busy, 0, 1)) /* not dead after all */
+		return 0;
 	free_history(f);
 	bpf_map_delete_elem(&flows, key);
 	return 0;

@@ -141,7 +141,7 @@ static __noinline long FN(act)(struct scan *s)
 		f->length = f->length * 10 + digit;
 		return 0;
 	case ACTION_CHUNKED:
-		f->flags |= FLOW_CHUNKED;
+		f->scan_flags |= SCAN_CHUNKED;
 		return 0;
 	case ACTION_AMBIGUOUS:
 		f->ambiguous |= 1u << (((s->action >> RULESET_REASON_SHIFT) -
@@ -152,8 +152,8 @@ static __noinline long FN(act)(struct scan *s)
 		reason = FN(judge_head)(s);
 		if (reason)
 			return deny_scan(s, reason);
-		f->flags &= ~FLOW_IN_HEAD;
-		if (f->flags & FLOW_CHUNKED) {
+		f->scan_flags &= ~SCAN_IN_HEAD;
+		if (f->scan_flags & SCAN_CHUNKED) {
 			f->length = 0;
 			f->chunk_digits = 0;
 			w->state = rs->chunk;
@@ -185,7 +185,7 @@ static __noinline long FN(act)(struct scan *s)
 		w->stop = 1;
 		return 1;
 	case ACTION_BODY_END:
-		f->flags &= ~FLOW_CHUNKED;
+		f->scan_flags &= ~SCAN_CHUNKED;
 		f->phase = PHASE_START;
 		w->stop = 1;
 		return 1;

@@ -3,6 +3,8 @@
 #ifndef YETT_FLOW_BPF_H
 #define YETT_FLOW_BPF_H
 
+#include <asm-generic/errno-base.h>
+
 #include "collect.bpf.h"
 #include "record.bpf.h"
 #include "related.bpf.h"
@@ -39,9 +41,9 @@ static __always_inline void judge_flow(struct endpoint *ep, struct work *w, stru
 	f->rule = w->entry.rule;
 	f->ruleset = w->entry.ruleset;
 	if (f->ruleset && w->p.proto == IPPROTO_TCP)
-		f->flags |= FLOW_HTTP;
+		set_flags(f, FLOW_HTTP);
 	else
-		f->flags &= ~(FLOW_HTTP | FLOW_SYNCED);
+		clear_flags(f, FLOW_HTTP | FLOW_SYNCED);
 	if (f->verdict == VERDICT_DENY || !(f->flags & FLOW_MIDSTREAM))
 		return;
 	/*
@@ -94,6 +96,14 @@ static __always_inline struct endpoint *ready_endpoint(struct __sk_buff *skb, st
 	w->identity = ep->identity;
 	w->reason = REASON_NOT_READY;
 	return ep->flags & ENDPOINT_READY ? ep : NULL;
+}
+
+/* 0 also if another CPU was faster: its entry is as good. */
+static __always_inline int insert_flow(struct work *w, struct flow *f)
+{
+	long error = bpf_map_update_elem(&flows, &w->key, f, BPF_NOEXIST);
+
+	return error && error != -EEXIST;
 }
 
 /* Judges the packet in w->p; returns enum opened.  w->direction says what it is if it is new. */
@@ -162,9 +172,18 @@ __noinline int open_flow(struct __sk_buff *skb)
 		return OPENED_NOTHING;
 	f->id = __sync_fetch_and_add(&c->next_flow_id, 1) + 1;
 	keep_collecting(c);
-	if (old)
+	if (old) {
+		/* In place, for other CPUs may hold a pointer to the entry. */
+		if (!lock_flow(old)) {
+			w->verdict = VERDICT_DENY;
+			w->reason = REASON_TCP_BUSY;
+			return OPENED_NOTHING;
+		}
 		free_history(old);
-	if (bpf_map_update_elem(&flows, &w->key, f, BPF_ANY)) {
+		f->busy = 1;
+		*old = *f;
+		unlock_flow(old);
+	} else if (insert_flow(w, f)) {
 		w->verdict = VERDICT_DENY;
 		w->reason = REASON_FLOW_TABLE_FULL;
 		w->rule = YETT_RULE_NONE;

@@ -14,6 +14,46 @@
 
 #define HISTORY_PROBES 8
 
+static __always_inline void set_flags(struct flow *f, __u32 flags)
+{
+	__sync_fetch_and_or(&f->flags, flags);
+}
+
+static __always_inline void clear_flags(struct flow *f, __u32 flags)
+{
+	__sync_fetch_and_and(&f->flags, ~flags);
+}
+
+struct locking {
+	struct flow *f;
+	__u32 got;
+};
+
+static long try_lock(__u32 i, struct locking *l)
+{
+	l->got = !__sync_val_compare_and_swap(&l->f->busy, 0, 1);
+	return l->got;
+}
+
+#define BUSY_SPINS 8192
+
+/* One CPU at a time.  The holder needs a microsecond or two; a waiter gives up after many
+ * times that, since the holder's CPU may have been taken away, and drops its packet. */
+__noinline int lock_flow(struct flow *f)
+{
+	struct locking l = {.f = f};
+
+	if (!f)
+		return 0;
+	bpf_loop(BUSY_SPINS, try_lock, &l, 0);
+	return l.got;
+}
+
+static __always_inline void unlock_flow(struct flow *f)
+{
+	__sync_val_compare_and_swap(&f->busy, 1, 0);
+}
+
 static __always_inline struct history *owned_history(struct flow *f)
 {
 	__u32 slot = f->history - 1;
@@ -101,7 +141,7 @@ static __always_inline void keep_range(struct history *h, __u32 start, __u32 end
 	h->count++;
 }
 
-/* The flow's slot may go to anybody. */
+/* Under flow.busy.  The flow's slot may go to anybody. */
 static __always_inline void free_history(struct flow *f)
 {
 	struct history *h = owned_history(f);
@@ -111,6 +151,17 @@ static __always_inline void free_history(struct flow *f)
 		__sync_val_compare_and_swap(&h->owner, f->id << 1, 0);
 	}
 	f->history = 0;
+}
+
+/* Nothing of the flow passes any more.  The flags first: whoever waits for the lock looks at
+ * them again when it has it. */
+static __always_inline void poison_flow(struct flow *f, __u32 flags)
+{
+	set_flags(f, FLOW_POISONED | flags);
+	if (lock_flow(f)) {
+		free_history(f);
+		unlock_flow(f);
+	}
 }
 
 struct comparison {

@@ -95,16 +95,19 @@ static __always_inline __u32 judge_found(struct scan *s, struct ruleset *rs)
 	}
 	f->requests++;
 	if ((f->seen_headers & (1 << HEADER_UPGRADE)) || w->connect) {
-		f->flags = (f->flags & ~(FLOW_UPGRADE_OK | FLOW_CONNECT)) | FLOW_UPGRADE;
+		__u32 flags = FLOW_UPGRADE;
+
 		if (f->conditions & w->upgrade)
-			f->flags |= FLOW_UPGRADE_OK;
+			flags |= FLOW_UPGRADE_OK;
 		if (w->connect)
-			f->flags |= FLOW_CONNECT;
+			flags |= FLOW_CONNECT;
 		/* While an earlier answer is due, the answer to this one cannot be found. */
 		if (f->requests > 1 && f->asked_seq == f->reply_seq)
 			return REASON_UPGRADE_DENIED;
 		f->upgrade_seq = f->reply_seq;
 		f->upgrade_state = 0;
+		clear_flags(f, FLOW_UPGRADE_OK | FLOW_CONNECT);
+		set_flags(f, flags);
 	}
 	f->asked_seq = f->reply_seq;
 	/* w->reason is for denials; the record borrows it. */
@@ -127,7 +130,7 @@ static __always_inline void begin_head(struct scan *s)
 	f->rule_set = 0;
 	f->chunk_digits = 0;
 	f->minor = 0;
-	f->flags = (f->flags | FLOW_IN_HEAD) & ~FLOW_CHUNKED;
+	f->scan_flags = SCAN_IN_HEAD;
 }
 
 /* Bytes of a body of known length are stepped over; true if that is what there was to do. */
@@ -162,7 +165,7 @@ static __always_inline int load_chunk(struct scan *s, __u32 from)
 	n = s->end - from;
 	if (n > HISTORY_CHUNK)
 		n = HISTORY_CHUNK;
-	if (s->f->flags & FLOW_IN_HEAD) {
+	if (s->f->scan_flags & SCAN_IN_HEAD) {
 		__u32 room = YETT_HEAD_MAX - (from - s->f->head_seq);
 
 		if (!room) {

@@ -12,40 +12,10 @@
 
 #include "http.bpf.h"
 
-#define BUSY_SPINS 8192
-
 /* a is before b, modulo 2^32 (RFC 9293, 3.4) */
 static __always_inline int before(__u32 a, __u32 b)
 {
 	return (__s32)(a - b) < 0;
-}
-
-struct locking {
-	struct flow *f;
-	__u32 got;
-};
-
-static long try_lock(__u32 i, struct locking *l)
-{
-	l->got = !__sync_val_compare_and_swap(&l->f->busy, 0, 1);
-	return l->got;
-}
-
-/* One CPU at a time.  The holder needs a microsecond or two; a waiter gives up after many
- * times that, since the holder's CPU may have been taken away, and drops its packet. */
-__noinline int lock_flow(struct flow *f)
-{
-	struct locking l = {.f = f};
-
-	if (!f)
-		return 0;
-	bpf_loop(BUSY_SPINS, try_lock, &l, 0);
-	return l.got;
-}
-
-static __always_inline void unlock_flow(struct flow *f)
-{
-	__sync_val_compare_and_swap(&f->busy, 1, 0);
 }
 
 /* MPTCP (RFC 8684) spreads a stream over subflows: without the option both sides fall back to
@@ -131,7 +101,9 @@ static __always_inline void begin_stream(struct flow *f, __u32 seq)
 	f->requests = 0;
 	f->phase = PHASE_START;
 	f->body_left = 0;
-	f->flags = (f->flags & (FLOW_HTTP | FLOW_MIDSTREAM)) | FLOW_SYNCED | FLOW_ESTABLISHED;
+	f->scan_flags = 0;
+	clear_flags(f, ~(FLOW_HTTP | FLOW_MIDSTREAM));
+	set_flags(f, FLOW_SYNCED | FLOW_ESTABLISHED);
 }
 
 /* -- the server's side: only the answer to an Upgrade is looked at ---------------------- */
@@ -183,9 +155,9 @@ static long response_byte(__u32 i, struct response *r)
 		f->upgrade_state = state + 1;
 	} else if (state == RESPONSE_STATUS) {
 		if (byte != '1') { /* final: a tunnel, or the connection stays HTTP/1 */
-			f->flags &= ~FLOW_UPGRADE;
+			clear_flags(f, FLOW_UPGRADE);
 			if (byte == '2' && (f->flags & FLOW_CONNECT))
-				f->flags |= FLOW_OPAQUE;
+				set_flags(f, FLOW_OPAQUE);
 			return 1;
 		}
 		f->upgrade_state = state + 1;
@@ -193,9 +165,9 @@ static long response_byte(__u32 i, struct response *r)
 		f->upgrade_state = byte == '0' ? state + 1 : RESPONSE_SKIP;
 	} else if (state == RESPONSE_STATUS + 2) {
 		if (byte == '1') {
-			f->flags &= ~FLOW_UPGRADE;
+			clear_flags(f, FLOW_UPGRADE);
 			if (f->flags & FLOW_UPGRADE_OK)
-				f->flags |= FLOW_OPAQUE;
+				set_flags(f, FLOW_OPAQUE);
 			else
 				r->reason = REASON_UPGRADE_DENIED;
 			return 1;
@@ -247,13 +219,13 @@ __noinline int from_server(struct __sk_buff *skb, struct work *w, struct flow *f
 		return 0;
 	}
 	if (p->flags & TCP_RST) {
-		f->flags |= FLOW_CLOSED;
+		set_flags(f, FLOW_CLOSED);
 		return 0;
 	}
 	if (p->flags & TCP_FIN) {
-		f->flags |= FLOW_FIN_REPLY;
+		set_flags(f, FLOW_FIN_REPLY);
 		if (f->flags & FLOW_FIN_REQUEST)
-			f->flags |= FLOW_CLOSED;
+			set_flags(f, FLOW_CLOSED);
 	}
 	if (!(f->flags & FLOW_SYNCED))
 		return 0;
@@ -277,6 +249,13 @@ __noinline int from_server(struct __sk_buff *skb, struct work *w, struct flow *f
 	return 0;
 }
 
+/* The sender will try again, with the same bytes if it is honest. */
+static __always_inline int is_passing_trouble(__u32 reason)
+{
+	return reason == REASON_TCP_BUSY || reason == REASON_TCP_FUTURE_SEGMENT ||
+	       reason == REASON_TCP_RETRANSMIT_UNKNOWN || reason == REASON_TCP_SYN_DATA;
+}
+
 /* -- the client's side -------------------------------------------------------------------- */
 
 /* Under flow.busy: data or FIN of the request stream. */
@@ -297,7 +276,7 @@ static __always_inline __u32 request_bytes(struct __sk_buff *skb, struct work *w
 			return reason;
 	}
 	if (before(f->next_seq, end)) {
-		if ((f->flags & FLOW_IN_HEAD) &&
+		if ((f->scan_flags & SCAN_IN_HEAD) &&
 		    bpf_ktime_get_coarse_ns() - f->head_time > w->head_timeout_ns)
 			return REASON_HTTP_HEAD_TIMEOUT;
 		reason = inspect(skb, w, f);
@@ -308,9 +287,9 @@ static __always_inline __u32 request_bytes(struct __sk_buff *skb, struct work *w
 		/* Some servers execute what they have when the client is done sending. */
 		if (end != f->next_seq || f->phase != PHASE_START || f->body_left)
 			return before(end, f->acked_seq) ? 0 : REASON_TCP_FIN_IN_REQUEST;
-		f->flags |= FLOW_FIN_REQUEST;
+		set_flags(f, FLOW_FIN_REQUEST);
 		if (f->flags & FLOW_FIN_REPLY)
-			f->flags |= FLOW_CLOSED;
+			set_flags(f, FLOW_CLOSED);
 	}
 	if (before(f->passed_seq, end))
 		f->passed_seq = end;
@@ -327,7 +306,7 @@ __noinline int from_client(struct __sk_buff *skb, struct work *w, struct flow *f
 	p = &w->p;
 	end = p->seq + p->len;
 	if (p->flags & TCP_RST) {
-		f->flags |= FLOW_CLOSED;
+		set_flags(f, FLOW_CLOSED);
 		return 0;
 	}
 	if (p->flags & TCP_SYN) {
@@ -337,7 +316,7 @@ __noinline int from_client(struct __sk_buff *skb, struct work *w, struct flow *f
 			return REASON_TCP_SYN_DATA;
 		/* Perhaps a new connection on the same ports: the server's answer will tell. */
 		f->pending_seq = p->seq + 1;
-		f->flags |= FLOW_SYN;
+		set_flags(f, FLOW_SYN);
 		strip_mptcp(skb, w);
 		return 0;
 	}
@@ -363,7 +342,16 @@ __noinline int from_client(struct __sk_buff *skb, struct work *w, struct flow *f
 	}
 	if (!lock_flow(f))
 		return REASON_TCP_BUSY;
-	reason = request_bytes(skb, w, f);
+	if (f->flags & FLOW_POISONED) { /* by the CPU that we waited for */
+		reason = REASON_POISONED;
+	} else {
+		reason = request_bytes(skb, w, f);
+		/* Only watching: from here on there is nothing left to watch. */
+		if (reason && w->audit)
+			set_flags(f, FLOW_OPAQUE | FLOW_AUDITED);
+		else if (reason && !is_passing_trouble(reason))
+			set_flags(f, FLOW_POISONED);
+	}
 	unlock_flow(f);
 	return reason;
 }

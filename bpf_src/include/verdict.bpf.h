@@ -91,13 +91,6 @@ __noinline int answer_future(struct __sk_buff *skb, struct work *w, struct flow 
 	return TC_ACT_SHOT;
 }
 
-/* The sender will try again, with the same bytes if it is honest. */
-static __always_inline int is_passing_trouble(__u32 reason)
-{
-	return reason == REASON_TCP_BUSY || reason == REASON_TCP_FUTURE_SEGMENT ||
-	       reason == REASON_TCP_RETRANSMIT_UNKNOWN || reason == REASON_TCP_SYN_DATA;
-}
-
 /* The HTTP engine's say on a packet of a flow. */
 __noinline int judge_stream(struct __sk_buff *skb, struct work *w, struct flow *f,
 			    __u32 head_timeout_ms)
@@ -118,7 +111,10 @@ __noinline int judge_stream(struct __sk_buff *skb, struct work *w, struct flow *
 		reason = from_server(skb, w, f);
 	if (!reason)
 		return TC_ACT_UNSPEC;
-
+	if (reason == REASON_POISONED) {
+		count(f->direction, REASON_POISONED, 0);
+		return answer_poisoned(skb, w, f);
+	}
 	if (!w->recorded) {
 		w->direction = f->direction;
 		w->verdict = VERDICT_DENY;
@@ -130,11 +126,8 @@ __noinline int judge_stream(struct __sk_buff *skb, struct work *w, struct flow *
 		return answer_future(skb, w, f);
 	if (is_passing_trouble(reason))
 		return TC_ACT_SHOT;
-	if (w->audit) {
-		/* Only watching: from here on there is nothing left to watch. */
-		f->flags |= FLOW_OPAQUE | FLOW_AUDITED;
+	if (w->audit)
 		return TC_ACT_UNSPEC;
-	}
 	forward_seq = w->p.seq;
 	if (request && (f->flags & FLOW_SYNCED)) {
 		forward_seq = f->passed_seq;
@@ -142,12 +135,9 @@ __noinline int judge_stream(struct __sk_buff *skb, struct work *w, struct flow *
 		if (before(w->sender_seq, f->reply_seq))
 			w->sender_seq = f->reply_seq;
 	}
-	f->flags |= FLOW_POISONED;
-	if (w->forbidden) {
-		f->flags |= FLOW_FORBIDDEN;
+	if (w->forbidden)
 		f->reply_seq = w->sender_seq + FORBIDDEN_LEN + 1;
-	}
-	free_history(f);
+	poison_flow(f, w->forbidden ? FLOW_FORBIDDEN : 0);
 	return reset_both(skb, w, forward_seq);
 }
 

@@ -351,24 +351,29 @@ struct flow_key {
 	__u8 remote[16];
 };
 
+/* Both directions of a flow may be on two CPUs: flow.flags is changed by atomic or/and only. */
 enum flow_flags {
-	FLOW_POISONED = 1,     /* a packet was denied: nothing passes any more */
-	FLOW_HTTP = 2,	       /* the kernel HTTP engine follows it */
-	FLOW_SYNCED = 4,       /* the engine knows its position in the request stream */
-	FLOW_OPAQUE = 8,       /* an allowed upgrade took place, or an audited stream broke */
-	FLOW_CHUNKED = 16,     /* the request's body is chunked */
-	FLOW_IN_HEAD = 32,     /* inside a request head */
-	FLOW_UPGRADE = 64,     /* a request with Upgrade awaits its response */
-	FLOW_UPGRADE_OK = 128, /* ... and a rule allows the upgrade */
-	FLOW_FIN_REQUEST = 256,
-	FLOW_FIN_REPLY = 512,
-	FLOW_ESTABLISHED = 1024, /* both directions seen */
-	FLOW_CLOSED = 2048,	 /* reset, or both sides sent FIN */
-	FLOW_FORBIDDEN = 4096,	 /* poisoned, and the client was told 403 */
-	FLOW_SYN = 8192,	 /* a SYN awaits its SYN-ACK; pending_seq is its next byte */
-	FLOW_MIDSTREAM = 16384,	 /* picked up without a SYN: judged in both directions */
-	FLOW_AUDITED = 32768,	 /* a denial passed because of audit */
-	FLOW_CONNECT = 65536,	 /* the awaited response is to CONNECT */
+	FLOW_POISONED = 1,    /* a packet was denied: nothing passes any more */
+	FLOW_HTTP = 2,	      /* the kernel HTTP engine follows it */
+	FLOW_SYNCED = 4,      /* the engine knows its position in the request stream */
+	FLOW_OPAQUE = 8,      /* an allowed upgrade took place, or an audited stream broke */
+	FLOW_UPGRADE = 16,    /* a request with Upgrade or CONNECT awaits its response */
+	FLOW_UPGRADE_OK = 32, /* ... and a rule allows the upgrade */
+	FLOW_CONNECT = 64,    /* ... and it is a CONNECT */
+	FLOW_FIN_REQUEST = 128,
+	FLOW_FIN_REPLY = 256,
+	FLOW_ESTABLISHED = 512, /* both directions seen */
+	FLOW_CLOSED = 1024,	/* reset, or both sides sent FIN */
+	FLOW_FORBIDDEN = 2048,	/* poisoned, and the client was told 403 */
+	FLOW_SYN = 4096,	/* a SYN awaits its SYN-ACK; pending_seq is its next byte */
+	FLOW_MIDSTREAM = 8192,	/* picked up without a SYN: judged in both directions */
+	FLOW_AUDITED = 16384,	/* a denial passed because of audit */
+};
+
+/* Of flow.scan_flags, which belongs to the holder of flow.busy. */
+enum scan_flags {
+	SCAN_IN_HEAD = 1, /* inside a request head */
+	SCAN_CHUNKED = 2, /* the request's body is chunked */
 };
 
 /* Where the engine stands between packets.  Named places survive a change of ruleset. */
@@ -416,7 +421,7 @@ struct flow {
 	__u16 ambiguous; /* as alternative.tolerates */
 	__u8 chunk_digits;
 	__u8 upgrade_state; /* position in the response's status line */
-	__u8 length_digits;
+	__u8 scan_flags;    /* enum scan_flags */
 	__u8 pad;
 	__u32 upgrade_seq; /* next response byte to look at */
 	__u32 reply_seq;   /* end of what the server sent, or of our 403 */
