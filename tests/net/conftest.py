@@ -21,13 +21,6 @@ CORPUS: Ports = {port: RULESETS[name] for name, port in PORTS.items()} | {PLAIN_
 
 
 @pytest.fixture(scope="module")
-def topo() -> Iterator[Topology]:
-    """client -- node -- server."""
-    with topology() as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
 def wire(topo: Topology) -> Iterator[Wire]:
     """The client's eth0."""
     made = Wire(topo.client)
@@ -51,6 +44,13 @@ def servers(topo: Topology) -> Iterator[Mapping[int, Recorder]]:
 def direction(request: pytest.FixtureRequest) -> str:
     """Which side is governed: the server's pod, or the client's."""
     return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def topo(direction: str) -> Iterator[Topology]:
+    """client -- node -- server; a fresh one for each direction, so that no old connection disturbs."""
+    with topology() as made:
+        yield made
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import mmap
+import os
 import socket
+import tempfile
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -15,6 +19,12 @@ from support.rawtcp import ACK, PSH, RST, URG, ClosedError, RawTcp, Wire
 pytestmark = pytest.mark.net
 
 GET = b"GET /public HTTP/1.1\r\nHost: api\r\n\r\n"
+
+
+@pytest.fixture(scope="module")
+def direction() -> str:
+    """The server's pod is the one that matters here."""
+    return "ingress"
 
 
 @pytest.fixture(scope="module")
@@ -123,3 +133,24 @@ def test_an_urgent_pointer_on_an_empty_segment_takes_a_byte_out_of_later_data(
     raw.send(b"GET /pubXlic HTTP/1.1\r\n\r\n")
     assert raw.wait_responses(1)
     assert server.conversation(raw.source, raw.port).heads == [b"GET /public HTTP/1.1"]
+
+
+def test_bytes_of_a_file_that_change_after_the_send_are_delivered_changed(
+    topo: Topology, server: Recorder
+) -> None:
+    """Why the bytes that are judged must be made private: a page-cache page stays the sender's."""
+    with tempfile.TemporaryFile(dir="/dev/shm") as file, server.paused():
+        file.write(GET)
+        file.flush()
+        with (
+            mmap.mmap(file.fileno(), len(GET)) as pages,
+            topo.client.namespace,
+            socket.create_connection((topo.server.v4, 80), 2) as client,
+        ):
+            conversation = server.conversation(*client.getsockname()[:2])
+            assert os.sendfile(client.fileno(), file.fileno(), 0, len(GET)) == len(GET)
+            time.sleep(0.05)
+            pages[5:11] = b"privat"
+            server.resume()
+            assert server.wait(lambda: len(conversation.data) == len(GET))
+            assert bytes(conversation.data).startswith(b"GET /privat ")

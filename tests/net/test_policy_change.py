@@ -33,12 +33,29 @@ def rules(*paths: str) -> Ports:
     return {PORT: RulesetSpec(made, "L7Policy/test/change:default-deny")}
 
 
-@pytest.fixture
-def gate(topo: Topology, direction: str) -> Iterator[Gate]:
-    """A gate that is attached and says nothing yet; each test applies its own policies."""
+@pytest.fixture(scope="module")
+def loaded(topo: Topology, direction: str) -> Iterator[Gate]:
+    """One set of programs for the module."""
     with make_gate(topo, Direction[direction.upper()]) as made:
-        made.apply(None)
         yield made
+
+
+@pytest.fixture
+def gate(loaded: Gate) -> Gate:
+    """A gate that is attached and says nothing yet; each test applies its own policies."""
+    loaded.enforcer.configure(head_timeout_ms=10_000)
+    loaded.apply(None)
+    return loaded
+
+
+@pytest.fixture
+def idle(loaded: Gate) -> Iterator[Gate]:
+    """For tests with programs of their own: those of the module let go of the interfaces."""
+    with loaded.topology.node:
+        for side in loaded.topology.sides:
+            loaded.datapath.detach(side.ifindex)
+    yield loaded
+    loaded.attach()
 
 
 @pytest.fixture
@@ -126,6 +143,7 @@ def test_a_connection_whose_stream_was_never_followed_is_reset_when_http_rules_a
     judge.answered(again, [GET_PUBLIC])
 
 
+@pytest.mark.usefixtures("idle")
 def test_a_connection_older_than_the_programs_is_reset_when_http_rules_govern_it(
     topo: Topology, wire: Wire, servers: Mapping[int, Recorder], direction: str, family: int
 ) -> None:
@@ -140,6 +158,7 @@ def test_a_connection_older_than_the_programs_is_reset_when_http_rules_govern_it
         judge.denied(raw, Reason.MIDSTREAM, stream=GET_PUBLIC * 2, below=len(GET_PUBLIC) + 1)
 
 
+@pytest.mark.usefixtures("idle")
 def test_a_connection_older_than_the_programs_goes_on_where_nothing_governs_it(
     topo: Topology, wire: Wire, servers: Mapping[int, Recorder], direction: str, family: int
 ) -> None:
@@ -181,7 +200,7 @@ def test_a_pod_without_its_document_is_closed(judge: Judge) -> None:
     closed = type(snapshot)(ipcache=snapshot.ipcache)
     judge.gate.apply_snapshot(closed)
     with pytest.raises((TimeoutError, ClosedError)):
-        judge.connect()
+        judge.connect(timeout=0.1)
     assert set(judge.denials()) == {Reason.NOT_READY}
 
 
@@ -189,10 +208,11 @@ def test_an_interface_without_a_pod_is_closed(judge: Judge) -> None:
     snapshot = judge.gate.snapshot(rules("/public"))
     judge.gate.apply_snapshot(snapshot, without=(CLIENT, SERVER))
     with pytest.raises((TimeoutError, ClosedError)):
-        judge.connect()
+        judge.connect(timeout=0.1)
     assert set(judge.denials()) == {Reason.UNKNOWN_ENDPOINT}
 
 
+@pytest.mark.usefixtures("idle")
 def test_a_full_flow_table_refuses_new_connections_and_leaves_old_ones_alone(
     topo: Topology, wire: Wire, servers: Mapping[int, Recorder], direction: str, family: int
 ) -> None:

@@ -161,6 +161,47 @@ def test_bytes_that_the_server_has_acknowledged_may_come_again_in_any_form(judge
     assert b"privat" not in judge.delivered(raw)
 
 
+@pytest.mark.parametrize("size", [2_000, 12_000, 40_000], ids=lambda size: f"{size}-bytes")
+def test_a_long_head_that_was_lost_on_its_way_may_be_sent_again(size: int, judge: Judge) -> None:
+    """The network lost what had passed the hook; an honest sender sends the same bytes again."""
+    request = GET_PUBLIC[:-2] + b"X: " + b"x" * size + b"\r\n\r\n"
+    pieces = [(at, request[at : at + 1400]) for at in range(0, len(request), 1400)]
+    raw = judge.connect()
+    for at, piece in pieces:
+        raw.inject(piece, at=at, bad_checksum=True)
+    # As TCP does: from the first unacknowledged byte on, again and again.
+    for _ in range(len(pieces)):
+        for at, piece in pieces:
+            if at >= raw.acked:
+                raw.inject(piece, at=at)
+        raw.settle(0.005)
+        if raw.acked >= len(request) or raw.resets:
+            break
+    raw.sent = len(request)
+    judge.answered(raw, [request])
+
+
+@pytest.mark.parametrize("count", [10, 40, 400], ids=lambda count: f"{count}-chunks")
+def test_small_chunks_that_were_lost_on_their_way_may_be_sent_again(count: int, judge: Judge) -> None:
+    head = b"POST /upload HTTP/1.1\r\nHost: api\r\nTransfer-Encoding: chunked\r\n\r\n"
+    body = b"1\r\nx\r\n" * count + b"0\r\n\r\n"
+    raw = judge.connect("post")
+    raw.send(head)
+    assert raw.wait_acked()
+    pieces = [(at, body[at : at + 1400]) for at in range(0, len(body), 1400)]
+    for at, piece in pieces:
+        raw.inject(piece, at=len(head) + at, bad_checksum=True)
+    for _ in range(20):
+        for at, piece in pieces:
+            if len(head) + at >= raw.acked:
+                raw.inject(piece, at=len(head) + at)
+        raw.settle(0.005)
+        if raw.acked >= len(head) + len(body) or raw.resets:
+            break
+    raw.sent += len(body)
+    judge.answered(raw, [head + body])
+
+
 def test_a_chunk_size_that_changes_in_a_retransmission_is_denied(judge: Judge) -> None:
     head = b"POST /upload HTTP/1.1\r\nHost: api\r\nTransfer-Encoding: chunked\r\n\r\n"
     raw = judge.connect("post")

@@ -72,7 +72,8 @@ def test_a_denied_head_behind_a_reordered_body_is_denied(judge: Judge) -> None:
     raw = judge.connect("post")
     raw.send(POST)
     raw.inject(b"b" * 1000 + GET_PRIVATE, at=len(POST) + 2000)
-    raw.inject(b"a" * 2000, at=len(POST))
+    raw.inject(b"a" * 1000, at=len(POST))
+    raw.inject(b"a" * 1000, at=len(POST) + 1000)
     raw.sent += 3000 + len(GET_PRIVATE)
     assert raw.until(lambda: bool(raw.resets))
     assert b"GET /pr" not in judge.delivered(raw)
@@ -256,7 +257,7 @@ def test_flags_that_make_no_sense_carry_nothing_to_the_server(flags: Flag, judge
     raw.inject(GET_PRIVATE, flags, at=0)
     raw.settle(0.02)
     assert judge.delivered(raw) == b""
-    assert judge.denials()
+    assert judge.denials() or flags & RST  # a reset may pass: whoever sends it ends only its own connection
 
 
 def test_a_reset_at_the_wrong_place_does_not_make_the_flow_forgotten(judge: Judge) -> None:

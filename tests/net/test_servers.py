@@ -29,6 +29,12 @@ FOR_POLICY = [case for case in DENIED if case.rules == "public"]
 
 
 @pytest.fixture(scope="module")
+def direction() -> str:
+    """The server's pod is the one that matters here."""
+    return "ingress"
+
+
+@pytest.fixture(scope="module")
 def origins(topo: Topology) -> Iterator[Mapping[str, Origin]]:
     """All kinds, started side by side."""
     made = {kind: Origin(kind, topo.server.namespace, PORT + number) for number, kind in enumerate(KINDS)}

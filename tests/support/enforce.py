@@ -23,16 +23,18 @@ from yett_loader.endpoint import LocalEndpoint
 from yett_loader.enforce import Enforcer
 from yett_loader.kernel import RingBuffer, abi
 from yett_loader.pins import Pins, remove_tree
-from yett_loader.plan import NOTHING, Retired, plan
+from yett_loader.plan import NOTHING, plan
+from yett_loader.state import MapState, after
 from yett_policy.document import ANY_PEER, Direction, Document, Entry, Ruleset, Snapshot, Verdict
 from yett_policy.http.compile import compile_ruleset
 from yett_policy.http.rule import RulesetSpec
 from yett_policy.reason import Reason
 
 ROOT = Path(__file__).resolve().parents[2]
-IMAGE = ROOT / "build" / "yett.bpf.o"
+IMAGE = Path(os.environ.get("YETT_BPF_OBJECT", ROOT / "build" / "yett.bpf.o"))
 BPFFS = Path("/sys/fs/bpf")
 
+HOST = 1
 CLIENT, SERVER = 301, 302
 """Identities of the two pods."""
 
@@ -56,7 +58,10 @@ def document(identity: int, direction: Direction, ports: Ports | None) -> Docume
     """Allows `ports` in one direction and nothing else there; None: does not speak of it."""
     rules = ("none", "L7Policy/test/gate:default-deny", "L7Policy/test/gate:ingress[0].toPorts[0]")
     other = Direction(1 - direction)
-    entries = [Entry(other, ANY_PEER, 0, 0, 0, Verdict.ALLOW, Reason.NOT_ENFORCED, 0)]
+    entries = [
+        Entry(other, ANY_PEER, 0, 0, 0, Verdict.ALLOW, Reason.NOT_ENFORCED, 0),
+        Entry(Direction.INGRESS, HOST, 0, 0, 0, Verdict.ALLOW, Reason.HOST, 0),
+    ]
     if ports is None:
         entries.append(Entry(direction, ANY_PEER, 0, 0, 0, Verdict.ALLOW, Reason.NOT_ENFORCED, 0))
     else:
@@ -97,6 +102,7 @@ class Gate:
         self.direction = direction
         self.pin_root = pin_root or BPFFS / f"yett-test-{os.getpid()}-{next(_numbers)}"
         self._assignment = Assignment()
+        self._have: MapState | None = None
         self._sizes = sizes
         with topology.node:
             self.datapath = Datapath.start(Pins(self.pin_root), IMAGE, sizes)
@@ -123,7 +129,7 @@ class Gate:
             for address in side.addresses
         ]
         node = [
-            (f"{address}/{128 if ':' in address else 32}", 1)
+            (f"{address}/{128 if ':' in address else 32}", HOST)
             for side in self.topology.sides
             for address in (side.gateway4, side.gateway6)
         ]
@@ -138,7 +144,7 @@ class Gate:
 
     def apply_snapshot(self, snapshot: Snapshot, *, without: tuple[int, ...] = ()) -> None:
         """Plan and apply as the loader does; identities in `without` have no pod here."""
-        have = self.enforcer.read_state()
+        have = self._have or self.enforcer.read_state()
         self._assignment = assign(snapshot, self._assignment, have, self.enforcer.limits)
         endpoints = [
             _endpoint(side, identity)
@@ -149,11 +155,9 @@ class Gate:
         self.enforcer.tables = {
             self._assignment.rulesets[item.digest].handle: item.tables for item in snapshot.rulesets
         }
-        self.enforcer.apply(plan(have, want, self.expired(), self.enforcer.limits.policies))
-
-    def expired(self) -> Retired:
-        """What nothing uses any more is kept, as the loader does for some seconds."""
-        return NOTHING
+        ops = plan(have, want, NOTHING, self.enforcer.limits.policies)  # nothing expires: tests are short
+        self.enforcer.apply(ops)
+        self._have = after(have, *ops)
 
     def attach(self) -> None:
         """Govern the node's side of both pods."""
@@ -169,9 +173,9 @@ class Gate:
         reasons = abi.number("REASON_COUNT")
         for index in range(2 * reasons):
             for value in metrics.lookup_percpu(index.to_bytes(4, "little")):
-                metric = abi.unpack("metric", value)
-                total = int(str(metric["packets"])) + int(str(metric["requests"]))
-                if total:
+                if any(value):
+                    metric = abi.unpack("metric", value)
+                    total = int(str(metric["packets"])) + int(str(metric["requests"]))
                     counted[Direction(index // reasons), Reason(index % reasons)] += total
         return counted
 

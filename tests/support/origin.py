@@ -46,8 +46,12 @@ Answer = Callable[[bytes, bytes], bytes]
 
 
 def ok(head: bytes, body: bytes) -> bytes:
-    """200, with a digest of what arrived, so that the client can see that nothing was changed."""
-    text = digest(head + body)
+    """200, with a digest of what arrived, so that the client can see that nothing was changed.
+
+    `X-Reply: N` asks for N bytes of filling in front of it.
+    """
+    _, found, size = head.partition(b"\r\nX-Reply: ")
+    text = b"." * int(size.split(b"\r\n")[0] if found else 0) + digest(head + body)
     return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(text) + text
 
 
@@ -152,6 +156,8 @@ class Recorder:
         while not self._closing:
             try:
                 connection, peer = self._listener.accept()
+            except ConnectionAbortedError:
+                continue  # reset before we looked
             except OSError:
                 return
             address = peer[0].removeprefix("::ffff:")

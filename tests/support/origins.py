@@ -28,7 +28,8 @@ NGINX = """
 daemon off; master_process off; pid {directory}/pid; error_log {directory}/error;
 events {{ worker_connections 512; }}
 http {{
-  log_format line escape=json '$request_method $request_uri'; access_log {log} line;
+  map $status $executed {{ 200 1; default 0; }}
+  log_format line escape=json '$request_method $request_uri'; access_log {log} line if=$executed;
   client_body_temp_path {directory}; proxy_temp_path {directory}; fastcgi_temp_path {directory};
   uwsgi_temp_path {directory}; scgi_temp_path {directory};
   keepalive_requests 100000;
@@ -130,6 +131,7 @@ def _stdlib(port: int, log: str) -> None:
     class Server(http.server.ThreadingHTTPServer):
         address_family = socket.AF_INET6
         daemon_threads = True
+        request_queue_size = 512
 
     Server(("::", port), Handler).serve_forever()
 
