@@ -1,0 +1,190 @@
+"""Where the operator's parts meet: what is published to loaders, and what loaders answer.
+
+The sync stream reads a `SnapshotSource` and writes an `AckSink`; it knows neither compiler nor
+API server, and they do not know it.  Everything here is called on the event loop and returns
+at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+PodKey = tuple[str, str]
+"""(namespace, name)."""
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedDocument:
+    """The policy of one identity, encoded once for every node."""
+
+    identity: int
+    digest: str
+    """SHA-256 of `body`, hex: `Document.digest`.  What a loader acknowledges."""
+    rulesets: tuple[str, ...]
+    """Digests of the rulesets that its entries name, sorted."""
+    body: bytes = field(repr=False)
+    """`Document.to_bytes()`."""
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedRuleset:
+    """HTTP rules with their tables, encoded once for every node."""
+
+    digest: str
+    """Of the rules: `Ruleset.digest`."""
+    content: str
+    """SHA-256 of `body`, hex.  Another version of the compiler may make other tables of the
+    same rules, so this, not `digest`, says whether a node has it already."""
+    engine: str
+    """`kernel` or `sidecar`."""
+    body: bytes = field(repr=False)
+    """Canonical JSON: digest, spec, engine, engine_reason, tier, tables (zlib, base64)."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedPod:
+    """A pod that has an identity, and the node that it runs on."""
+
+    namespace: str
+    name: str
+    identity: int
+    addresses: tuple[str, ...]
+    node: str
+    uid: str = ""
+    """Tells a pod from a later one of the same name."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeSnapshot:
+    """Everything that one node must have.
+
+    The mappings are the publisher's own: read them before the next await, change nothing.
+    """
+
+    revision: int
+    documents: Mapping[int, PublishedDocument]
+    """By identity, of the node's pods."""
+    rulesets: Mapping[str, PublishedRuleset]
+    """By digest: those that the documents name."""
+    ipcache: Mapping[str, int]
+    """Prefix -> identity, as every node sees it that is none of `node_addresses`."""
+    node_addresses: Mapping[str, int]
+    """Prefix -> identity of the node's own addresses; they go before `ipcache`."""
+    identities: Mapping[int, tuple[str, ...]]
+    """Identity -> labels, for names in flows."""
+    pods: Mapping[PodKey, PlacedPod]
+    """All of the cluster, for names in flows."""
+    endpoints: Mapping[PodKey, PlacedPod]
+    """Those on the node."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What became different between revision - 1 and revision; empty parts did not change.
+
+    A loader takes documents and rulesets that its endpoints need, `node_addresses` of its
+    own node, and the rest whole.
+    """
+
+    revision: int
+    documents: Mapping[int, PublishedDocument] = field(default_factory=dict)
+    gone: frozenset[int] = frozenset()
+    """Identities that no longer have a document."""
+    rulesets: Mapping[str, PublishedRuleset] = field(default_factory=dict)
+    """New ones.  Those that no document names any more just cease to be in snapshots."""
+    ipcache: Mapping[str, int | None] = field(default_factory=dict)
+    """None: no longer there."""
+    node_addresses: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    """Node -> all its prefixes."""
+    identities: Mapping[int, tuple[str, ...] | None] = field(default_factory=dict)
+    pods: Mapping[PodKey, PlacedPod | None] = field(default_factory=dict)
+    moved: Mapping[PodKey, str] = field(default_factory=dict)
+    """Pods that left a node (gone, or a new pod of the same name elsewhere) -> that node."""
+
+
+Listener = Callable[[Change], None]
+
+
+class SnapshotSource(Protocol):
+    """What loaders must have, as of now, and what changes."""
+
+    @property
+    def epoch(self) -> str:
+        """Of this run of the operator; revisions of two epochs cannot be compared."""
+
+    @property
+    def revision(self) -> int:
+        """Grows by 1 with each change.  0: nothing is known yet, and nothing may be sent."""
+
+    def snapshot(self, node: str) -> NodeSnapshot:
+        """For one node, which need not be known; RuntimeError while `revision` is 0."""
+
+    def document(self, identity: int) -> PublishedDocument | None:
+        """For an endpoint that came to a node and brings an identity that was not there."""
+
+    def ruleset(self, digest: str) -> PublishedRuleset | None:
+        """One that a document names."""
+
+    def listen(self, listener: Listener) -> Callable[[], None]:
+        """Have `listener` called with each change, after `snapshot` shows it; returns what ends that.
+
+        It must not block or raise; the first call may be for revision 1.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Something that a node was sent and could not put in force."""
+
+    identity: int
+    """0: nothing in particular; the whole node is concerned."""
+    reason: str
+    """CamelCase, for conditions: `MapFull`, `NotAttached`, `ProtocolError`, `KernelError`,
+    `SidecarNACK`."""
+    message: str
+    """One sentence from the loader; not trusted, shown escaped and cut."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ack:
+    """What a node has in force."""
+
+    applied: Mapping[int, str]
+    """Identity -> digest of the document in force; changes only, unless `whole`."""
+    dropped: frozenset[int] = frozenset()
+    """Identities that no longer are in force there."""
+    whole: bool = False
+    """`applied` is everything; what was known before is forgotten."""
+    failures: tuple[Failure, ...] = ()
+    """All that stand now; empty: none any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeInfo:
+    """What a loader says of itself when it connects."""
+
+    version: str = ""
+    kernel: str = ""
+
+
+class AckSink(Protocol):
+    """Takes what loaders answer.
+
+    Authentication has been done: `node` is the node of the token.  A connection that is
+    silently dead must be reported as disconnected within 3 s, so that the status shows it
+    within 5.
+    """
+
+    def connected(self, node: str, info: NodeInfo) -> None:
+        """A loader opened its stream; one that was open for the node before is over."""
+
+    def disconnected(self, node: str) -> None:
+        """Its stream is over, and no other has taken its place."""
+
+    def acked(self, node: str, ack: Ack) -> None:
+        """What is in force there has changed."""
+
+    def counted(self, node: str, hits: Mapping[str, int]) -> None:
+        """Rule reference -> verdicts so far, since the node's maps were made."""
