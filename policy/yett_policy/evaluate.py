@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from yett_policy.ambiguity import ambiguities
 from yett_policy.document import ANY_PEER, ANY_PROTO, Direction, Document, Entry, Ruleset, Verdict
 from yett_policy.http import regex
+from yett_policy.http.alternatives import names_connect
 from yett_policy.http.rule import (
     HeaderOp,
     HeaderRule,
@@ -98,7 +99,7 @@ def judge_request(spec: RulesetSpec, request: Request, digest: str = "") -> Deci
     2. A header that a rule names and that occurs twice denies.
     3. A deny rule that matches denies; one of an audit policy only marks.
     4. An allow rule that matches and tolerates the target's ambiguities allows.
-    5. CONNECT needs an allow rule that names a method.
+    5. CONNECT needs an allow rule that spells it out.
     6. What is left is denied; put down to ambiguity if that alone stood in the way.
 
     In an audit ruleset what would be denied passes, and says so; but a deny rule denies, and
@@ -128,7 +129,7 @@ def judge_request(spec: RulesetSpec, request: Request, digest: str = "") -> Deci
             return Decision(Verdict.DENY, Reason.DENY_RULE_L7, rule.ref, digest)
     allowing = [rule for rule in by_action[RuleAction.ALLOW] if matches(rule, request)]
     if request.method == b"CONNECT":
-        allowing = [rule for rule in allowing if rule.method is not None]
+        allowing = [rule for rule in allowing if names_connect(rule)]
     for rule in allowing:
         if doubts <= set(rule.tolerate):
             for watched in by_action[RuleAction.AUDIT_DENY]:

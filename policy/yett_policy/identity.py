@@ -47,9 +47,11 @@ def pod_labels(pod: Pod, namespace_labels: Mapping[str, str]) -> Labels:
     """The labels that make a pod's identity.
 
     Its named ports are among them: a policy that says `http` means 8080 on one pod and 80 on
-    another, so pods that differ there must differ in number.
+    another, so pods that differ there must differ in number.  What a pod says of its own
+    namespace by labels of its own does not count.
     """
     labels = {f"k8s:{key}": value for key, value in pod.labels.items()}
+    labels = {key: value for key, value in labels.items() if not key.startswith(NAMESPACE_LABELS)}
     labels |= {f"{NAMESPACE_LABELS}{key}": value for key, value in namespace_labels.items()}
     labels[f"{NAMESPACE_LABELS}kubernetes.io/metadata.name"] = pod.namespace
     labels[NAMESPACE] = pod.namespace

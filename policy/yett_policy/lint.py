@@ -267,7 +267,7 @@ def _shadowed(at: str, items: Sequence[cilium.Item]) -> Iterator[Finding]:
     plain = [
         (_peers(item), ports)
         for item in items
-        if item.icmps is None
+        if not item.icmps and (item.toPorts or _peers(item) is not None)
         for ports in ([None] if not item.toPorts else _plain_ports(item.toPorts))
     ]
     for i, item in enumerate(items):

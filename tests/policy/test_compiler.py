@@ -1,0 +1,260 @@
+"""What the compiler hands out: shape of documents, rulesets, views of nodes, explanations."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from support.policy_world import cluster, crowded_objects, fake_ruleset, policy_objects
+from yett_policy.cluster import Cluster, Node, Pod
+from yett_policy.compiled import Compiled
+from yett_policy.compiler import compile as compile_all
+from yett_policy.compiler import compile_spec
+from yett_policy.document import Direction, Document, Engine, Ruleset, Verdict
+from yett_policy.explain import explain
+from yett_policy.http.errors import TooComplex
+from yett_policy.http.rule import HttpRule, RuleAction, RulesetSpec
+from yett_policy.identity import HOST, REMOTE_NODE, WORLD
+from yett_policy.policy import TCP
+from yett_policy.reason import Reason
+from yett_policy.source.parse import parse_policy
+
+PODS = (
+    Pod("default", "server", {"app": "server"}, ("10.0.1.1", "2001:db8::1")),
+    Pod("default", "client", {"app": "client"}, ("10.0.1.2",)),
+    Pod("default", "agent", {"app": "client"}, ("10.0.0.1",), host_network=True),
+)
+FACTS = Cluster(PODS, nodes=(Node("n1", ("10.0.0.1",)), Node("n2", ("10.0.0.2",), api_server=True)))
+
+
+def build(text: str, facts: Cluster = FACTS, rulesets: Any = fake_ruleset) -> Compiled:
+    policies = [policy for obj in yaml.safe_load_all(text) if obj for policy in parse_policy(obj)]
+    return compile_all(policies, facts, rulesets=rulesets)
+
+
+def l7policy(name: str, rules: str, more: str = "") -> str:
+    return f"""
+---
+apiVersion: yett.dev/v1alpha1
+kind: L7Policy
+metadata: {{name: {name}}}
+spec:
+  endpointSelector: {{matchLabels: {{app: server}}}}
+  {more}
+  ingress:
+  - toPorts:
+    - ports: [{{port: "80", protocol: TCP}}]
+      rules: {{http: {rules}}}
+"""
+
+
+def document_of(compiled: Compiled, name: str) -> Document:
+    number = next(pod[2] for pod in compiled.pods if pod[1] == name)
+    return compiled.documents[number]
+
+
+@settings(max_examples=60)
+@given(st.lists(st.one_of(policy_objects, crowded_objects), max_size=5))
+def test_every_document_is_complete_sorted_and_says_which_rule(objects: list[dict[str, Any]]) -> None:
+    policies = [
+        policy
+        for i, obj in enumerate(objects)
+        for policy in parse_policy({**obj, "metadata": {**obj["metadata"], "name": f"p{i}"}})
+    ]
+    compiled = compile_all(policies, cluster(), rulesets=fake_ruleset)
+    for number, document in compiled.documents.items():
+        assert document.identity == number
+        keys = [(e.direction, e.peer, e.proto, e.port, e.port_bits) for e in document.entries]
+        assert keys == sorted(set(keys))
+        for direction in Direction:
+            assert (direction, 0, 0, 0, 0) in keys
+        assert list(document.rules) == sorted(set(document.rules))
+        assert {entry.rule for entry in document.entries} == set(range(len(document.rules)))
+        for entry in document.entries:
+            assert entry.port % (1 << (16 - entry.port_bits)) == 0
+            assert entry.proto or not entry.port_bits
+            assert not entry.ruleset or (entry.proto == TCP and entry.verdict is Verdict.ALLOW)
+            assert entry.reason is not Reason.NONE
+    named = {e.ruleset for document in compiled.documents.values() for e in document.entries if e.ruleset}
+    assert named == set(compiled.rulesets)
+    for digest, ruleset in compiled.rulesets.items():
+        assert ruleset.spec.digest == digest
+        refs = [(rule.ref, rule.action) for rule in ruleset.spec.rules]
+        assert refs == sorted(set(refs))
+
+
+def test_without_policies_everything_passes_and_no_rule_is_the_cause() -> None:
+    document = document_of(build(""), "server")
+    assert document.rules == ("none",)
+    assert {(e.direction, e.verdict, e.reason) for e in document.entries} == {
+        (Direction.INGRESS, Verdict.ALLOW, Reason.NOT_ENFORCED),
+        (Direction.EGRESS, Verdict.ALLOW, Reason.NOT_ENFORCED),
+    }
+
+
+def test_pods_of_the_host_network_are_the_node() -> None:
+    compiled = build(l7policy("p", "[{}]"))
+    assert [pod[1] for pod in compiled.pods] == ["client", "server"]
+    assert compiled.ipcache["10.0.0.1/32"] == REMOTE_NODE
+    assert compiled.ipcache_on("n1")["10.0.0.1/32"] == HOST
+    assert compiled.ipcache_on("n1")["10.0.0.2/32"] != REMOTE_NODE  # it runs the API server
+    assert compiled.ipcache_on("n2")["10.0.0.1/32"] == REMOTE_NODE
+
+
+def test_a_node_that_runs_the_api_server_is_still_the_host_to_its_own_pods() -> None:
+    compiled = build(l7policy("p", "[{}]"))
+    server = document_of(compiled, "server")
+    assert explain(compiled, "10.0.0.2", "server", TCP, 80, node="n2").ingress.reason is Reason.HOST  # type: ignore[union-attr]
+    assert explain(compiled, "10.0.0.2", "server", TCP, 81, node="n1").verdict is Verdict.DENY
+    assert {entry.peer for entry in server.entries if entry.reason is Reason.HOST} == {1, 16}
+
+
+def test_a_snapshot_holds_what_one_node_needs() -> None:
+    compiled = build(l7policy("p", "[{}]"))
+    server = document_of(compiled, "server")
+    client = document_of(compiled, "client")
+    only_client = compiled.snapshot("n1", [client.identity])
+    assert only_client.documents == (client,)
+    assert only_client.rulesets == ()
+    whole = compiled.snapshot("n1")
+    assert whole.documents == tuple(sorted((server, client), key=lambda document: document.identity))
+    assert [ruleset.digest for ruleset in whole.rulesets] == list(compiled.rulesets)
+    assert ("10.0.0.1/32", HOST) in whole.ipcache
+    assert list(whole.ipcache) == sorted(whole.ipcache)
+
+
+def test_what_no_prefix_covers_is_world() -> None:
+    compiled = build("")
+    assert compiled.identity_of("8.8.8.8") == WORLD
+    assert compiled.identity_of("2001:db8::1") == document_of(compiled, "server").identity
+    with pytest.raises(ValueError, match="does not appear to be"):
+        compiled.identity_of("server")
+
+
+def one_spec(compiled: Compiled) -> RulesetSpec:
+    (ruleset,) = compiled.rulesets.values()
+    return ruleset.spec
+
+
+def test_a_ruleset_takes_its_options_from_the_policies_whose_rules_it_holds() -> None:
+    spec = one_spec(build(l7policy("p", "[{}]")))
+    assert (spec.forbidden, spec.chunk_extensions, spec.trailers, spec.engine) == (
+        False,
+        False,
+        False,
+        "Auto",
+    )
+    more = "denyResponse: Forbidden\n  engine: Kernel\n  http: {trailers: true}"
+    spec = one_spec(build(l7policy("p", "[{}]", more) + l7policy("q", "[{path: /q}]", "engine: Sidecar")))
+    assert (spec.forbidden, spec.chunk_extensions, spec.trailers, spec.engine) == (
+        True,
+        False,
+        True,
+        "Sidecar",
+    )
+    assert [rule.ref.partition(":")[0] for rule in spec.rules] == ["L7Policy/default/p", "L7Policy/default/q"]
+    assert spec.default_rule == "L7Policy/default/p:default-deny, L7Policy/default/q:default-deny"
+
+
+def test_options_of_an_audit_policy_do_not_change_an_enforced_ruleset() -> None:
+    enforced = l7policy("p", "[{path: /p}]")
+    before = one_spec(build(enforced))
+    audit = "audit: true\n  denyResponse: Forbidden\n  engine: Sidecar\n  http: {trailers: true, chunkExtensions: true}"
+    assert one_spec(build(enforced + l7policy("q", "[{}]", audit))) == before
+
+
+def test_forbidden_is_told_by_the_entry_too() -> None:
+    document = document_of(build(l7policy("p", "[{}]", "denyResponse: Forbidden")), "server")
+    assert [entry.forbidden for entry in document.entries if entry.ruleset] == [True]
+    assert {entry.forbidden for entry in document.entries if not entry.ruleset} == {False}
+
+
+def test_a_ruleset_of_the_sidecar_is_a_redirect() -> None:
+    def sidecar(spec: RulesetSpec) -> Ruleset:
+        return Ruleset(spec.digest, spec, Engine.SIDECAR, "asked for")
+
+    document = document_of(build(l7policy("p", "[{}]"), rulesets=sidecar), "server")
+    assert [entry.verdict for entry in document.entries if entry.ruleset] == [Verdict.REDIRECT]
+
+
+def test_rulesets_are_compiled_once_each() -> None:
+    seen: list[str] = []
+
+    def counting(spec: RulesetSpec) -> Ruleset:
+        seen.append(spec.digest)
+        return fake_ruleset(spec)
+
+    build(l7policy("p", "[{}]").replace("{app: server}", "{}"), rulesets=counting)
+    assert len(seen) == len(set(seen)) == 1
+
+
+def test_the_real_compiler_of_rulesets_is_the_default() -> None:
+    (policy,) = parse_policy(yaml.safe_load(l7policy("p", "[{path: /p}]").replace("---", "")))
+    (ruleset,) = compile_all([policy], FACTS).rulesets.values()
+    assert ruleset.engine is Engine.KERNEL
+    assert ruleset.tables
+
+
+def test_rules_too_complex_for_the_kernel_go_to_the_sidecar_even_against_the_wish(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def strict(spec: RulesetSpec, *, engine_wish: str) -> Ruleset:
+        if engine_wish == "Kernel":
+            raise TooComplex("needs 70,000 states of 32,768")
+        return Ruleset(spec.digest, spec, Engine.SIDECAR, "the policy asks for the sidecar")
+
+    monkeypatch.setattr("yett_policy.compiler.compile_ruleset", strict)
+    ruleset = compile_spec(RulesetSpec((HttpRule("r"),), "default", engine="Kernel"))
+    assert ruleset.engine is Engine.SIDECAR
+    assert "asks for the kernel, but the rules are too complex for it: needs 70,000" in ruleset.engine_reason
+
+
+def test_an_audit_rule_that_denies_is_marked_as_such() -> None:
+    text = l7policy("p", "[{}]", "audit: true").replace("ingress:", "ingressDeny:")
+    text += l7policy("q", "[{path: /q}]")
+    actions = [
+        {rule.ref.partition(":")[0]: rule.action for rule in ruleset.spec.rules}
+        for ruleset in build(text).rulesets.values()
+    ]
+    watched = {"L7Policy/default/p": RuleAction.AUDIT_DENY}
+    assert {**watched, "L7Policy/default/q": RuleAction.ALLOW} in actions
+    assert {**watched, "none": RuleAction.ALLOW} in actions  # for the node itself
+    assert len(actions) == 2
+
+
+def test_explain_tells_both_sides_and_who_they_are() -> None:
+    compiled = build(l7policy("p", "[{path: /p}]"))
+    found = explain(compiled, "client", "default/server", TCP, 80, node="n1")
+    assert found.source.name == "default/client"
+    assert found.source.address == "10.0.1.2"
+    assert found.destination.address == "10.0.1.1"
+    assert "k8s:app=client" in found.source.labels
+    assert found.egress is not None
+    assert found.egress.reason is Reason.NOT_ENFORCED
+    assert found.ingress is not None
+    assert found.ingress.ruleset in compiled.rulesets
+    outside = explain(compiled, "8.8.8.8", "server", TCP, 80)
+    assert outside.egress is None
+    assert outside.source.labels == ("reserved:world",)
+
+
+def test_explain_picks_the_address_of_the_family_asked_for() -> None:
+    compiled = build("")
+    assert explain(compiled, "2001:db9::1", "server", TCP, 80).destination.address == "2001:db8::1"
+    with pytest.raises(ValueError, match="pod default/client has no IPv6 address"):
+        explain(compiled, "2001:db9::1", "client", TCP, 80)
+    with pytest.raises(ValueError, match="no pod default/nobody is known; give namespace/name or an address"):
+        explain(compiled, "nobody", "server", TCP, 80)
+
+
+def test_a_pod_without_an_address_is_explained_by_its_labels() -> None:
+    facts = Cluster((*PODS, Pod("default", "new", {"app": "client"})))
+    compiled = build(l7policy("p", "[{}]"), facts)
+    found = explain(compiled, "new", "server", TCP, 81)
+    assert found.source.address == ""
+    assert found.source.identity == document_of(compiled, "client").identity
+    assert found.verdict is Verdict.DENY
