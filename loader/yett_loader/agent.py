@@ -44,7 +44,7 @@ class Applied:
     epoch: int
     seconds: float
     digest: str
-    """Of the snapshot and endpoints, as bytes."""
+    """Of the snapshot and the endpoints with their interfaces, as kept on disk."""
     waiting: Mapping[str, str]
     """Endpoint name -> why its interface is not known yet."""
 
@@ -65,6 +65,7 @@ class Agent:
     waiting: dict[str, str] = field(default_factory=dict)
     names: Names = field(default_factory=Names)
     _enforcer: Enforcer = field(init=False)
+    _digest: str = ""
     _have: MapState | None = None
     _unsure: bool = True
     """An epoch may be due: we start, or something failed half-way."""
@@ -186,10 +187,12 @@ class Agent:
                 if self.assignment.names.get(number) != name
             )
             self.assignment = assignment
-        self._run(ops, wanted.snapshot.rulesets)
+        await self._run(ops, wanted.snapshot.rulesets)
         located = replace(wanted, endpoints=endpoints)
         if located != self.wanted:
-            self.store.save_snapshot(located)
+            body = to_bytes(located)
+            self.store.save_snapshot(body)
+            self._digest = hashlib.sha256(body).hexdigest()
         self.wanted = located
         self._note_retired(want, begin)
         self.names = names_of(
@@ -198,9 +201,8 @@ class Agent:
             assignment.names,
             {place.state.id: digest for digest, place in assignment.rulesets.items()},
         )
-        digest = hashlib.sha256(to_bytes(wanted)).hexdigest()
         self.applied = Applied(
-            len(ops), self.have().epoch, time.monotonic() - begin, digest, dict(self.waiting)
+            len(ops), self.have().epoch, time.monotonic() - begin, self._digest, dict(self.waiting)
         )
         self.applied_at = time.time()
         return self.applied
@@ -225,20 +227,22 @@ class Agent:
             )
         return assignment, want
 
-    def _run(self, ops: Iterable[MapOp], rulesets: Iterable[Ruleset]) -> None:
+    async def _run(self, ops: tuple[MapOp, ...], rulesets: Iterable[Ruleset]) -> None:
+        """Apply, in a thread: many changes take a while, and records must be read meanwhile."""
         places = self.assignment.rulesets
         self._enforcer.tables = {
             places[item.digest].handle: item.tables for item in rulesets if item.engine is Engine.KERNEL
         }
-        steps = tuple(ops)
         have = self.have()
-        self._have = None  # unless all goes well, read again
         self._unsure = True
-        for op in steps:
-            self._enforcer.apply_one(op)
-            if isinstance(op, DropEndpoint):
-                self._enforcer.forget_flows(op.ifindex)
-        self._have = after(have, *steps)
+        work = asyncio.create_task(asyncio.to_thread(self._enforcer.apply, ops))
+        try:
+            await asyncio.shield(work)
+        except BaseException:
+            await asyncio.wait([work])  # we may be cancelled, the thread not: the maps must stay open for it
+            self._have = None  # somewhere between: the kernel knows
+            raise
+        self._have = after(have, *ops)
         self._unsure = False
         self._enforcer.tables = {}
 
@@ -282,10 +286,10 @@ class Agent:
         """Interfaces that are gone: their entries and flows must not greet whoever gets their number."""
         governed = set(self.datapath.attached())
         gone = sorted(self.have().endpoints.keys() - governed)
-        for ifindex in gone:
-            self._enforcer.apply_one(DropEndpoint(ifindex))
-            self._enforcer.forget_flows(ifindex)
-        self._have = after(self.have(), *map(DropEndpoint, gone))
+        if gone:
+            ops = tuple(map(DropEndpoint, gone))
+            self._enforcer.apply(ops)
+            self._have = after(self.have(), *ops)
 
     # -- what is retired ------------------------------------------------------------------
 

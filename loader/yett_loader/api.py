@@ -32,7 +32,7 @@ from yett_loader.endpoint import LocalEndpoint
 from yett_loader.errors import LoaderError, NotReady, SnapshotError
 from yett_loader.metrics import prometheus, read_counters, read_hits
 from yett_loader.recorder import KEPT, Recorder
-from yett_loader.snapshot import BODY_LIMIT, from_bytes
+from yett_loader.snapshot import BODY_LIMIT, Memory, from_bytes
 
 OBSERVE_SECONDS = 15.0
 
@@ -45,6 +45,7 @@ class Api:
         self._recorder = recorder
         self._allow_push = allow_push
         self._observed: asyncio.TimerHandle | None = None
+        self._memory = Memory()
 
     def application(self) -> web.Application:
         """The routes."""
@@ -116,7 +117,7 @@ class Api:
             raise web.HTTPForbidden(
                 text="this loader takes snapshots from its operator only; see --allow-push"
             )
-        wanted = from_bytes(await request.read())
+        wanted = from_bytes(await request.read(), memory=self._memory)
         applied = await self._agent.apply(wanted)
         return web.json_response(
             {

@@ -15,7 +15,7 @@ from pathlib import Path
 from yett_loader.assign import RULE_LIMIT, Assignment, Place
 from yett_loader.errors import NotReady, SnapshotError
 from yett_loader.reader import parse
-from yett_loader.snapshot import Wanted, from_bytes, to_bytes
+from yett_loader.snapshot import Wanted, from_bytes
 from yett_loader.state import RulesetState
 from yett_policy.document import canonical
 
@@ -47,9 +47,9 @@ class Store:
         except FileNotFoundError:
             return None
 
-    def save_snapshot(self, wanted: Wanted) -> None:
-        """Replace it."""
-        _write(self.directory / "snapshot.json", to_bytes(wanted))
+    def save_snapshot(self, body: bytes) -> None:
+        """Replace it; `body` is what `snapshot.to_bytes` gives."""
+        _write(self.directory / "snapshot.json", body)
 
     def load_assignment(self) -> Assignment:
         """The numbers given; none if the file is missing. SnapshotError if it is damaged."""

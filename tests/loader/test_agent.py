@@ -21,12 +21,13 @@ from yett_loader.agent import Agent
 from yett_loader.api import Api, Server
 from yett_loader.assign import MapFull
 from yett_loader.datapath import Datapath, Sizes
+from yett_loader.enforce import Enforcer
 from yett_loader.errors import KernelError
 from yett_loader.kernel import Program, abi
 from yett_loader.pins import Pins
 from yett_loader.recorder import Recorder
 from yett_loader.snapshot import Wanted, to_bytes
-from yett_loader.state import DropPolicy, Prefix
+from yett_loader.state import DropPolicy, Prefix, PutEndpoint
 from yett_loader.store import Store
 from yett_policy.document import Verdict
 
@@ -145,20 +146,16 @@ async def test_a_failure_half_way_is_made_good_by_the_next_application(
 ) -> None:
     agent = await host.start()
     await agent.apply(build.wanted(build.web(), build.client(), path="/one"))
-    done = 0
 
-    def third_fails(op: object) -> None:
-        nonlocal done
-        done += 1
-        if done == 3:
-            raise KernelError("update", "map endpoints", 12)
-        original(op)  # type: ignore[arg-type]
+    def swap_fails(_enforcer: Enforcer, op: object) -> None:
+        assert isinstance(op, PutEndpoint)
+        raise KernelError("update", "map endpoints", 12)
 
-    original = agent._enforcer.apply_one
-    monkeypatch.setattr(type(agent._enforcer), "apply_one", lambda _self, op: third_fails(op))
+    monkeypatch.setattr(Enforcer, "apply_one", swap_fails)
     with pytest.raises(KernelError):
         await agent.apply(build.wanted(build.web(), build.client(), path="/two"))
     monkeypatch.undo()
+    assert len(agent._enforcer.read_state().rulesets) == 2
     epoch = agent._enforcer.config()["epoch"]
     wanted = build.wanted(build.web(), build.client(), path="/two")
     applied = await agent.apply(wanted)

@@ -21,7 +21,7 @@ from yett_loader.assign import (
 from yett_loader.encode import encode
 from yett_loader.errors import SnapshotError
 from yett_loader.plan import plan, retired
-from yett_loader.snapshot import Wanted
+from yett_loader.snapshot import Wanted, to_bytes
 from yett_loader.state import EndpointState, MapState, PolicyKey, PolicyValue, Prefix, RulesetState, after
 from yett_loader.store import Store, assignment_from_bytes, assignment_to_bytes
 from yett_policy.document import Engine, Verdict
@@ -143,7 +143,7 @@ def test_the_store_replaces_whole_files(tmp_path: Path) -> None:
     assert store.load_snapshot() is None
     assert store.load_assignment() == Assignment()
     for path in ("/one", "/two"):
-        store.save_snapshot(build.wanted(path=path))
+        store.save_snapshot(to_bytes(build.wanted(path=path)))
         assert store.load_snapshot() == build.wanted(path=path)
     assert [file.name for file in store.directory.iterdir()] == ["snapshot.json"]
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from support import wanted as build
 from yett_loader.errors import SnapshotError
-from yett_loader.snapshot import Wanted, from_bytes, to_bytes
+from yett_loader.snapshot import Memory, Wanted, from_bytes, to_bytes
 from yett_policy.document import Engine
 from yett_policy.http.layout import TIER_SIZE
 
@@ -33,6 +33,34 @@ def test_an_empty_snapshot_survives_the_round_trip() -> None:
 
 def test_equal_snapshots_are_equal_bytes() -> None:
     assert to_bytes(build.wanted(build.web())) == to_bytes(build.wanted(build.web()))
+
+
+def test_what_was_read_before_is_the_same_value_again() -> None:
+    memory = Memory()
+    first = from_bytes(to_bytes(GOOD), memory=memory)
+    changed = build.wanted(build.web(7), build.client(), path="/changed")
+    second = from_bytes(to_bytes(changed), memory=memory)
+    assert second == changed
+    assert second.snapshot.documents[1] is first.snapshot.documents[1]
+    assert second.snapshot.documents[0] is not first.snapshot.documents[0]
+
+
+def test_a_value_that_only_looks_equal_is_checked_again() -> None:
+    memory = Memory()
+    from_bytes(to_bytes(GOOD), memory=memory)
+    raw = json.loads(to_bytes(GOOD))
+    raw["documents"][0]["entries"][0]["proto"] = False
+    with pytest.raises(SnapshotError, match="a whole number is expected here"):
+        from_bytes(json.dumps(raw).encode(), memory=memory)
+
+
+def test_a_remembered_document_still_needs_its_ruleset() -> None:
+    memory = Memory()
+    from_bytes(to_bytes(GOOD), memory=memory)
+    raw = json.loads(to_bytes(GOOD))
+    raw["rulesets"].clear()
+    with pytest.raises(SnapshotError, match="is not in the snapshot"):
+        from_bytes(json.dumps(raw).encode(), memory=memory)
 
 
 def test_a_sidecar_ruleset_has_no_tables() -> None:
