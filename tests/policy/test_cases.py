@@ -16,8 +16,10 @@ from support.policy_world import fake_ruleset
 from yett_policy.cluster import Cluster, NamedPort, Namespace, Node, Pod
 from yett_policy.compiled import Compiled
 from yett_policy.compiler import compile as compile_all
-from yett_policy.document import Verdict
+from yett_policy.compiler import compile_spec
+from yett_policy.document import Engine, Verdict
 from yett_policy.explain import Explanation, explain
+from yett_policy.http.machine import Machine
 from yett_policy.http.rule import Request
 from yett_policy.lint import lint
 from yett_policy.policy import ICMP, ICMPV6, PROTOCOLS
@@ -90,6 +92,28 @@ def test_a_golden_conversation_has_its_verdict(case: Path, question: dict[str, A
         assert deciding[0].reason.name == question["reason"], found
     if "rule" in question:
         assert deciding[0].rule == question["rule"], found
+
+
+@pytest.mark.parametrize("case", sorted(CASES.iterdir()), ids=lambda case: case.name)
+def test_the_kernel_tables_of_a_golden_case_give_its_verdicts(case: Path) -> None:
+    state = compiled(case)
+    (expectations,) = load(case, "expect.yaml")
+    for question in expectations["verdicts"]:
+        found = asked(state, question)
+        for side in (found.egress, found.ingress):
+            if side is None or not side.ruleset or "request" not in question:
+                continue
+            ruleset = compile_spec(state.rulesets[side.ruleset].spec)
+            assert ruleset.engine is Engine.KERNEL, ruleset.engine_reason
+            method, _, target = question["request"].partition(" ")
+            lines = [f"{method} {target} HTTP/1.1", *question.get("headers", ())]
+            if not any(line.lower().startswith("host:") for line in lines[1:]):
+                if any(rule.host for rule in ruleset.spec.rules):
+                    lines[0] = f"{method} {target} HTTP/1.0"  # which needs no Host
+                else:
+                    lines.append("Host: test")
+            (judgement,) = Machine(ruleset.tables).feed("\r\n".join([*lines, "", ""]).encode("latin-1"))
+            assert judgement.verdict is side.verdict, (question, judgement)
 
 
 @pytest.mark.parametrize("case", sorted(CASES.iterdir()), ids=lambda case: case.name)
