@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -249,3 +252,45 @@ def test_one_source_given_twice_is_refused() -> None:
     )
     with pytest.raises(ValueError, match="NetworkPolicy/default/p is given twice"):
         compile_all(policy * 2, Cluster(), rulesets=fake_ruleset)
+
+
+_DIGESTS = """
+import hashlib, sys
+sys.path.insert(0, {tests!r})
+from support.policy_world import cluster, fake_ruleset
+from yett_policy.compiler import compile
+from yett_policy.source.parse import parse_policy
+labels = [{{"app": "x"}}, {{"tier": "t"}}, {{}}]
+policies = [
+    policy
+    for i, chosen in enumerate(labels)
+    for policy in parse_policy({{
+        "apiVersion": "yett.dev/v1alpha1", "kind": "ClusterL7Policy", "metadata": {{"name": f"p{{i}}"}},
+        "spec": {{
+            "endpointSelector": {{"matchLabels": chosen}},
+            "ingress": [{{"fromEntities": ["cluster", "world"]}}, {{"toPorts": [
+                {{"ports": [{{"port": "80", "protocol": "TCP"}}, {{"port": "web", "protocol": "TCP"}}],
+                  "rules": {{"http": [{{"method": "GET"}}, {{"path": "/a", "headers": ["X-A", "X-B: 1"]}}]}}}}]}}],
+            "egress": [{{"toCIDRSet": [{{"cidr": "10.0.0.0/8", "except": ["10.1.0.0/16", "10.2.0.0/16"]}}]}}],
+        }},
+    }})
+]
+compiled = compile(policies, cluster(), rulesets=fake_ruleset)
+whole = b"".join(document.to_bytes() for document in compiled.documents.values())
+print(hashlib.sha256(whole + repr(compiled.snapshot("n1")).encode()).hexdigest())
+"""
+
+
+def test_the_bytes_do_not_depend_on_the_seed_of_hashes() -> None:
+    script = _DIGESTS.format(tests=str(Path(__file__).parents[1]))
+    found = {
+        subprocess.run(
+            [sys.executable, "-c", script],
+            env={"PYTHONHASHSEED": seed, "PATH": ""},
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+        for seed in ("0", "1", "2")
+    }
+    assert len(found) == 1
