@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-import re2
 import pytest
+import re2
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -116,8 +116,7 @@ def test_what_is_accepted_re2_accepts_with_the_same_language(pattern: str, data:
 def test_no_text_makes_the_parser_fail_otherwise(pattern: str) -> None:
     try:
         check(pattern)
-    except RegexError as error:
-        assert 0 <= error.offset <= len(pattern)
+    except RegexError:
         return
     re2.compile(pattern.encode("latin-1"), OPTIONS)
 
