@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -26,11 +27,14 @@ def main() -> None:
         sys.exit(130)
     except BrokenPipeError:
         # The reader (head, grep -q) has what it wanted; Python would complain again at exit.
-        sys.stderr.close()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
     except CommandError as error:
         _complain(str(error))
         sys.exit(error.exit_code)
+    except PermissionError as error:
+        _complain(f"cannot open {error.filename}: permission denied; run it as root (sudo)")
+        sys.exit(EXIT_FAILED)
     except Exception as error:
         code = _exit_code(error)
         if code is None:
@@ -50,8 +54,6 @@ def _exit_code(error: Exception) -> int | None:
     lab = sys.modules.get("yett_lab.errors")
     if lab is not None and isinstance(error, lab.LabError):
         return EXIT_USAGE if isinstance(error, lab.InputError) else EXIT_FAILED
-    if isinstance(error, PermissionError):
-        return EXIT_FAILED
     return None
 
 

@@ -16,13 +16,13 @@ _VERDICT_WIDTH = 11
 
 def compact(record: Record) -> str:
     """`May 20 15:30:01.123 default/client:34567 -> default/api-server:80 http-request  FORWARDED   GET http://...`"""
-    source, destination = _text(record.source.text), _text(record.destination.text)
+    source, destination = escape.text(record.source.text), escape.text(record.destination.text)
     arrow = "<-" if record.reply else "->"
     verdict = _verdict(record).ljust(_VERDICT_WIDTH + len(_verdict(record)) - len(record.verdict))
     what = summary(record)
     if record.verdict in {"DROPPED", "AUDIT"} and record.rule:
-        what += f"; {_text(record.rule)}"
-    line = f"{timestamp(record)} {source} {arrow} {destination} {_text(record.kind):<{_TYPE_WIDTH}} {verdict} {what}"
+        what += f"; {escape.text(record.rule)}"
+    line = f"{timestamp(record)} {source} {arrow} {destination} {escape.text(record.kind):<{_TYPE_WIDTH}} {verdict} {what}"
     return _left_out(record) + line.rstrip()
 
 
@@ -47,7 +47,7 @@ def timestamp(record: Record) -> str:
 
 def summary(record: Record) -> str:
     """What it was about, and what was wrong with it."""
-    return _text(_summary(record))
+    return escape.text(_summary(record))
 
 
 def _summary(record: Record) -> str:
@@ -62,19 +62,10 @@ def _summary(record: Record) -> str:
 
 
 def _verdict(record: Record) -> str:
-    return output.paint(_text(record.verdict), _COLOURS.get(record.verdict, "white"))
+    return output.paint(escape.text(record.verdict), _COLOURS.get(record.verdict, "white"))
 
 
 def _left_out(record: Record) -> str:
     if not record.suppressed:
         return ""
     return f"... {record.suppressed} more record{'' if record.suppressed == 1 else 's'} left out by the rate limit\n"
-
-
-def _text(value: str) -> str:
-    """Characters of a request are its bytes (Latin-1), so UTF-8 in them is read as such."""
-    try:
-        raw = value.encode("latin-1")
-    except UnicodeEncodeError:
-        return escape.text(value)
-    return escape.text(raw)

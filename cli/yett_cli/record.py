@@ -97,14 +97,22 @@ def parse(line: str | bytes) -> Record:
             tcp_flags=str(raw["tcp_flags"]),
             reply=bool(raw["reply"]),
             rule=str(raw["rule"]),
-            method=str(request.get("method", "")),
-            target=str(request.get("target", "")),
-            host=str(request.get("host", "")),
+            method=_sent(request.get("method", "")),
+            target=_sent(request.get("target", "")),
+            host=_sent(request.get("host", "")),
             cut=bool(request) and not request.get("version"),
             suppressed=int(raw["suppressed"]),
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"a flow record without {error}") from None
+
+
+def _sent(text: object) -> str:
+    """Bytes of a request, which the API writes as Latin-1: as UTF-8, what is none as surrogates."""
+    try:
+        return str(text).encode("latin-1").decode("utf-8", "surrogateescape")
+    except UnicodeEncodeError as error:
+        raise ValueError(f"a flow record with {error}") from None
 
 
 def end(raw: Mapping[str, Any]) -> End:

@@ -119,21 +119,22 @@ def test_observe_follows_and_shows_what_is_allowed(up: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "target",
+    ("target", "shown"),
     [
-        b"/\x1b[31mred",
-        b"/\x1b]0;owned\x07",
-        b"/\xe2\x80\xae\xe2\x81\xa6",
-        b"/\xff\x9b1m",
-        b"/a\x00b",
-        b"/x\ry",
+        (b"/\x1b[31mred", "/\\x1b[31mred"),
+        (b"/\x1b]0;owned\x07", "/\\x1b]0;owned\\x07"),
+        (b"/\xe2\x80\xae\xe2\x81\xa6", "/\\u202e\\u2066"),
+        (b"/\xff\x9b1m", "/\\xff\\x9b1m"),
+        (b"/a\x00b", "/a\\x00b"),
+        (b"/x\ry", "/x\\ry"),
     ],
 )
-def test_no_byte_of_a_client_reaches_the_terminal(up: str, run: Run, target: bytes) -> None:
+def test_no_byte_of_a_client_reaches_the_terminal(up: str, run: Run, target: bytes, shown: str) -> None:
     send(up, b"GET " + target + b" HTTP/1.1\r\nHost: \x1b[32mh\r\n\r\n")
     for form in ("compact", "table", "json"):
-        done = run("observe", "--lab", up, "--verdict", "DROPPED", "--last", "1", "-o", form)
+        done = run("observe", "--lab", up, "--verdict", "DROPPED", "-t", "request", "--last", "1", "-o", form)
         assert done.stdout.replace("\n", "").isprintable()
+        assert form == "json" or f"http://\\x1b[32mh{shown}" in done.stdout
 
 
 def test_a_wrong_filter_is_exit_code_2(up: str, run: Run) -> None:
@@ -228,6 +229,12 @@ def test_an_unknown_endpoint_is_exit_code_2(up: str, run: Run, command: list[str
     assert done.returncode == 2
     known = "default/api-server, default/client"
     assert done.stderr == f"error: endpoint nope is not there; endpoints: {known}\n"
+
+
+def test_a_reader_that_stops_reading_is_no_error(up: str) -> None:
+    script = f"{sys.executable} -m yett_cli observe --lab {up} -o json | head -n 1"
+    done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True)
+    assert done.stderr == ""
 
 
 def test_explain_asks_the_running_lab(up: str, run: Run) -> None:

@@ -310,6 +310,76 @@ def counter(app: str, reason: str) -> int:
     return total
 
 
+def test_the_pods_own_node_may_always_talk_to_it_and_another_node_not(app: str, apply) -> None:
+    apply(*example("l7-policy"))
+    placed = access.load(paths.Paths(app)).pods["default/api-server"]
+    other = next(node for node in ("node-1", "node-2") if node != placed.node)
+    ask = ["curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", "-m", "1", f"http://{placed.ipv4}/healthz"]
+    for node, status in ((placed.node, "200"), (other, "000")):
+        enter = ["nsenter", f"--net={paths.NETNS / paths.Paths(app).node_netns(node)}"]
+        done = subprocess.run([*enter, *ask], capture_output=True, text=True, check=False)
+        assert (node, done.stdout) == (node, status)
+
+
+NAMESPACES = """
+apiVersion: v1
+kind: Namespace
+metadata: {name: shop, labels: {team: a}}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: buyer, namespace: shop, labels: {app: buyer}}
+spec: {containers: [{name: c, image: busybox}]}
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: team-a}
+spec:
+  podSelector: {matchLabels: {app: api-server}}
+  ingress:
+  - from: [{namespaceSelector: {matchLabels: {team: a}}}]
+    ports: [{port: 80}]
+"""
+
+
+def test_a_network_policy_selects_by_the_labels_of_namespaces(app: str, apply) -> None:
+    apply(*manifest.parse(NAMESPACES, "namespaces.yaml"))
+    ask = ["curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", "-m", "1", "http://api-service.default/"]
+    assert access.run_in_pod(app, "shop/buyer", ask).stdout == "200"
+    assert curl(app, f"{URL}/") == DROPPED
+    apply(
+        *manifest.parse(NAMESPACES.replace("labels: {team: a}}\n---", "labels: {team: b}}\n---", 1), "b.yaml")
+    )
+    assert access.run_in_pod(app, "shop/buyer", ask).stdout == "000"
+
+
+NAMED = """
+apiVersion: v1
+kind: Pod
+metadata: {name: named, labels: {app: named}}
+spec: {containers: [{name: c, image: mendhak/http-https-echo, ports: [{containerPort: 8081, name: web}]}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: named}
+spec: {selector: {app: named}, ports: [{port: 80, targetPort: web}]}
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: named}
+spec:
+  podSelector: {matchLabels: {app: named}}
+  ingress: [{ports: [{port: web}]}]
+"""
+
+
+def test_policies_and_services_may_name_ports(app: str, apply) -> None:
+    apply(*manifest.parse(NAMED, "named.yaml"))
+    assert curl(app, "http://named/") == PASSED
+    apply(*manifest.parse(NAMED.replace("[{port: web}]}]\n", "[{port: other}]}]\n"), "other.yaml"))
+    assert curl(app, "http://named/") == DROPPED
+
+
 def test_each_node_gets_the_documents_of_its_own_pods_only(app: str) -> None:
     current = access.load(paths.Paths(app))
     compiled = compile_lab(current, access.objects(current), current.manifests)
