@@ -222,3 +222,14 @@ def test_paths_match_as_their_kind_says() -> None:
 def test_a_rule_that_the_grammar_never_lets_match_denies_at_the_first_byte() -> None:
     (denied,) = judge(request(), HttpRule("r", path="/a b"))
     assert (denied.reason, denied.offset) == (Reason.POLICY_DENIED_L7, 0)
+
+
+def test_a_host_that_matches_nothing_meets_no_condition_even_if_a_rule_would_take_an_empty_one() -> None:
+    rules = (
+        HttpRule("r", host="(a)?"),
+        HttpRule("s", path="/s", headers=(HeaderRule("host", HeaderOp.EXACT, ""),)),
+    )
+    for target in ("/", "/s"):
+        stream = f"GET {target} HTTP/1.1\r\nHost: b\r\n\r\n".encode()
+        assert judge(stream, *rules)[0].reason is Reason.POLICY_DENIED_L7
+    assert judge(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", *rules)[0].verdict is Verdict.ALLOW

@@ -15,7 +15,7 @@ from yett_policy.http.alternatives import RuleSets
 from yett_policy.http.conditions import VALUE_REPORT, Conditions
 from yett_policy.http.errors import TooComplex
 from yett_policy.http.grammar import Edge, Match, Op
-from yett_policy.http.layout import REASON_SHIFT, SET_KNOWN, Action
+from yett_policy.http.layout import REASON_SHIFT, SET_KNOWN, Action, Header
 from yett_policy.http.lines import ITEM, TAG_SHIFT, Lines
 from yett_policy.http.nfa import CLASS, REPORTS, Items, Nfa
 from yett_policy.http.request import RequestGrammar
@@ -202,13 +202,15 @@ class Product:
         return number
 
     def empty_words(self) -> list[int]:
-        """Word k is what an empty value of tracked header k gives: the state behind the colon
-        has k for its operand, and the value may end there.
+        """Word k is what an empty value of tracked header k gives.
+
+        The state behind the colon has k for its operand, and the value may end there.  Of the
+        framing headers an empty value is denied, so that word 0 is 0.
         """
         words = []
-        for items in self.conditions.values:
+        for number, items in enumerate(self.conditions.values):
             bits = 0
-            for value in self.reported(items):
+            for value in self.reported(items) if number >= Header.UPGRADE else ():
                 bits |= 1 << value - VALUE_REPORT
             words.append(bits)
         return words
