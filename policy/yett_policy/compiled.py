@@ -70,3 +70,9 @@ class Delta:
     """Prefix -> identity, or None: no longer there."""
     node_addresses: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     """Node -> all its prefixes, of nodes whose own addresses changed."""
+    subjects: Mapping[int, frozenset[str]] = field(default_factory=dict)
+    """Identity -> sources of the policies that select it, where that may have changed."""
+    identities: Mapping[int, Labels | None] = field(default_factory=dict)
+    """Labels of identities that came into use; None: no longer in use."""
+    pods: Mapping[tuple[str, str], int | None] = field(default_factory=dict)
+    """(namespace, name) -> identity, of pods whose identity or addresses changed; None: none."""

@@ -7,7 +7,7 @@ select it, and only bodies whose policies own one of those are built again.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from yett_policy.body import PROTOCOL_NAMES, Body, build_body
@@ -76,9 +76,19 @@ def compile(  # noqa: A001 - the verb of this package
 class Compiler:
     """Holds what is known; `put` and `drop` say what changed, `flush` works it out."""
 
-    def __init__(self, table: Table | None = None, *, rulesets: CompileRuleset = compile_spec) -> None:
+    def __init__(
+        self,
+        table: Table | None = None,
+        *,
+        rulesets: CompileRuleset = compile_spec,
+        allocate: bool = True,
+    ) -> None:
+        """`allocate` False: numbers come only from `learn`, and whoever needs one that is not
+        known yet keeps what it had until then.
+        """
         self._table = table or Table()
         self._compile_ruleset = rulesets
+        self._allocate = allocate
         self._index = SelectorIndex()
         self._blocks = Blocks()
 
@@ -95,6 +105,8 @@ class Compiler:
         self._stale_others = True
 
         self._claims: dict[Holder, Claims] = {}
+        self._new_claims: dict[Holder, Claims] = {}
+        """To be put in place of `_claims`."""
         self._holders: defaultdict[Prefix, dict[Holder, Labels]] = defaultdict(dict)
         self._uses: Counter[Labels] = Counter()
         self._subjects: Counter[int] = Counter()
@@ -112,6 +124,8 @@ class Compiler:
         self._documents: dict[int, Document] = {}
         self._rulesets: dict[str, Ruleset] = {}
 
+        self._changed_identities: dict[int, Labels | None] = {}
+        self._changed_pods: dict[tuple[str, str], int | None] = {}
         self._stale_identities: set[int] = set()
         self._stale_policies: set[PolicyId] = set()
         self._stale_bodies = False
@@ -167,7 +181,20 @@ class Compiler:
         self._api_servers = tuple(addresses)
         self._stale_others = True
 
+    def learn(self, numbers: Mapping[Labels, int]) -> None:
+        """Numbers that were given elsewhere; ValueError if a label set has another one already."""
+        for labels, number in numbers.items():
+            if self._table.numbers.get(labels, number) != number:
+                raise ValueError(f"{labels} has number {self._table.numbers[labels]} already, not {number}")
+        self._table = Table({**self._table.numbers, **numbers})
+
     # -- what follows
+
+    def missing(self) -> frozenset[Labels]:
+        """Label sets that the changes so far need a number for."""
+        self._gather_claims()
+        wanted = {labels for claims in self._new_claims.values() for labels in _label_sets(claims)}
+        return frozenset(labels for labels in wanted if not self._table.knows(labels))
 
     @property
     def table(self) -> Table:
@@ -176,10 +203,12 @@ class Compiler:
 
     def flush(self) -> Delta:
         """Work out every change since the last flush."""
-        blocks_changed = self._update_policies()
         nodes = {name: self._claims.get(("0-node", name)) for name in self._nodes}
-        prefixes = self._update_claims(blocks_changed=blocks_changed)
-        gone, changed = self._update_documents()
+        self._gather_claims()
+        prefixes = self._replace(self._settled_claims())
+        gone, changed, subjects = self._update_documents()
+        identities, pods = self._changed_identities, self._changed_pods
+        self._changed_identities, self._changed_pods = {}, {}
         return Delta(
             documents={number: self._documents[number] for number in sorted(changed)},
             gone=frozenset(gone),
@@ -189,6 +218,9 @@ class Compiler:
                 for name, before in sorted(nodes.items())
                 if before != self._claims.get(("0-node", name))
             },
+            subjects=subjects,
+            identities=identities,
+            pods=pods,
         )
 
     def compiled(self) -> Compiled:
@@ -271,9 +303,9 @@ class Compiler:
 
     # -- claims, identities, addresses
 
-    def _update_claims(self, *, blocks_changed: bool) -> set[str]:
-        """Prefixes whose identity changed."""
-        if blocks_changed:
+    def _gather_claims(self) -> None:
+        """Work out what the changes so far claim."""
+        if self._update_policies():
             self._stale_pods |= self._pods.keys()
             self._stale_nodes |= self._nodes.keys()
         elif self._stale_namespaces:
@@ -291,14 +323,27 @@ class Compiler:
             node = self._nodes.get(name)
             new["0-node", name] = Claims() if node is None else node_claims(node, self._blocks)
         if self._stale_others:
-            new |= {holder: Claims() for holder in self._claims if holder[0][0] in "134"}
+            known = (*self._claims, *self._new_claims)
+            new |= {holder: Claims() for holder in known if holder[0][0] in "134"}
             new |= {("1-api-server", address): api_server_claims(address) for address in self._api_servers}
             new |= dict(self._blocks.claims())
         self._stale_pods, self._stale_nodes, self._stale_namespaces = set(), set(), set()
         self._stale_others = False
-        return self._replace(new)
+        self._new_claims |= new
+
+    def _settled_claims(self) -> dict[Holder, Claims]:
+        """Claims whose numbers are known; the others go on waiting."""
+        new, self._new_claims = self._new_claims, {}
+        if self._allocate:
+            return new
+        knows = self._table.knows
+        self._new_claims = {
+            holder: claims for holder, claims in new.items() if not all(map(knows, _label_sets(claims)))
+        }
+        return {holder: claims for holder, claims in new.items() if holder not in self._new_claims}
 
     def _replace(self, new: dict[Holder, Claims]) -> set[str]:
+        """Prefixes whose identity changed."""
         old = {holder: self._claims.get(holder, Claims()) for holder in new}
         changed = [holder for holder in new if new[holder] != old[holder]]
         self._table = self._table.allocate(
@@ -325,6 +370,9 @@ class Compiler:
                 self._claims.pop(holder, None)
             else:
                 self._claims[holder] = new[holder]
+            if holder[0] == "2-pod":
+                own = new[holder].own
+                self._changed_pods[holder[1], holder[2]] = None if own is None else self._table.number(own)
         return {str(prefix) for prefix in touched if self._settle(prefix)}
 
     def _settle(self, prefix: Prefix) -> bool:
@@ -351,6 +399,7 @@ class Compiler:
         if self._uses[labels] > 1:
             return
         number = self._table.number(labels)
+        self._changed_identities[number] = labels
         self._notice(number, self._index.add(number, labels), selected=True)
 
     def _release(self, labels: Labels) -> None:
@@ -359,6 +408,7 @@ class Compiler:
             return
         del self._uses[labels]
         number = self._table.number(labels)
+        self._changed_identities[number] = None
         self._notice(number, self._index.remove(number), selected=False)
         self._selecting.pop(number, None)
 
@@ -374,13 +424,14 @@ class Compiler:
 
     # -- documents
 
-    def _update_documents(self) -> tuple[set[int], set[int]]:
-        """(identities without a document now, identities with another one)."""
+    def _update_documents(self) -> tuple[set[int], set[int], dict[int, frozenset[str]]]:
+        """(identities without a document now, identities with another one, who selects them)."""
         stale = set(self._bodies) if self._stale_bodies else set()
         for pid in self._stale_policies:
             stale |= self._bodies_of.get(pid, set())
         gone: set[int] = set()
         moved: set[int] = set()
+        subjects: dict[int, frozenset[str]] = {}
         for number in self._stale_identities:
             old = self._key_of.pop(number, None)
             if old is not None:
@@ -395,6 +446,7 @@ class Compiler:
             self._key_of[number] = key
             self._members[key].add(number)
             moved.add(number)
+            subjects[number] = frozenset(source for source, _ in key[0])
         for key in stale:
             if not self._members[key]:
                 continue
@@ -415,7 +467,7 @@ class Compiler:
                 changed.add(number)
         self._drop_empty_bodies()
         self._stale_identities, self._stale_policies, self._stale_bodies = set(), set(), False
-        return gone, changed
+        return gone, changed, subjects
 
     def _drop_empty_bodies(self) -> None:
         for key in [key for key, members in self._members.items() if not members]:

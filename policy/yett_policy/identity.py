@@ -136,6 +136,10 @@ class Table:
         gone = set(labels)
         return Table({known: number for known, number in self.numbers.items() if known not in gone})
 
+    def knows(self, labels: Labels) -> bool:
+        """Whether labels have a number."""
+        return labels in self.numbers or labels in RESERVED
+
     def number(self, labels: Labels) -> int:
         """Of labels that were allocated; KeyError otherwise."""
         reserved = RESERVED.get(labels)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from yett_policy.compiled import Compiled, Delta
 from yett_policy.compiler import Compiler
 from yett_policy.compiler import compile as compile_all
 from yett_policy.document import Document
+from yett_policy.identity import Labels, parse_labels
 from yett_policy.policy import Policy
 from yett_policy.source.parse import parse_policy
 
@@ -109,6 +111,14 @@ class Model:
         return compile_all(policies, self.cluster(), compiler.table, rulesets=fake_ruleset)
 
 
+def update(held: dict[Any, Any], changes: Mapping[Any, Any]) -> None:
+    for key, value in changes.items():
+        if value is None:
+            held.pop(key, None)
+        else:
+            held[key] = value
+
+
 class Follower:
     """Somebody who knows only the deltas."""
 
@@ -116,16 +126,19 @@ class Follower:
         self.documents: dict[int, Document] = {}
         self.ipcache: dict[str, int] = {}
         self.node_addresses: dict[str, dict[str, int]] = {}
+        self.identities: dict[int, Labels] = {}
+        self.pods: dict[tuple[str, str], int] = {}
+        self.subjects: dict[int, frozenset[str]] = {}
 
     def follow(self, delta: Delta) -> None:
         self.documents |= delta.documents
+        self.subjects |= delta.subjects
         for number in delta.gone:
             del self.documents[number]
-        for prefix, identity in delta.ipcache.items():
-            if identity is None:
-                del self.ipcache[prefix]
-            else:
-                self.ipcache[prefix] = identity
+            del self.subjects[number]
+        update(self.identities, delta.identities)
+        update(self.pods, delta.pods)
+        update(self.ipcache, delta.ipcache)
         self.node_addresses |= {name: dict(held) for name, held in delta.node_addresses.items()}
 
 
@@ -145,6 +158,64 @@ def test_any_history_of_changes_ends_where_a_compile_from_scratch_does(
         assert follower.ipcache == now.ipcache
         for name, held in now.node_addresses.items():
             assert follower.node_addresses.get(name, {}) == held
+        assert follower.identities == now.identities
+        assert follower.pods == {(pod[0], pod[1]): pod[2] for pod in now.pods}
+        assert follower.subjects == selecting(now, [p for group in model.policies.values() for p in group])
+
+
+def selecting(compiled: Compiled, policies: list[Policy]) -> dict[int, frozenset[str]]:
+    return {
+        number: frozenset(
+            policy.source
+            for policy in policies
+            if policy.subject.holds(parse_labels(compiled.identities[number]))
+        )
+        for number in compiled.documents
+    }
+
+
+@settings(max_examples=120, suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(st.lists(changes, min_size=1, max_size=3), min_size=1, max_size=6), st.randoms())
+def test_numbers_that_come_late_and_one_by_one_lead_to_the_same_end(
+    history: list[list[tuple[Any, ...]]], random: Any
+) -> None:
+    compiler, model, follower = Compiler(rulesets=fake_ruleset, allocate=False), Model(), Follower()
+    for number in compiler.missing():
+        pytest.fail(f"needs {number} from the start")
+    for step in history:
+        for change in step:
+            model.apply(change, compiler)
+        while missing := compiler.missing():
+            follower.follow(compiler.flush())
+            labels = random.choice(sorted(missing))
+            compiler.learn({labels: compiler.table.allocate([labels]).number(labels)})
+        follower.follow(compiler.flush())
+        now = compiler.compiled()
+        assert now == model.from_scratch(compiler)
+        assert follower.documents == now.documents
+        assert follower.ipcache == now.ipcache
+
+
+def test_a_pod_keeps_what_it_had_until_its_new_number_is_known() -> None:
+    compiler = Compiler(rulesets=fake_ruleset, allocate=False)
+    compiler.put_pod(Pod("default", "x", {"app": "x"}, ("10.0.0.1",)))
+    assert compiler.flush().pods == {}
+    (labels,) = compiler.missing()
+    compiler.learn({labels: 300})
+    assert compiler.flush().pods == {("default", "x"): 300}
+    compiler.put_pod(Pod("default", "x", {"app": "y"}, ("10.0.0.1",)))
+    assert compiler.flush() == Delta()
+    assert compiler.compiled().ipcache == {"10.0.0.1/32": 300}
+    (labels,) = compiler.missing()
+    compiler.learn({labels: 301})
+    assert compiler.flush().ipcache == {"10.0.0.1/32": 301}
+
+
+def test_a_number_that_contradicts_another_is_refused() -> None:
+    compiler = Compiler(rulesets=fake_ruleset, allocate=False)
+    compiler.learn({("k8s:app=x",): 300})
+    with pytest.raises(ValueError, match="has number 300 already, not 301"):
+        compiler.learn({("k8s:app=x",): 301})
 
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
