@@ -12,9 +12,10 @@ import pytest
 from corpus.rules import CLOSED_PORT, PLAIN_PORT, PORTS
 from support import packet as pk
 from support.judge import GET_PRIVATE, GET_PUBLIC, Judge
+from support.netns import Topology
 from support.nodewire import NodeWire
 from support.origin import recorder
-from support.rawtcp import ACK, PSH, ClosedError, RawTcp
+from support.rawtcp import ACK, PSH, ClosedError, RawTcp, Wire
 from yett_policy.reason import Reason
 
 pytestmark = [pytest.mark.net, pytest.mark.bpf]
@@ -150,6 +151,14 @@ def test_an_unknown_ethertype_is_denied(ethertype: int, judge: Judge, node_wire:
     assert set(judge.denials()) == {Reason.ETHERTYPE}
 
 
+@pytest.fixture
+def server_wire(topo: Topology) -> Iterator[Wire]:
+    """The server's eth0: a server that lies."""
+    made = Wire(topo.server)
+    yield made
+    made.close()
+
+
 # -- who speaks
 
 
@@ -262,6 +271,55 @@ def test_replies_of_a_connection_that_the_pod_opened_pass(judge: Judge) -> None:
             assert outgoing.recv(4096).startswith(b"HTTP/1.1 200")
         assert there.total() == 1
     judge.nothing_denied()
+
+
+def _icmp_error(judge: Judge, quoted: bytes, *, kind: int, code: int) -> bytes:
+    """An ICMP error about a packet, from the server's address to the client's."""
+    source, target = judge.address()[0], judge.topo.client.raw_address(judge.family)
+    body = struct.pack("!BBHI", kind, code, 0, 1400) + quoted[:60]
+    if judge.family == 4:
+        value = pk.checksum(body)
+        return pk.ipv4(source, target, body[:2] + struct.pack("!H", value) + body[4:], proto=1)
+    value = pk.checksum(pk.pseudo_header(source, target, 58, len(body)) + body)
+    return pk.ipv6(source, target, body[:2] + struct.pack("!H", value) + body[4:], next_header=58)
+
+
+def test_an_icmp_error_about_a_live_connection_passes(judge: Judge, server_wire: Wire) -> None:
+    """Path MTU discovery would break without."""
+    raw = judge.connect()
+    quoted = raw.packet(raw.segment(GET_PUBLIC, at=0))
+    kind, code = (3, 4) if judge.family == 4 else (2, 0)
+    judge.wire.settle_other()
+    server_wire.send(_icmp_error(judge, quoted, kind=kind, code=code))
+    assert judge.wire.wait_other(lambda frame: quoted[:40] in frame), "the error did not arrive"
+    judge.nothing_denied()
+
+
+def test_an_icmp_error_about_nothing_is_judged_like_any_packet(judge: Judge, server_wire: Wire) -> None:
+    stranger = RawTcp(judge.wire, judge.address(), port=9)
+    quoted = stranger.packet(stranger.segment(GET_PUBLIC, at=0))
+    kind, code = (3, 4) if judge.family == 4 else (2, 0)
+    judge.wire.settle_other()
+    server_wire.send(_icmp_error(judge, quoted, kind=kind, code=code))
+    # Nothing governs the server's egress or the client's ingress, so it may pass, but as no relative.
+    related = sum(count for (_, reason), count in judge.gate.counters().items() if reason is Reason.RELATED)
+    judge.wire.wait_other(lambda frame: quoted[:40] in frame, 0.05)
+    assert related == sum(
+        count for (_, reason), count in judge.gate.counters().items() if reason is Reason.RELATED
+    )
+
+
+def test_a_server_that_answers_a_syn_with_a_syn_gets_no_connection(judge: Judge, server_wire: Wire) -> None:
+    """Simultaneous open and the split handshake (RFC 9293, 3.5): who is the client would be unclear."""
+    port = PORTS["public"]
+    raw = RawTcp(judge.wire, (judge.topo.server.raw_address(judge.family), port))
+    raw.inject(b"", pk.Flag.SYN, at=-1, ack=0)
+    evil = RawTcp(server_wire, (raw.source, raw.port), port=port, source=raw.server)
+    assert server_wire.receive(port, 1) is not None
+    evil.inject(b"", pk.Flag.SYN, at=-1, ack=0)
+    answer = judge.wire.receive(raw.port, 0.1)
+    assert answer is None or not answer.flags & pk.Flag.SYN
+    assert Reason.TCP_HANDSHAKE in judge.denials()
 
 
 def test_the_counters_are_the_oracle_so_a_quiet_second_counts_nothing(judge: Judge) -> None:

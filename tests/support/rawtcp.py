@@ -96,6 +96,22 @@ class Wire:
             select.select([self.socket], [], [], left)
         return queue.popleft()
 
+    def settle_other(self) -> None:
+        """Forget the frames that are no TCP."""
+        self._drain()
+        self.other.clear()
+
+    def wait_other(self, wanted: Callable[[bytes], bool], timeout: float = 1.0) -> bool:
+        """Until a frame that is no TCP and is `wanted` came in."""
+        deadline = time.monotonic() + timeout
+        while not any(map(wanted, self.other)):
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return False
+            select.select([self.socket], [], [], left)
+            self._drain()
+        return True
+
     def _drain(self) -> None:
         while True:
             try:
