@@ -38,6 +38,7 @@ from yett_policy.prefix import parse_prefix
 from yett_policy.selector import NAMESPACE
 from yett_policy.source import cilium, kubernetes
 from yett_policy.source.fields import is_header_name
+from yett_policy.source.http_rule import Http
 from yett_policy.source.labels import source_key
 from yett_policy.source.parse import KINDS, parse_model
 
@@ -198,7 +199,7 @@ def _port_rule(at: str, rule: cilium.PortRule) -> Iterator[Finding]:
         yield from _http(f"{at}.rules.http[{i}]", http)
 
 
-def _http(at: str, rule: cilium.Http) -> Iterator[Finding]:
+def _http(at: str, rule: Http) -> Iterator[Finding]:
     for i, line in enumerate(rule.headers or ()):
         name, space, value = line.partition(" ")
         if not is_header_name(name.removesuffix(":") if space else name):

@@ -13,117 +13,31 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from yett_policy.http.regex import RegexError
-from yett_policy.http.regex import check as check_regex
 from yett_policy.prefix import parse_prefix
 from yett_policy.source import icmp
 from yett_policy.source.fields import (
     Cidr,
-    HeaderName,
     Labels,
-    Latin1,
     Metadata,
     Model,
     Port,
     l7_only,
     refusal,
 )
+from yett_policy.source.http_rule import Http
 
 # The fields' names are those of the API.
 # ruff: noqa: N815
 
-_MUTATION = "changing headers is not supported yet; remove mismatch, and the rule matches only requests that have the header"
-_SECRET = "header values from Secrets are not supported yet; remove secret, or write the value"  # noqa: S105
 _CIDR_GROUP = "not supported yet (CIDR groups); write the blocks with cidr"
 _TLS = "not supported yet (TLS interception); remove it"
 
 
-def _regex(pattern: str, field: str = "") -> str:
-    try:
-        check_regex(pattern)
-    except RegexError as error:
-        raise refusal(str(error), field) from error
-    return pattern
-
-
-def _regex_field(pattern: str) -> str:
-    return _regex(pattern)
-
-
-Regex = Annotated[Latin1, AfterValidator(_regex_field)]
 Entity = Literal[
     "all", "world", "cluster", "host", "init", "ingress", "unmanaged", "remote-node", "health", "none",
     "kube-apiserver", "cluster-mesh",
 ]  # fmt: skip
-AmbiguityName = Literal[
-    "DotSegment", "EmptySegment", "EncodedDot", "EncodedSlash", "EncodedBackslash", "EncodedPercent",
-    "EncodedNul", "Backslash", "Semicolon", "Fragment", "NonAscii", "Percent",
-]  # fmt: skip
-
-
 _PROTOCOLS = ("TCP", "UDP", "SCTP", "ANY")
-
-
-def _no_mutation(value: object) -> object:
-    if isinstance(value, str) and value in {"ADD", "DELETE", "REPLACE", "LOG"}:
-        raise refusal(_MUTATION)
-    return value
-
-
-class HeaderMatch(Model):
-    """A condition on one header of a request."""
-
-    refuses: ClassVar[Mapping[str, str]] = {
-        "secret": _SECRET,
-    }
-
-    name: HeaderName
-    operator: Annotated[
-        Literal["Exact", "Prefix", "Suffix", "Regex", "Present", "Absent"] | None,
-        l7_only("remove operator, or make the policy an L7Policy"),
-    ] = None
-    value: Latin1 | None = None
-    mismatch: Annotated[Literal[""] | None, BeforeValidator(_no_mutation)] = None
-
-    def check(self) -> None:
-        """A value goes with the operators that compare."""
-        if self.operator in {"Present", "Absent"} and self.value:
-            raise refusal(f"operator {self.operator} takes no value; remove it", "value")
-        if self.operator in {"Exact", "Prefix", "Suffix", "Regex"} and self.value is None:
-            raise refusal(f"operator {self.operator} needs a value", "value")
-        if self.operator in {"Prefix", "Suffix"} and not self.value:
-            raise refusal(f"operator {self.operator} with an empty value is Present; write that", "operator")
-        if self.operator == "Regex" and self.value is not None:
-            _regex(self.value, "value")
-
-
-class Http(Model):
-    """One HTTP rule: every condition must hold."""
-
-    method: Regex | None = None
-    path: Regex | None = None
-    pathPrefix: Annotated[Latin1 | None, l7_only('write path: "/api(/.*)?" or make it an L7Policy')] = None
-    pathExact: Annotated[Latin1 | None, l7_only("write path, or make it an L7Policy")] = None
-    host: Regex | None = None
-    headers: list[Latin1] | None = None
-    headerMatches: list[HeaderMatch] | None = None
-    upgrades: Annotated[
-        list[Literal["websocket"]] | None,
-        l7_only("make it an L7Policy"),
-    ] = None
-    allowAmbiguous: Annotated[list[AmbiguityName] | None, l7_only("make it an L7Policy")] = None
-
-    def check(self) -> None:
-        """At most one way to name the path; prefixes and exact paths are plain text."""
-        given = [f for f in ("path", "pathPrefix", "pathExact") if getattr(self, f) is not None]
-        if len(given) > 1:
-            raise refusal(f"excludes {given[0]}; keep one of them", given[1])
-        for field in ("pathPrefix", "pathExact"):
-            value = getattr(self, field)
-            if value is not None and not value.startswith("/"):
-                raise refusal(f"{value!r} must begin with '/'", field)
-            if value is not None and ("?" in value or "#" in value):
-                raise refusal(f"{value!r} must be a path without query or fragment", field)
 
 
 class L7Rules(Model):
@@ -137,6 +51,8 @@ class L7Rules(Model):
     }
 
     http: list[Http] | None = None
+    """HTTP rules; a request passes if one of them matches. Empty: every connection passes and nothing is
+    judged; a list with one empty rule lets any HTTP request pass."""
 
 
 def _protocol(value: object) -> object:
@@ -154,8 +70,11 @@ class PortProtocol(Model):
     """A port, a range of ports, or a named port."""
 
     port: Port
+    """Port number or name of a container port, in quotes, like "80" or "http". "0" is every port."""
     endPort: Annotated[int, Field(ge=0, le=65535)] | None = None
+    """Last port of a range that begins at port, like 8090."""
     protocol: Annotated[Literal["TCP", "UDP", "SCTP", "ANY"] | None, BeforeValidator(_protocol)] = None
+    """TCP, UDP, SCTP or ANY. Left out: ANY. HTTP rules need TCP."""
 
     def check(self) -> None:
         """A range has two numbers in order."""
@@ -182,7 +101,9 @@ class PortRule(Model):
     }
 
     ports: Annotated[list[PortProtocol] | None, Field(max_length=40)] = None
+    """Ports that the rule is for. Left out beside no HTTP rules: none."""
     rules: L7Rules | None = None
+    """What is asked of the requests on these ports. Left out: every connection passes."""
 
     def check(self) -> None:
         """HTTP is spoken on TCP ports."""
@@ -204,6 +125,7 @@ class DenyPortRule(PortRule):
         L7Rules | None,
         l7_only("Cilium has no HTTP deny rules: make it an L7Policy, or remove rules"),
     ] = None
+    """Requests that are denied on these ports. Left out: the ports are denied as a whole."""
 
     def check(self) -> None:
         """A rule that denies has nothing to permit."""
@@ -226,7 +148,9 @@ class IcmpField(Model):
     """An ICMP type."""
 
     family: Literal["IPv4", "IPv6"] | None = None
+    """IPv4 or IPv6. Left out: IPv4."""
     type: Annotated[int | str, BeforeValidator(_icmp_type)]
+    """ICMP type as a number from 0 to 255 or a name like EchoRequest."""
 
     def check(self) -> None:
         """The name is one of its family's."""
@@ -243,6 +167,7 @@ class Icmp(Model):
     """ICMP types, ORed."""
 
     fields: Annotated[list[IcmpField] | None, Field(max_length=40)] = None
+    """ICMP types."""
 
 
 class CidrRule(Model):
@@ -254,7 +179,9 @@ class CidrRule(Model):
     }
 
     cidr: Cidr | None = None
+    """Block of addresses outside the cluster, like 192.0.2.0/24."""
     except_: list[Cidr] | None = Field(default=None, alias="except")
+    """Blocks inside cidr that are left out, like 192.0.2.7/32."""
 
     def check(self) -> None:
         """The holes lie inside."""
@@ -271,6 +198,7 @@ class Authentication(Model):
     """Mutual authentication, which yett has not."""
 
     mode: Literal["disabled", "required", "test-always-fail"]
+    """Only disabled is supported."""
 
     def check(self) -> None:
         """Anything but disabled is refused."""
@@ -295,8 +223,11 @@ class Item(Model):
     side: ClassVar[str]
 
     toPorts: list[PortRule] | None = None
+    """Ports, and the HTTP rules there. Left out: every port."""
     icmps: list[Icmp] | None = None
+    """ICMP types. Excludes toPorts."""
     authentication: Authentication | None = None
+    """Mutual authentication of the peers; only its mode disabled is supported."""
 
     def check(self) -> None:
         """Peers of one kind; ports or ICMP types."""
@@ -321,9 +252,14 @@ class Ingress(Item):
     }
 
     fromEndpoints: list[Labels] | None = None
+    """Pods by their labels, of the policy's own namespace unless the labels name another with
+    k8s:io.kubernetes.pod.namespace. An empty list selects no one."""
     fromEntities: list[Entity] | None = None
+    """Groups of peers, like world or cluster."""
     fromCIDR: list[Cidr] | None = None
+    """Blocks of addresses outside the cluster, like 192.0.2.0/24."""
     fromCIDRSet: list[CidrRule] | None = None
+    """Blocks of addresses outside the cluster, with exceptions."""
 
 
 class Egress(Item):
@@ -340,9 +276,14 @@ class Egress(Item):
     }
 
     toEndpoints: list[Labels] | None = None
+    """Pods by their labels, of the policy's own namespace unless the labels name another with
+    k8s:io.kubernetes.pod.namespace. An empty list selects no one."""
     toEntities: list[Entity] | None = None
+    """Groups of peers, like world or kube-apiserver."""
     toCIDR: list[Cidr] | None = None
+    """Blocks of addresses outside the cluster, like 192.0.2.0/24."""
     toCIDRSet: list[CidrRule] | None = None
+    """Blocks of addresses outside the cluster, with exceptions."""
 
 
 class IngressDeny(Ingress):
@@ -351,6 +292,7 @@ class IngressDeny(Ingress):
     refuses: ClassVar[Mapping[str, str]] = {**Ingress.refuses, "authentication": _NO_AUTH}
 
     toPorts: list[DenyPortRule] | None = None  # type: ignore[assignment]
+    """Ports, and the HTTP requests there, that are denied. Left out: every port."""
 
 
 class EgressDeny(Egress):
@@ -359,13 +301,16 @@ class EgressDeny(Egress):
     refuses: ClassVar[Mapping[str, str]] = {**Egress.refuses, "authentication": _NO_AUTH}
 
     toPorts: list[DenyPortRule] | None = None  # type: ignore[assignment]
+    """Ports, and the HTTP requests there, that are denied. Left out: every port."""
 
 
 class DefaultDeny(Model):
     """Whether the rule turns its subject from open to closed."""
 
     ingress: bool | None = None
+    """Whether what comes in is denied unless a rule allows it. Left out: if there are ingress rules."""
     egress: bool | None = None
+    """Whether what goes out is denied unless a rule allows it. Left out: if there are egress rules."""
 
 
 def _printable(value: str) -> str:
@@ -378,13 +323,16 @@ class Log(Model):
     """Text for the records of flows that the policy decided."""
 
     value: Annotated[str, Field(max_length=32), AfterValidator(_printable)] = ""
+    """Text for the flow records of what the policy decides, like team-a."""
 
 
 class HttpOptions(Model):
     """Opt-ins to parts of HTTP/1.1 in which servers disagree."""
 
     chunkExtensions: bool = False
+    """Whether chunk extensions may pass; servers disagree on where they end."""
     trailers: bool = False
+    """Whether headers after a chunked body may pass; servers disagree on what they mean."""
 
 
 _L7 = "make the policy an L7Policy"
@@ -398,18 +346,34 @@ class Spec(Model):
     }
 
     endpointSelector: Labels | None = None
+    """The pods that the policy is for, by their labels; empty: all of the namespace (of a ClusterL7Policy:
+    of the cluster)."""
     ingress: list[Ingress] | None = None
+    """Who may come in, and to what. An item without fields allows no one, so [{}] denies everything."""
     egress: list[Egress] | None = None
+    """Where the pods may go, and to what there. An item without fields allows nothing, so [{}] denies
+    everything."""
     ingressDeny: list[IngressDeny] | None = None
+    """Who may not come in, whatever allows it."""
     egressDeny: list[EgressDeny] | None = None
+    """Where the pods may not go, whatever allows it."""
     enableDefaultDeny: DefaultDeny | None = None
+    """Whether what no rule allows is denied. Left out: in the directions that have rules."""
     labels: list[Any] | None = None
+    """Text for people and tools; no effect."""
     description: str | None = None
+    """Text for people; no effect."""
     log: Log | None = None
+    """Text for the records of flows that the policy decided."""
     audit: Annotated[bool | None, l7_only(_L7)] = None
+    """If true, what would be denied passes and is recorded with the verdict AUDIT."""
     denyResponse: Annotated[Literal["Reset", "Forbidden"] | None, l7_only(_L7)] = None
+    """What the client of a denied request gets: Reset (the connection is reset) or Forbidden (a 403). Left
+    out: Reset."""
     engine: Annotated[Literal["Auto", "Kernel", "Sidecar"] | None, l7_only(_L7)] = None
+    """Who judges HTTP requests: Kernel, Sidecar, or Auto (the kernel where the rules fit). Left out: Auto."""
     http: Annotated[HttpOptions | None, l7_only(_L7)] = None
+    """Opt-ins to parts of HTTP/1.1 in which servers disagree."""
 
     def check(self) -> None:
         """A subject and at least one rule."""
@@ -429,7 +393,9 @@ class Document(Model):
     kind: str
     metadata: Metadata
     spec: Spec | None = None
+    """The policy."""
     specs: list[Spec] | None = None
+    """Several policies under one name, beside or in place of spec."""
     status: Any = None
 
     def check(self) -> None:

@@ -64,15 +64,19 @@ def refusal(message: str, field: str = "") -> PydanticCustomError:
     return PydanticCustomError("refused", "{message}", {"message": message, "field": field})
 
 
-def l7_only(instead: str) -> BeforeValidator:
+class L7Only(BeforeValidator):
     """Marks a field that CiliumNetworkPolicy does not have."""
+
+
+def l7_only(instead: str) -> L7Only:
+    """Refuses the field in CiliumNetworkPolicy and says what to do instead."""
 
     def check(value: object, info: ValidationInfo) -> object:
         if value is not None and info.context == CILIUM:
             raise refusal(f"not a field of CiliumNetworkPolicy; {instead}")
         return value
 
-    return BeforeValidator(check)
+    return L7Only(check)
 
 
 def text(check: Callable[[str], str | None]) -> AfterValidator:
@@ -164,8 +168,11 @@ class Expression(Model):
     """One of a selector's matchExpressions."""
 
     key: LabelKey
+    """Label key, like app or k8s:app."""
     operator: Literal["In", "NotIn", "Exists", "DoesNotExist"]
+    """In and NotIn compare with values; Exists and DoesNotExist take none."""
     values: list[LabelValue] | None = None
+    """For In and NotIn, at least one."""
 
     def check(self) -> None:
         """Values go with In and NotIn, and only with them."""
@@ -179,7 +186,9 @@ class Labels(Model):
     """A Kubernetes label selector; empty: everything."""
 
     matchLabels: dict[LabelKey, LabelValue] | None = None  # noqa: N815
+    """Labels that must have these values, like app: server."""
     matchExpressions: list[Expression] | None = None  # noqa: N815
+    """Further conditions on labels; all of them must hold."""
 
 
 class Metadata(BaseModel):

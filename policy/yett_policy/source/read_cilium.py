@@ -13,6 +13,7 @@ from yett_policy.reason import Reason
 from yett_policy.selector import CLUSTER, CidrSelector, LabelSelector, Op, Requirement, Selector, exists
 from yett_policy.source import cilium, icmp
 from yett_policy.source.fields import is_header_name
+from yett_policy.source.http_rule import HeaderMatch, Http
 from yett_policy.source.labels import peer_selector, subject_selector
 
 _ENTITIES: dict[str, tuple[Selector, ...]] = {
@@ -132,7 +133,7 @@ class _Reader:
         return labels is not None and "reserved:init" in (labels.matchLabels or {})
 
     def port_rule(self, rule: cilium.PortRule, ref: str, deny: bool) -> PortRule:
-        http: Sequence[cilium.Http] = rule.rules.http or () if rule.rules else ()
+        http: Sequence[Http] = rule.rules.http or () if rule.rules else ()
         action = RuleAction.ALLOW
         if deny:
             action = RuleAction.AUDIT_DENY if self.spec.audit else RuleAction.DENY
@@ -164,7 +165,7 @@ def _icmp(field: cilium.IcmpField) -> Ports:
     return Ports(proto, number, number)
 
 
-def _http_rule(rule: cilium.Http, ref: str, action: RuleAction, *, forbidden: bool) -> HttpRule:
+def _http_rule(rule: Http, ref: str, action: RuleAction, *, forbidden: bool) -> HttpRule:
     path, kind = rule.path, PathKind.REGEX
     if rule.pathPrefix is not None:
         path, kind = rule.pathPrefix, PathKind.PREFIX
@@ -200,7 +201,7 @@ def _header(line: str) -> tuple[HeaderRule, ...]:
     return (HeaderRule(name.lower(), HeaderOp.EXACT if space else HeaderOp.PRESENT, value),)
 
 
-def _header_match(match: cilium.HeaderMatch) -> HeaderRule:
+def _header_match(match: HeaderMatch) -> HeaderRule:
     operator = match.operator or ("Exact" if match.value else "Present")
     return HeaderRule(match.name.lower(), HeaderOp(operator.lower()), match.value or "")
 
