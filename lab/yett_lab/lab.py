@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
-from yett_lab import address, control, network, parse, plan, reconcile, state
+from yett_lab import address, control, network, reconcile, state
 from yett_lab import down as removal
 from yett_lab.access import load
-from yett_lab.compile import compile_lab
 from yett_lab.errors import InputError, LabError
 from yett_lab.manifest import Manifest
 from yett_lab.paths import Paths
@@ -33,24 +32,22 @@ def up(
         raise InputError(f"--nodes {nodes}: a lab has 1 to {address.NODES_MAX} nodes")
     paths = Paths(name)
     with state.locked(paths):
-        if paths.directory.exists():
-            if network.exists(paths.fabric):
-                raise LabError(
-                    f"lab {name} is up; use `yettctl lab apply`, or `yettctl lab down --name {name}` first"
-                )
-            removal.remove(paths)  # left over from before the machine's last start
+        if paths.directory.exists() != network.exists(paths.fabric):
+            removal.remove(paths)  # what a crash or the machine's restart left of a lab
     with state.locked(paths), ExitStack() as undo:
+        if paths.directory.exists():
+            raise LabError(
+                f"lab {name} is up; use `yettctl lab apply`, or `yettctl lab down --name {name}` first"
+            )
         undo.callback(removal.remove, paths)
         names = [f"node-{index}" for index in range(1, nodes + 1)]
         fresh = State(name, names, dict(images or {}))
         wanted, report = merge([], manifests)
-        # Complain before anything exists.
-        wanted_objects, _ = parse.objects(wanted, fresh.images)
-        compile_lab(plan.make(fresh, wanted_objects).state, wanted_objects, wanted)
         paths.directory.mkdir(mode=0o700, parents=True)
         state.save(paths, fresh)
         control.mount_bpffs(paths)
         network.create_cluster(paths, names)
+        control.start_loaders(paths, fresh)  # they take a second, in which the rest goes on
         report.warnings += reconcile.reconcile(paths, fresh, wanted)
         undo.pop_all()
     return report

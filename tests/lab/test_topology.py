@@ -217,6 +217,15 @@ def test_down_works_on_half_a_lab_without_state(name: str) -> None:
     assert machine(name) == NOTHING
 
 
+def test_up_clears_what_a_crash_left(name: str) -> None:
+    lab.up(name)
+    subprocess.run(["ip", "netns", "del", f"yett-{name}-fabric"], check=True)
+    assert lab.up(name, manifest.read_files([APP])).changes == [
+        *("pod/api-server created", "service/api-service created", "pod/client created")
+    ]
+    assert "200" in curl(name, "-o", "/dev/null", "-w", "%{http_code}", "http://api-service/")
+
+
 def test_two_labs_do_not_touch(app: str, name: str) -> None:
     lab.up(name, manifest.read_files([APP]))
     assert "200" in curl(name, "-o", "/dev/null", "-w", "%{http_code}", "http://api-service/")
