@@ -164,11 +164,11 @@ def uninstall(pin_dir: Path) -> None:
 @one_sentence
 def status(pin_dir: Path, api: Path) -> None:
     """What is in force, as JSON: from the running agent, else from the pins."""
-    if api.exists():
-        print(json.dumps(_get(api, "/v1/status"), indent=2, sort_keys=True))
-        return
-    datapath = Datapath.adopt(Pins(pin_dir))
-    print(json.dumps(_pinned(datapath), indent=2, sort_keys=True))
+    try:
+        answer = _get(api, "/v1/status")
+    except (FileNotFoundError, ConnectionRefusedError):
+        answer = _pinned(Datapath.adopt(Pins(pin_dir)))
+    print(json.dumps(answer, indent=2, sort_keys=True))
 
 
 @main.command()
@@ -203,6 +203,7 @@ def _pinned(datapath: Datapath) -> dict[str, Any]:
 
 
 def _get(path: Path, target: str) -> Any:
+    """From the agent; FileNotFoundError or ConnectionRefusedError if none runs."""
     connection = http.client.HTTPConnection("localhost", timeout=10)
     connection.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
@@ -210,8 +211,10 @@ def _get(path: Path, target: str) -> Any:
         connection.sock.connect(str(path))
         connection.request("GET", target)
         return json.loads(connection.getresponse().read())
+    except (FileNotFoundError, ConnectionRefusedError):
+        raise
     except (OSError, http.client.HTTPException, ValueError) as error:
-        raise NotReady(f"cannot ask the agent on {path}: {error}; is `yett-loader run` running?") from error
+        raise NotReady(f"cannot ask the agent on {path}: {error}; is `yett-loader run` well?") from error
     finally:
         connection.close()
 

@@ -36,6 +36,35 @@ log = logging.getLogger(__name__)
 RECORD_ALLOWED = abi.number("CONFIG_RECORD_ALLOWED")
 
 
+def fill(datapath: Datapath, store: Store) -> None:
+    """Write the last good snapshot into new, empty maps, for the interfaces governed now.
+
+    Without one the maps stay empty and everything is denied until a snapshot comes.
+    """
+    try:
+        wanted = store.load_snapshot()
+    except SnapshotError as error:
+        log.error("the last snapshot is damaged, everything is denied: %s", error)  # noqa: TRY400
+        return
+    if wanted is None:
+        return
+    governed, enforcer = set(datapath.attached()), Enforcer(datapath.maps)
+    assignment = assign(wanted.snapshot, Assignment(), MapState(), enforcer.limits)
+    endpoints = [item for item in wanted.endpoints if item.ifindex in governed]
+    enforcer.tables = tables_of(wanted.snapshot.rulesets, assignment)
+    enforcer.apply(plan(MapState(), encode(wanted.snapshot, endpoints, assignment)))
+    store.save_assignment(assignment)
+
+
+def tables_of(rulesets: Iterable[Ruleset], assignment: Assignment) -> dict[int, bytes]:
+    """Tables by handle, of what the kernel runs."""
+    return {
+        assignment.rulesets[item.digest].handle: item.tables
+        for item in rulesets
+        if item.engine is Engine.KERNEL
+    }
+
+
 @dataclass(frozen=True, slots=True)
 class Applied:
     """What one application did."""
@@ -169,11 +198,11 @@ class Agent:
     async def _apply(self, wanted: Wanted) -> Applied:
         begin = time.monotonic()
         self._forget_interfaces()
-        endpoints = await self._locate(wanted.endpoints)
+        located = await self._locate(wanted.endpoints)
+        # All of it must fit before anything is touched; an endpoint that is not attached is not put.
+        self._encode(wanted, located)
+        endpoints = tuple(map(self._attached, located))
         assignment, want = self._encode(wanted, endpoints)
-        for endpoint in endpoints:
-            if endpoint.ifindex is not None:
-                self._attach(endpoint)
         expired = self._expired(begin)
         ops = plan(self.have(), want, expired, self._enforcer.limits.policies)
         if self._unsure and not any(isinstance(op, SetEpoch) for op in ops):
@@ -188,12 +217,12 @@ class Agent:
             )
             self.assignment = assignment
         await self._run(ops, wanted.snapshot.rulesets)
-        located = replace(wanted, endpoints=endpoints)
-        if located != self.wanted:
-            body = to_bytes(located)
+        current = replace(wanted, endpoints=endpoints)
+        if current != self.wanted:
+            body = to_bytes(current)
             self.store.save_snapshot(body)
             self._digest = hashlib.sha256(body).hexdigest()
-        self.wanted = located
+        self.wanted = current
         self._note_retired(want, begin)
         self.names = names_of(
             wanted.snapshot,
@@ -229,10 +258,7 @@ class Agent:
 
     async def _run(self, ops: tuple[MapOp, ...], rulesets: Iterable[Ruleset]) -> None:
         """Apply, in a thread: many changes take a while, and records must be read meanwhile."""
-        places = self.assignment.rulesets
-        self._enforcer.tables = {
-            places[item.digest].handle: item.tables for item in rulesets if item.engine is Engine.KERNEL
-        }
+        self._enforcer.tables = tables_of(rulesets, self.assignment)
         have = self.have()
         self._unsure = True
         work = asyncio.create_task(asyncio.to_thread(self._enforcer.apply, ops))
@@ -274,13 +300,18 @@ class Agent:
                     self.waiting[item.name] = reason
         return tuple(known)
 
-    def _attach(self, endpoint: LocalEndpoint) -> None:
+    def _attached(self, endpoint: LocalEndpoint) -> LocalEndpoint:
+        """The endpoint, governed; without its interface if that is not to be had."""
+        if endpoint.ifindex is None:
+            return endpoint
         try:
-            self.datapath.attach(endpoint.ifindex or 0)
+            self.datapath.attach(endpoint.ifindex)
         except KernelError as error:
-            if endpoint.ifindex in discovery.interfaces():
-                raise
-            log.info("interface %s of %s went away: %s", endpoint.ifindex, endpoint.name, error)
+            # One odd interface must not keep the others from their policies.
+            self.waiting[endpoint.name] = str(error)
+            log.error("%s is not governed: %s", endpoint.name, error)  # noqa: TRY400 - the sentence is enough
+            return replace(endpoint, ifindex=None)
+        return endpoint
 
     def _forget_interfaces(self) -> None:
         """Interfaces that are gone: their entries and flows must not greet whoever gets their number."""

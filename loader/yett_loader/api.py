@@ -91,8 +91,8 @@ class Api:
         follow = _number(request, "follow", 0, 1)
         response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
         await response.prepare(request)
+        self._recorder.poll()  # what is in the ring by now counts as past
         with self._recorder.follow() as follower:
-            self._recorder.poll()  # what is in the ring counts as past
             past = list(self._recorder.kept)[-last:] if last else []
             await response.write(b"".join(map(_line, past)))
             lost = 0

@@ -9,10 +9,11 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from yett_loader.agent import Agent
+from yett_loader.agent import Agent, fill
 from yett_loader.api import Api, Server
 from yett_loader.datapath import Datapath, Sizes
 from yett_loader.doorbell import Doorbell
+from yett_loader.errors import AbiMismatch
 from yett_loader.pins import Pins, locked
 from yett_loader.recorder import Recorder
 from yett_loader.store import Store
@@ -44,9 +45,11 @@ async def serve(options: Options) -> None:
         loop.add_signal_handler(number, stop.set)
     with ExitStack() as stack:
         stack.enter_context(locked(options.pins.root))
-        datapath = Datapath.start(options.pins, options.image, options.sizes)
+        store = Store(options.state)
+        store.prepare()
+        datapath = _datapath(options, store)
         stack.callback(datapath.close)
-        agent = Agent(datapath, Store(options.state))
+        agent = Agent(datapath, store)
         recorder = Recorder(datapath.maps["events"], lambda: agent.names)
         stack.callback(recorder.close)
         # Before anything can fail: an earlier run may have left the flag set.
@@ -73,6 +76,18 @@ async def serve(options: Options) -> None:
             await asyncio.gather(*tasks, stopping, return_exceptions=True)
             await server.stop()
     log.info("stopped; what is pinned below %s stays in force", options.pins.home)
+
+
+def _datapath(options: Options, store: Store) -> Datapath:
+    try:
+        return Datapath.start(options.pins, options.image, options.sizes)
+    except AbiMismatch as error:
+        if not options.pins.home.exists():  # nothing is pinned: the object itself is wrong
+            raise
+        log.warning("moving to new maps: %s", error)
+        return Datapath.replace(
+            options.pins, options.image, lambda datapath: fill(datapath, store), options.sizes
+        )
 
 
 async def _keep_looking(agent: Agent, changed: asyncio.Event) -> None:

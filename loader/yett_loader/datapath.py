@@ -95,12 +95,16 @@ class Datapath:
     def start(cls, pins: Pins, image: Path, sizes: Sizes | None = None, effect: Effect = run) -> Datapath:  # type: ignore[type-arg]
         """Adopt what is pinned, upgrade it if `image` is another object, or load afresh."""
         require_bpffs(pins.root)
+        if not pins.home.exists() and pins.new.mark("object"):
+            # Complete, but its maker was stopped before the last rename.
+            effect("rename", lambda: pins.new.home.rename(pins.home))
         if not pins.home.exists():
             return cls.load(pins, image, sizes, effect)
         path = cls.adopt(pins, effect)
         if pins.mark("object") != digest(image) or _interrupted(pins).exists():
             path.upgrade(image)
         path.repair()
+        remove_tree(pins.old.home)
         return path
 
     @classmethod
@@ -111,31 +115,39 @@ class Datapath:
             raise NotReady(
                 f"cannot load below {pins.root}: it is loaded already; use upgrade, or unload first"
             )
-        fresh = pins.at(f"{pins.schema}-new")
-        remove_tree(fresh.home)
-        with Object.open(image) as opened:
-            _check_layout(opened)
-            for item in opened.maps.values():
-                wanted = (sizes or Sizes()).of(item.name)
-                if wanted:
-                    item.resize(wanted)
-            _load(opened)
-            try:
-                for directory in (fresh.maps, fresh.programs, fresh.links, fresh.marks):
-                    effect(f"create {directory.name}", lambda d=directory: d.mkdir(mode=0o700, parents=True))  # type: ignore[misc]
-                for item in _shared(opened):
-                    with item.open() as opened_map:
-                        effect(f"pin map {item.name}", lambda m=opened_map: m.pin(fresh.maps / m.name))  # type: ignore[misc]
-                for name in opened.programs:
-                    with opened.program(name) as program:
-                        effect(f"pin program {name}", lambda p=program: p.pin(fresh.programs / p.name))  # type: ignore[misc]
-                effect("mark", lambda: _mark(fresh, image))
-                _initialise(fresh)
-                effect("rename", lambda: fresh.home.rename(pins.home))
-            except BaseException:
-                remove_tree(fresh.home)
-                raise
+        _create(pins.new, image, sizes or Sizes(), effect)
+        try:
+            effect("rename", lambda: pins.new.home.rename(pins.home))
+        except BaseException:
+            remove_tree(pins.new.home)
+            raise
         return cls.adopt(pins, effect)
+
+    @classmethod
+    def replace(
+        cls,
+        pins: Pins,
+        image: Path,
+        fill: Callable[[Datapath], None],
+        sizes: Sizes | None = None,
+        effect: Effect = run,  # type: ignore[type-arg]
+    ) -> Datapath:
+        """Move to new programs on new maps: for pins whose layout this loader cannot adopt.
+
+        `fill` writes the policies into the new maps before any packet meets them.  Then each
+        interface is swapped in one step, so it is governed by the old programs on the old maps
+        or by the new ones on the new, never by none.  What is lost is the state of connections.
+        """
+        _create(pins.new, image, sizes or Sizes(), effect)
+        path = cls.adopt(pins.new, effect)
+        effect("fill", lambda: fill(path))
+        path.repair()
+        remove_tree(pins.old.home)
+        effect("set aside", lambda: pins.home.rename(pins.old.home))
+        effect("rename", lambda: pins.new.home.rename(pins.home))
+        remove_tree(pins.old.home)
+        path.pins = pins
+        return path
 
     @classmethod
     def adopt(cls, pins: Pins, effect: Effect = run) -> Datapath:  # type: ignore[type-arg]
@@ -148,8 +160,8 @@ class Datapath:
             raise AbiMismatch(
                 "adopt",
                 f"the maps below {pins.home}",
-                f"their layout is {pinned or 'unknown'}, this loader's is {abi.layout_digest()}; run the "
-                "loader that made them, or `yett-loader unload` (which opens the node) and `load`",
+                f"their layout is {pinned or 'unknown'}, this loader's is {abi.layout_digest()}; "
+                "`yett-loader run` moves to new maps (open connections are judged anew)",
             )
         path = cls(pins, {}, {}, effect)
         for pin in sorted(pins.maps.iterdir()):
@@ -163,7 +175,7 @@ class Datapath:
             raise AbiMismatch(
                 "adopt",
                 str(pins.home),
-                f"{', '.join(missing)} are missing; run `yett-loader unload` and `load`",
+                f"{', '.join(missing)} are missing; `yett-loader run` makes new ones",
             )
         version = abi.unpack("config", path.maps["config"].lookup(_ZERO) or b"")["abi"]
         if version != abi.ABI_VERSION:
@@ -228,8 +240,8 @@ class Datapath:
         found = sorted(pins.links.iterdir()) if pins.links.is_dir() else []
         for pin in found:
             path._detach(pin)
-        remove_tree(pins.at(f"{pins.schema}-new").home)
-        remove_tree(pins.home)
+        for directory in (pins.links, pins.new.home, pins.old.home, pins.home):
+            remove_tree(directory)
         return len({_parse(pin)[0] for pin in found})
 
     def close(self) -> None:
@@ -260,7 +272,7 @@ class Datapath:
     def attached(self) -> list[int]:
         """Interfaces governed now; pins of interfaces that are gone are removed on the way."""
         found = set()
-        for pin in sorted(self.pins.links.iterdir()):
+        for pin in sorted(self.pins.links.iterdir()) if self.pins.links.is_dir() else ():
             ifindex, hook = _parse(pin)
             if self._is_attached(pin, ifindex, hook):
                 found.add(ifindex)
@@ -341,7 +353,7 @@ class Datapath:
                 raise AbiMismatch(
                     "upgrade",
                     f"map {item.name}",
-                    "the new object has it, the loaded one has not; unload and load",
+                    "the new object has it, the loaded one has not; `yett-loader run` moves to new maps",
                 )
             want, have = item.spec, pinned.spec
             changed = [
@@ -354,8 +366,8 @@ class Datapath:
                 raise AbiMismatch(
                     "upgrade",
                     f"map {item.name}",
-                    f"its definition changed ({', '.join(changed)}); run the loader that made it, or "
-                    "`yett-loader unload` (which opens the node) and `load`",
+                    f"its definition changed ({', '.join(changed)}); `yett-loader run` moves to new maps "
+                    "(open connections are judged anew)",
                 )
             item.reuse(pinned)
 
@@ -372,6 +384,35 @@ def digest(image: Path) -> str:
             f"cannot read the BPF object {image}: {error.strerror}; build it with `make bpf`, or name "
             "another with --object"
         ) from error
+
+
+def _create(fresh: Pins, image: Path, sizes: Sizes, effect: Effect) -> None:  # type: ignore[type-arg]
+    """Maps, programs and marks below `fresh`; all or nothing."""
+    remove_tree(fresh.home)
+    with Object.open(image) as opened:
+        _check_layout(opened)
+        for item in opened.maps.values():
+            if sizes.of(item.name):
+                item.resize(sizes.of(item.name))
+        _load(opened)
+        try:
+            for directory in (fresh.links, fresh.maps, fresh.programs, fresh.marks):
+                effect(
+                    f"create {directory.name}",
+                    lambda d=directory: d.mkdir(mode=0o700, parents=True, exist_ok=True),  # type: ignore[misc]
+                )
+            for item in _shared(opened):
+                with item.open() as opened_map:
+                    effect(f"pin map {item.name}", lambda m=opened_map: m.pin(fresh.maps / m.name))  # type: ignore[misc]
+            for name in opened.programs:
+                with opened.program(name) as program:
+                    effect(f"pin program {name}", lambda p=program: p.pin(fresh.programs / p.name))  # type: ignore[misc]
+            effect("initialise", lambda: _initialise(fresh))
+            # Last: what is marked is complete.
+            effect("mark", lambda: _mark(fresh, image))
+        except BaseException:
+            remove_tree(fresh.home)
+            raise
 
 
 def _interrupted(pins: Pins) -> Path:
@@ -420,7 +461,7 @@ def _check_layout(opened: Object) -> None:
                 f"BPF object {opened.name}",
                 f"its map {name} has {spec.key_size}+{spec.value_size} bytes, the bindings say "
                 f"{abi.size(key) if key else 4}+{abi.size(value)}; build both from one yett_abi.h "
-                "(`make bpf ffi`)",
+                "(`make bpf bindings`)",
             )
 
 

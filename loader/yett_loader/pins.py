@@ -1,12 +1,15 @@
 """Where things live in bpffs, and the lock on it.
 
-    ROOT/            its lock is ours while we change anything
-      v1/            schema of the maps; another schema gets another directory
+    ROOT/                        its lock is ours while we change anything
+      links/IFINDEX-HOOK         tcx links; a directory stands for a clsact filter
+      v1/                        schema of the maps; another schema gets another directory
         maps/NAME
         programs/NAME
-        links/IFINDEX-HOOK       tcx links; a directory stands for a clsact filter
         marks/layout-DIGEST      empty directories: what the structs and the object were
         marks/object-DIGEST
+      v1-new/, v1-old/           while maps are made, or replaced by maps of another layout
+
+Links stand beside the schemas: a link must outlive the programs that it once ran.
 
 bpffs holds no plain files, so what we must remember about the pins is spelled in the names of
 empty directories; and it allows no dot in a name.
@@ -49,15 +52,21 @@ class Pins:
 
     @property
     def links(self) -> Path:
-        return self.home / "links"
+        return self.root / "links"
+
+    @property
+    def new(self) -> Pins:
+        """Where maps and programs are made before they move to `home`."""
+        return Pins(self.root, f"{self.schema}-new")
+
+    @property
+    def old(self) -> Pins:
+        """Where those that are replaced go."""
+        return Pins(self.root, f"{self.schema}-old")
 
     @property
     def marks(self) -> Path:
         return self.home / "marks"
-
-    def at(self, schema: str) -> Pins:
-        """The same root, another directory below it."""
-        return Pins(self.root, schema)
 
     def link(self, ifindex: int, hook: str) -> Path:
         """Of the attachment of `hook` (`ingress`, `egress`) on an interface."""

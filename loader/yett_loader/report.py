@@ -21,7 +21,7 @@ Json = dict[str, object]
 def status(agent: Agent, recorder: Recorder) -> Json:
     """GET /v1/status."""
     datapath, wanted, applied = agent.datapath, agent.wanted, agent.applied
-    have = agent.have()
+    have, names = agent.have(), interfaces()
     return {
         "version": package_version(),
         "abi": abi.ABI_VERSION,
@@ -34,7 +34,7 @@ def status(agent: Agent, recorder: Recorder) -> Json:
         },
         "maps": {name: item.spec.max_entries for name, item in datapath.maps.items()},
         "attached": [
-            {"ifindex": ifindex, "ifname": interfaces().get(ifindex, "")} for ifindex in datapath.attached()
+            {"ifindex": ifindex, "ifname": names.get(ifindex, "")} for ifindex in datapath.attached()
         ],
         "epoch": have.epoch,
         "snapshot": {"digest": applied.digest, "applied_at": agent.applied_at, "seconds": applied.seconds}

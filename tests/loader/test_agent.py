@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import stat
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from socket import if_nametoindex
 from typing import Any
@@ -17,17 +18,17 @@ import pytest
 from support import wanted as build
 from support.netns import Namespace, Topology, ip
 from yett_loader import agent as agent_module
-from yett_loader.agent import Agent
+from yett_loader.agent import Agent, fill
 from yett_loader.api import Api, Server
 from yett_loader.assign import MapFull
 from yett_loader.datapath import Datapath, Sizes
 from yett_loader.enforce import Enforcer
-from yett_loader.errors import KernelError
+from yett_loader.errors import AbiMismatch, KernelError
 from yett_loader.kernel import Program, abi
 from yett_loader.pins import Pins
 from yett_loader.recorder import Recorder
 from yett_loader.snapshot import Wanted, to_bytes
-from yett_loader.state import DropPolicy, Prefix, PutEndpoint
+from yett_loader.state import DropPolicy, MapState, Prefix, PutEndpoint
 from yett_loader.store import Store
 from yett_policy.document import Verdict
 
@@ -112,6 +113,31 @@ async def test_a_restart_without_its_numbers_still_changes_no_verdict(host: Node
         old = before.policies[before.endpoints[ifindex].policy]
         new = after.policies[endpoint.policy]
         assert {key: value.verdict for key, value in old.items()} == {k: v.verdict for k, v in new.items()}
+    second.datapath.close()
+
+
+async def test_maps_of_another_layout_are_replaced_by_filled_ones(host: Node, tiny_newer: Path) -> None:
+    first = await host.start()
+    await first.apply(build.wanted(build.web(), build.client()))
+    before = first.have()
+    first.datapath.close()
+    host.pins.set_mark("layout", "0123456789abcdef")
+    with pytest.raises(AbiMismatch):
+        await host.start()
+    store = Store(host.state)
+    seen: list[MapState] = []
+
+    def filling(datapath: Datapath) -> None:
+        fill(datapath, store)
+        seen.append(Enforcer(datapath.maps).read_state())
+
+    Datapath.replace(host.pins, tiny_newer, filling, SIZES).close()
+    assert seen[0].endpoints.keys() == before.endpoints.keys()
+    assert seen[0].ipcache == before.ipcache
+    host.image = tiny_newer
+    second = await host.start()
+    after = second.have()
+    assert replace(after, epoch=0) == replace(seen[0], epoch=0)
     second.datapath.close()
 
 
@@ -216,6 +242,28 @@ async def test_a_pod_that_is_no_longer_listed_is_denied_not_released(host: Node,
     await agent.apply(build.wanted(build.web()))
     assert node.client.ifindex not in agent.have().endpoints
     assert node.client.ifindex in agent.datapath.attached()
+    agent.datapath.close()
+
+
+async def test_an_interface_that_cannot_be_attached_keeps_nobody_else_waiting(
+    host: Node, node: Topology, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent = await host.start()
+
+    failures = iter([True])
+
+    def no_room(step: str, action: Callable[[], object]) -> object:
+        if step == "attach to_pod" and next(failures, False):
+            raise KernelError("attach", "to_pod", 12)
+        return action()
+
+    agent.datapath.effect = no_room
+    await agent.apply(build.wanted(build.client(), build.web()))
+    assert agent.waiting == {"default/client": "cannot attach to_pod: Cannot allocate memory"}
+    assert node.client.ifindex not in agent.have().endpoints
+    await agent.refresh()
+    assert agent.waiting == {}
+    assert agent.have().endpoints.keys() == {node.server.ifindex, node.client.ifindex}
     agent.datapath.close()
 
 
@@ -345,10 +393,13 @@ async def test_records_are_kept_and_followed(host: Node, tmp_path: Path) -> None
         async with api.session.get("http://node/v1/flows?last=10") as response:
             past = [json.loads(line) async for line in response.content]
         assert [record["type"] for record in past] == ["flow"]
-        async with api.session.get("http://node/v1/flows?follow=1") as response:
+        async with api.session.get("http://node/v1/flows?follow=1&last=1") as response:
+            old = json.loads(await asyncio.wait_for(response.content.readline(), 5))
+            assert old == past[0]
             api.event()
             record = json.loads(await asyncio.wait_for(response.content.readline(), 5))
         assert record["verdict"] == "allow"
+        assert record["time"] > old["time"]
         metrics = await api.get("/v1/metrics-json")
         assert {"direction": "egress", "reason": "ALLOWED", "flows": 2, "requests": 0} in metrics["counters"]
 

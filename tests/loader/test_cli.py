@@ -176,7 +176,9 @@ def test_however_the_agent_ends_everything_stays_pinned(
         assert agent.returncode == (0 if ending is signal.SIGTERM else -signal.SIGKILL), said
         assert "Traceback" not in said
         if ending is signal.SIGKILL:
-            socket.unlink()  # only so that this test sees the next one listen
+            left = json.loads(loader("status", "--api", socket, "--pin-dir", bpffs / "yett").stdout)
+            assert left["agent"] == "not running"
+            socket.unlink()  # so that the next one is seen to listen
         pinned.append((status["programs"], status["attached"], status["epoch"]))
     assert pinned[0][:2] == pinned[1][:2]
     assert pinned[0][2] < pinned[1][2]

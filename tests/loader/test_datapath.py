@@ -7,15 +7,17 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from errno import EINVAL
 from pathlib import Path
 from socket import AF_INET, SOCK_DGRAM, if_nametoindex, socket
 
 import pytest
 
 from support.netns import Topology, ip
+from yett_loader import features
 from yett_loader.datapath import Datapath, Sizes, digest, run
-from yett_loader.errors import AbiMismatch, NotReady
-from yett_loader.kernel import Hook, Link, Object, abi, tc
+from yett_loader.errors import AbiMismatch, KernelError, NotReady
+from yett_loader.kernel import Hook, Link, Map, Object, Program, abi, tc
 from yett_loader.pins import Pins, locked, require_bpffs
 
 pytestmark = [pytest.mark.bpf, pytest.mark.net]
@@ -87,7 +89,7 @@ def test_a_load_that_fails_at_any_step_leaves_nothing(pins: Pins, tiny: Path) ->
         with pytest.raises(Interrupted):
             Datapath.load(pins, tiny, effect=Failing(at))
         assert not pins.home.exists()
-        assert not pins.at("v1-new").home.exists()
+        assert not pins.new.home.exists()
     Datapath.start(pins, tiny).unload()
 
 
@@ -324,6 +326,52 @@ class Flood(threading.Thread):
         self.join()
 
 
+def test_pins_of_another_layout_are_replaced_without_a_moment_of_openness(
+    pins: Pins, tiny: Path, tiny_newer: Path, link: int
+) -> None:
+    path = Datapath.start(pins, tiny)
+    path.attach(link)
+    path.close()
+    counting = Failing()
+    old_maps = path_ids(pins)
+    filled: list[bool] = []
+    for at in [*range(40), None]:
+        pins.set_mark("layout", "0123456789abcdef")
+        before = running(pins, link)
+        failing = Failing(at) if at is not None else counting
+        try:
+            path = Datapath.replace(pins, tiny_newer, lambda _: filled.append(True), effect=failing)
+        except Interrupted as step:
+            assert sorted(p.name for p in pins.links.iterdir()) == [f"{link}-egress", f"{link}-ingress"]
+            assert 0 not in running(pins, link)
+            if str(step) in ("fill", "mark") or str(step).startswith(("create", "pin")):
+                assert running(pins, link) == before
+            if not pins.home.exists():
+                Datapath.start(pins, tiny_newer).close()
+                assert running(pins, link) != before
+        else:
+            path.close()
+            break
+    assert path_ids(pins) != old_maps
+    again = Datapath.start(pins, tiny_newer)
+    assert running(pins, link) == {program.info().id for program in again.programs.values()}
+    assert not pins.new.home.exists()
+    assert not pins.old.home.exists()
+    assert {"fill", "swap from_pod", "swap to_pod", "set aside", "rename"} <= set(failing.steps) | set(
+        counting.steps
+    )
+    assert filled
+    again.unload()
+
+
+def path_ids(pins: Pins) -> set[int]:
+    ids = set()
+    for pin in pins.maps.iterdir():
+        with Map.open(pin) as opened:
+            ids.add(opened.id)
+    return ids
+
+
 def test_no_packet_slips_through_while_programs_are_swapped(
     pods: Topology, pins: Pins, tiny: Path, tiny_newer: Path
 ) -> None:
@@ -366,6 +414,42 @@ def test_a_clsact_filter_is_attached_replaced_and_removed(tiny: Path, tiny_newer
                 assert tc.attached(link, hook) == second.info().id
                 assert tc.detach(link, hook)
                 assert not tc.detach(link, hook)
+
+
+def test_without_tcx_the_datapath_uses_clsact_throughout(
+    pins: Pins, tiny: Path, tiny_newer: Path, link: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(program: Program, ifindex: int, hook: Hook) -> Link:
+        raise KernelError("attach", program.name, EINVAL)
+
+    monkeypatch.setattr(Link, "create", refused)
+    monkeypatch.setattr(features, "has", lambda feature: feature is not features.TCX)
+    path = Datapath.start(pins, tiny)
+    path.attach(link)
+    path.attach(link)
+    assert path.attached() == [link]
+    assert filters(link) == [path.programs["from_pod"].info().id, path.programs["to_pod"].info().id]
+    path.close()
+    newer = Datapath.start(pins, tiny_newer)
+    assert newer.attached() == [link]
+    assert filters(link) == [newer.programs["from_pod"].info().id, newer.programs["to_pod"].info().id]
+    newer.unload()
+    assert filters(link) == [0, 0]
+
+
+def filters(ifindex: int) -> list[int]:
+    return [tc.attached(ifindex, Hook.INGRESS), tc.attached(ifindex, Hook.EGRESS)]
+
+
+def test_an_attachment_that_fails_for_another_reason_is_not_retried_another_way(
+    pins: Pins, tiny: Path, link: int
+) -> None:
+    path = Datapath.start(pins, tiny)
+    with pytest.raises(KernelError, match="cannot attach from_pod to interface 2147483647: No such device"):
+        path.attach(2**31 - 1)
+    assert path.attached() == []
+    assert filters(link) == [0, 0]
+    path.unload()
 
 
 def test_run_does_what_it_is_given() -> None:

@@ -36,6 +36,7 @@ enum { MAP_HASH = 1, MAP_ARRAY = 2, MAP_PERCPU_ARRAY = 6, MAP_LPM_TRIE = 11, MAP
 enum { NO_PREALLOC = 1 };
 
 static void *(*lookup)(void *map, const void *key) = (void *)1;
+static __u64 (*ktime_get_ns)(void) = (void *)5;
 static void *(*reserve)(void *map, __u64 size, __u64 flags) = (void *)131;
 static void (*submit)(void *data, __u64 flags) = (void *)132;
 
@@ -148,6 +149,7 @@ static int judge(struct skb *skb, __u32 direction)
 
 		if (event) {
 			__builtin_memset(event, 0, sizeof(*event));
+			event->time = ktime_get_ns();
 			event->type = EVENT_FLOW;
 			event->ifindex = skb->ifindex;
 			event->verdict = VERDICT_ALLOW;
