@@ -16,14 +16,13 @@ from yett_policy.http.conditions import VALUE_REPORT, Conditions
 from yett_policy.http.errors import TooComplex
 from yett_policy.http.grammar import Edge, Match, Op
 from yett_policy.http.layout import REASON_SHIFT, SET_KNOWN, Action, Header
-from yett_policy.http.lines import ITEM, TAG_SHIFT, Lines
+from yett_policy.http.lines import ITEM, Lines
 from yett_policy.http.nfa import CLASS, REPORTS, Items, Nfa
+from yett_policy.http.partition import Block, Partitions
+from yett_policy.http.reach import Reach, rule_of
 from yett_policy.http.request import RequestGrammar
 from yett_policy.http.tree import ALL_BYTES
 from yett_policy.reason import Reason
-
-Block = tuple[Edge, int, tuple[int, ...]]
-"""Edge of the grammar, bytes, classes of items (sets of bytes) that read them."""
 
 SETTLED: Items = (-1,)
 """In the place of items that match whatever follows: the engine was told their rule set."""
@@ -103,10 +102,9 @@ class Product:
         self.state_number: dict[tuple[int, int, int], int] = {}
         self.words: list[int] = self.empty_words()
         self.word_number: dict[int, int] = {0: 0}
-        self.can_allow = self.live_items()
+        self.reach = Reach(nfa, lines.matched, sets)
         self.certain_sets: dict[tuple[tuple[int, ...], bool], int | None] = {}
-        self.grammar_blocks: dict[int, list[tuple[Edge, int]]] = {}
-        self.partitions: dict[tuple[int, tuple[int, ...]], list[Block]] = {}
+        self.partitions = Partitions(places.grammar, self.spend)
 
     def build(self) -> Automaton:
         """Every reachable state."""
@@ -139,41 +137,6 @@ class Product:
 
     # What items mean
 
-    def live_items(self) -> tuple[list[bool], list[bool]]:
-        """Items from which an allow rule, and one that names CONNECT, can still be matched.
-
-        For a tagged item that holds only if its rule allows; see `is_live`.
-        """
-        nfa = self.nfa
-        before: list[list[int]] = [[] for _ in nfa.bits]
-        for item, follow in enumerate(nfa.follow):
-            for after in follow:
-                if after <= ITEM:
-                    before[after].append(item)
-        self.untagged = [item == self.lines.matched for item in range(len(nfa.bits))]
-        """Items of paths that lead to a match: such an item without a tag was told its rule."""
-        _spread(self.untagged, before)
-        live: list[list[bool]] = []
-        for connect in (False, True):
-            found = list(self.untagged)
-            for item, follow in enumerate(nfa.follow):
-                if any(
-                    after > ITEM
-                    and found[after & ITEM]
-                    and self.sets.allows((after >> TAG_SHIFT) - 1, connect=connect)
-                    for after in follow
-                ):
-                    found[item] = True
-            _spread(found, before)
-            live.append(found)
-        return live[0], live[1]
-
-    def is_live(self, item: int, *, connect: bool) -> bool:
-        """Whether an allow rule can still be matched from the item."""
-        if not self.can_allow[connect][item & ITEM]:
-            return False
-        return item <= ITEM or self.sets.allows((item >> TAG_SHIFT) - 1, connect=connect)
-
     def reported(self, items: Items) -> list[int]:
         """What the items of a value report."""
         report = self.nfa.report
@@ -181,7 +144,7 @@ class Product:
 
     def matched(self, items: Items) -> list[int]:
         """The rules that the items of a target match."""
-        return [(item >> TAG_SHIFT) - 1 for item in items if item & ITEM == self.lines.matched]
+        return [rule_of(item) for item in items if item & ITEM == self.lines.matched]
 
     def followers(self, item: int) -> Items:
         """The items after it, with its tag."""
@@ -237,12 +200,12 @@ class Product:
                 singles.setdefault(byte, []).append(self.followers(item))
             elif byte == CLASS:
                 classes.setdefault(bits[item & ITEM], []).append(self.followers(item))
-        blocks = self.partition(place, tuple(sorted(classes)))
+        blocks = self.partitions.of(place, tuple(sorted(classes)))
         properties = self.grammar.states[place]
         operand = 0  # of a target: set where the target may end
         if properties.match is Match.VALUE:
             operand = held if properties.held else self.word(items)
-        known = items is SETTLED or (bool(items) and items[-1] <= ITEM and self.untagged[items[-1]])
+        known = items is SETTLED or (bool(items) and items[-1] <= ITEM and self.reach.matches[items[-1]])
         core = Core(operand, self.deniable(place), self.in_line(place), known, blocks, [])
         for edge, _, readers in blocks:
             follows = [follow for reader in readers for follow in classes[reader]]
@@ -257,32 +220,6 @@ class Product:
                         follows += more
                 core.exceptions[byte] = self.follow(core, key, edge, follows)
         return core
-
-    def partition(self, place: int, classes: tuple[int, ...]) -> list[Block]:
-        """The bytes, by edge of the grammar and by the classes that hold them."""
-        found = self.partitions.get((place, classes))
-        if found is None:
-            blocks = self.grammar_blocks.get(place)
-            if blocks is None:
-                blocks = self.grammar_blocks[place] = list(self.grammar.blocks(place))
-            found = []
-            for edge, bits in blocks:
-                if edge.op not in {Op.ADVANCE, Op.HOLD}:
-                    found.append((edge, bits, ()))
-                    continue
-                parts: list[tuple[int, tuple[int, ...]]] = [(bits, ())]
-                for reader in classes:
-                    split = []
-                    for part, readers in parts:
-                        if part & reader:
-                            split.append((part & reader, (*readers, reader)))
-                        if part & ~reader:
-                            split.append((part & ~reader, readers))
-                    parts = split
-                found += [(edge, part, readers) for part, readers in parts]
-            self.spend(len(found))
-            self.partitions[place, classes] = found
-        return found
 
     def follow(self, core: Core, key: _CoreKey, edge: Edge, follows: list[Items]) -> int:
         """The state that an edge leads to."""
@@ -320,7 +257,7 @@ class Product:
     def advance(self, edge: Edge, items: Items, held: int) -> int:
         """Into a target or value; a request that no rule can allow any more is denied here."""
         connect = self.grammar.states[edge.target].match is Match.CONNECT
-        if self.deniable(edge.target) and not any(self.is_live(item, connect=connect) for item in items):
+        if self.deniable(edge.target) and not any(self.reach.allows(item, connect=connect) for item in items):
             return DENIED - Reason.POLICY_DENIED_L7
         if self.settle and items and edge.action is Action.NONE and self.in_line(edge.target):
             told = self.settled(items, connect=connect)
@@ -337,7 +274,7 @@ class Product:
         if last <= ITEM:
             return None  # told before, or nothing is certain yet
         if last & ~ITEM == items[0] & ~ITEM and not self.audit:  # audited, it may still match nothing
-            number = self.certain((last >> TAG_SHIFT) - 1, connect=connect)
+            number = self.certain(rule_of(last), connect=connect)
             return None if number is None else (number, tuple([item & ITEM for item in items]))
         nfa = self.nfa
         forever = [item for item in items if nfa.byte[item & ITEM] != REPORTS]
@@ -374,16 +311,6 @@ class Product:
             return DENIED - (edge.operand if refused else Reason.POLICY_DENIED_L7)
         core.operand = number
         return end
-
-
-def _spread(found: list[bool], before: list[list[int]]) -> None:
-    """Mark whatever leads to what is marked."""
-    work = [item for item, is_found in enumerate(found) if is_found]
-    while work:
-        for previous in before[work.pop()]:
-            if not found[previous]:
-                found[previous] = True
-                work.append(previous)
 
 
 def _entry(edge: Edge) -> tuple[int, int]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from yett_policy.http.product import DENIED, Automaton, Block
+from yett_policy.http.partition import Block
+from yett_policy.http.product import DENIED, Automaton
 from yett_policy.http.settle import settled
 from yett_policy.http.tree import members
 from yett_policy.reason import Reason
