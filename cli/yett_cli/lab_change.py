@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from yett_cli import lab, output
+from yett_cli import escape, lab, output
 from yett_lab import access, image, manifest
 from yett_lab import lab as labs
 from yett_lab.lab import Report
@@ -93,4 +93,4 @@ def _print(report: Report) -> None:
     for warning in report.warnings:
         output.warn(warning)
     for change in report.changes:
-        click.echo(change)
+        click.echo(escape.text(change))

@@ -42,9 +42,12 @@ class Field:
         return self.value is not None
 
     def error(self, problem: str) -> InputError:
-        """The exception to raise."""
-        value = "" if self.value is None else f", got {str(self.value)[:60]!r}"
-        return InputError(f"{self.manifest.place(self.path)}: {problem}{value}")
+        """The exception to raise; it shows the value."""
+        return self.refusal(problem if self.value is None else f"{problem}, got {str(self.value)[:60]!r}")
+
+    def refusal(self, sentence: str) -> InputError:
+        """The exception to raise about a value that is well-formed."""
+        return InputError(f"{self.manifest.place(self.path)}: {sentence}")
 
     def string(self, default: str | None = None) -> str:
         if self.value is None and default is not None:

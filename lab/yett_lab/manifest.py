@@ -89,6 +89,12 @@ def read_files(files: Iterable[str]) -> list[Manifest]:
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc] # the C one, where it was built
     """Refuses what kubectl refuses too: a key that occurs twice, of which YAML would keep the last."""
 
+    # `2026-01-01` without quotes is text in a manifest, not a date.
+    yaml_implicit_resolvers = {  # noqa: RUF012 - PyYAML's own way to configure a loader
+        first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
         for key, _ in node.value:

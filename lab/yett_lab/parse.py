@@ -155,8 +155,8 @@ def _container(field: Field, images: Mapping[str, str] | None) -> Container:
         field["workingDir"].string(""),
     )
     if images is not None and not image.is_known(container, images):
-        raise field["image"].error(
-            f"no stand-in is known for this image; say what runs in its place: "
+        raise field["image"].refusal(
+            f"no stand-in is known for {container.image!r}; say what runs in its place: "
             f"--image {image.normalise(container.image)}=COMMAND"
         )
     return container

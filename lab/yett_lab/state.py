@@ -89,7 +89,7 @@ def save(paths: Paths, state: State) -> None:
     """Write it whole or not at all."""
     value = {"version": VERSION, **asdict(state)}
     temporary = paths.state.with_suffix(".new")
-    temporary.write_text(json.dumps(value, indent=1))
+    temporary.write_text(json.dumps(value, indent=1, default=str))
     temporary.rename(paths.state)
 
 

@@ -265,6 +265,54 @@ def test_a_loader_that_is_killed_leaves_the_policy_in_force_and_comes_back(app: 
     assert curl(app, f"{URL}/private") == RESET
 
 
+LOAD = """
+import http.client, sys, time
+host, seconds = "api-service", float(sys.argv[1])
+kept = http.client.HTTPConnection(host, timeout=5)
+counts = {"kept": 0, "new": 0, "denied": 0}
+wrong = []
+def get(connection, target):
+    connection.request("GET", target)
+    response = connection.getresponse()
+    response.read()
+    return response.status
+print("ready", flush=True)
+end = time.monotonic() + seconds
+while time.monotonic() < end:
+    for what, connection, target in (
+        ("kept", kept, "/public"),
+        ("new", http.client.HTTPConnection(host, timeout=5), "/public"),
+        ("denied", http.client.HTTPConnection(host, timeout=5), "/private"),
+    ):
+        try:
+            result = get(connection, target)
+        except OSError as error:
+            result = type(error).__name__
+        if result != ("ConnectionResetError" if what == "denied" else 200):
+            wrong.append((what, result))
+        counts[what] += 1
+        if connection is not kept:
+            connection.close()
+print(min(counts.values()), wrong, flush=True)
+"""
+
+
+def test_loaders_killed_and_restarted_under_load_fail_and_leak_no_request(app: str, apply) -> None:
+    apply(*example("l7-policy"))
+    argv, env = access.exec_argv(access.load(paths.Paths(app)), "client", ["python3", "-c", LOAD, "4"])
+    with subprocess.Popen(argv, env=env, cwd="/", text=True, stdout=subprocess.PIPE) as load:
+        assert load.stdout is not None
+        assert load.stdout.readline() == "ready\n"
+        for _ in range(2):
+            for loader in access.load(paths.Paths(app)).loaders.values():
+                os.kill(loader.pid, signal.SIGKILL)
+            time.sleep(0.3)
+            lab.apply(app, example("l7-policy"))
+        rounds, _, wrong = load.communicate(timeout=30)[0].strip().partition(" ")
+    assert wrong == "[]"
+    assert int(rounds) > 20
+
+
 def test_a_new_pod_is_governed_before_its_first_process(app: str, apply) -> None:
     apply(*edited("egress", "app: client", "app: fresh"))
     pod = {

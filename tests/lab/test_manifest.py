@@ -69,3 +69,13 @@ def test_bytes_that_are_not_utf8_are_refused(tmp_path: Path) -> None:
 def test_a_policy_with_a_mistyped_version_is_still_a_policy() -> None:
     found = parse("apiVersion: yett.io/v1\nkind: L7Policy\nmetadata:\n  name: p\n")
     assert found[0].is_policy
+
+
+def test_what_looks_like_a_date_is_text() -> None:
+    (found,) = parse(f"{POD}  annotations: {{since: 2026-01-01}}\n")
+    assert found.body["metadata"]["annotations"] == {"since": "2026-01-01"}
+
+
+def test_merge_keys_and_anchors_work() -> None:
+    (found,) = parse(f"{POD}  labels: &l {{a: b}}\n  annotations: {{<<: *l, c: d}}\n")
+    assert found.body["metadata"]["annotations"] == {"a": "b", "c": "d"}

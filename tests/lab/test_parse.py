@@ -98,7 +98,10 @@ def test_what_a_lab_cannot_do_is_said(body: dict[str, Any], warning: str) -> Non
 @pytest.mark.parametrize(
     ("body", "complaint"),
     [
-        (pod(image="corp/api:1"), "spec.containers[0].image: no stand-in is known for this image; say what"),
+        (
+            pod(image="corp/api:1"),
+            "spec.containers[0].image: no stand-in is known for 'corp/api:1'; say what",
+        ),
         (pod(name="../x"), "metadata.name: expected at most 253 lower-case"),
         (pod(ports=[{"containerPort": "80"}]), "spec.containers[0].ports[0].containerPort: expected a whole"),
         (pod(ports=[{"containerPort": 70000}]), "a whole number from 1 to 65535, got '70000'"),
