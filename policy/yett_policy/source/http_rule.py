@@ -51,12 +51,18 @@ class HeaderMatch(Model):
     }
 
     name: HeaderName
+    """Name of the header, in any case, like Content-Type."""
     operator: Annotated[
         Literal["Exact", "Prefix", "Suffix", "Regex", "Present", "Absent"] | None,
         l7_only("remove operator, or make the policy an L7Policy"),
     ] = None
+    """How the value is compared. Exact, Prefix, Suffix and Regex need a value; Present and Absent take
+    none. Left out: Exact if there is a value, else Present."""
     value: Latin1 | None = None
+    """What the value of the header is compared with, case-sensitively, without surrounding spaces, like
+    application/json."""
     mismatch: Annotated[Literal[""] | None, BeforeValidator(_no_mutation)] = None
+    """Always empty: headers are compared, never changed."""
 
     def check(self) -> None:
         """A value goes with the operators that compare."""
@@ -74,17 +80,32 @@ class Http(Model):
     """One HTTP rule: every condition must hold."""
 
     method: Regex | None = None
+    """Regular expression (RE2 subset) that the whole method must match, case-sensitively, like GET|HEAD.
+    Left out: any method."""
     path: Regex | None = None
+    """Regular expression (RE2 subset) that the whole request target must match, query included, like
+    /api/v[0-9]+/.*. Left out: any path."""
     pathPrefix: Annotated[Latin1 | None, l7_only('write path: "/api(/.*)?" or make it an L7Policy')] = None
+    """Whole path segments that the path begins with, query ignored: /api matches /api and /api/x, not
+    /apix. Excludes path and pathExact."""
     pathExact: Annotated[Latin1 | None, l7_only("write path, or make it an L7Policy")] = None
+    """The path, byte for byte, query ignored, like /orders. Excludes path and pathPrefix."""
     host: Regex | None = None
+    """Regular expression (RE2 subset) that the whole Host header must match, compared in lower case, like
+    api[.]example[.]com. Left out: any host."""
     headers: list[Latin1] | None = None
+    """Headers that must be there, each as a name alone or as 'Name: value', like 'X-Token: 1'."""
     headerMatches: list[HeaderMatch] | None = None
+    """Conditions on headers; all of them must hold."""
     upgrades: Annotated[
         list[Literal["websocket"]] | None,
         l7_only("make it an L7Policy"),
     ] = None
+    """Protocols that the request may upgrade the connection to; what follows is not judged. Left out:
+    none."""
     allowAmbiguous: Annotated[list[AmbiguityName] | None, l7_only("make it an L7Policy")] = None
+    """Forms of the target that servers read in different ways and that this rule lets pass all the same.
+    Left out: each of them is denied."""
 
     def check(self) -> None:
         """At most one way to name the path; prefixes and exact paths are plain text."""
