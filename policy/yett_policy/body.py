@@ -55,6 +55,10 @@ class Body:
         )
 
 
+Made = dict[Entry, dict[int, Entry]]
+"""Entries that exist: for anyone -> peer -> the same of that peer."""
+
+
 class _Span(NamedTuple):
     """A claim and the ports it covers."""
 
@@ -83,37 +87,45 @@ def build_body(
     own_ports: Sequence[NamedPort],
     peers: Peers,
     compile_ruleset: Callable[[RulesetSpec], Ruleset],
+    made: Made | None = None,
 ) -> Body:
     """The body for a subject that exactly `policies` select; `own_ports` resolve port names
-    of ingress rules.
+    of ingress rules.  Bodies that are given one `made` share their equal entries.
     """
-    rows: list[tuple[Direction, int, _Row]] = []
-    for direction in Direction:
-        for peer, template in _direction(policies, direction, own_ports, peers):
-            rows += [(direction, peer, row) for row in template]
-    rules = sorted({row.outcome.rule for _, _, row in rows})
-    number = {rule: i for i, rule in enumerate(rules)}
-    rulesets: dict[int, Ruleset] = {}
-    for _, _, row in rows:
-        spec = row.outcome.ruleset
-        if spec is not None and id(spec) not in rulesets:
-            rulesets[id(spec)] = compile_ruleset(spec)
-    entries = [
-        _entry(direction, peer, row, number[row.outcome.rule], rulesets.get(id(row.outcome.ruleset)))
-        for direction, peer, row in rows
+    groups = [
+        (direction, rows, members)
+        for direction in Direction
+        for rows, members in _direction(policies, direction, own_ports, peers)
     ]
+    rules = sorted({row.outcome.rule for _, rows, _ in groups for row in rows})
+    number = {rule: i for i, rule in enumerate(rules)}
+    made = {} if made is None else made
+    rulesets: dict[int, Ruleset] = {}
+    entries: list[Entry] = []
+    for direction, rows, members in groups:
+        for row in rows:
+            spec = row.outcome.ruleset
+            if spec is not None and id(spec) not in rulesets:
+                rulesets[id(spec)] = compile_ruleset(spec)
+            sample = _entry(direction, row, number[row.outcome.rule], rulesets.get(id(spec)))
+            known = made.setdefault(sample, {})
+            for peer in members:
+                if peer not in known:
+                    known[peer] = _for_peer(sample, peer)
+                entries.append(known[peer])
     entries.sort(key=lambda entry: (entry.direction, entry.peer, entry.proto, entry.port, entry.port_bits))
     unique = {ruleset.digest: ruleset for ruleset in rulesets.values()}
     return Body(tuple(entries), tuple(rules), tuple(unique[digest] for digest in sorted(unique)))
 
 
-def _entry(direction: Direction, peer: int, row: _Row, rule: int, ruleset: Ruleset | None) -> Entry:
+def _entry(direction: Direction, row: _Row, rule: int, ruleset: Ruleset | None) -> Entry:
+    """The row as an entry for anyone."""
     verdict = row.outcome.verdict
     if ruleset is not None and ruleset.engine is Engine.SIDECAR:
         verdict = Verdict.REDIRECT
     return Entry(
         direction,
-        peer,
+        ANY_PEER,
         row.proto,
         row.port,
         row.bits,
@@ -125,10 +137,26 @@ def _entry(direction: Direction, peer: int, row: _Row, rule: int, ruleset: Rules
     )
 
 
+def _for_peer(entry: Entry, peer: int) -> Entry:
+    """`replace(entry, peer=peer)`, which is too slow for the millions of them."""
+    return Entry(
+        entry.direction,
+        peer,
+        entry.proto,
+        entry.port,
+        entry.port_bits,
+        entry.verdict,
+        entry.reason,
+        entry.rule,
+        entry.ruleset,
+        entry.forbidden,
+    )
+
+
 def _direction(
     policies: Sequence[Policy], direction: Direction, own_ports: Sequence[NamedPort], peers: Peers
-) -> Iterator[tuple[int, list[_Row]]]:
-    """Every peer that has entries of its own, ANY_PEER among them, and those entries."""
+) -> Iterator[tuple[list[_Row], list[int]]]:
+    """Entries, and the peers (ANY_PEER is one) of whom they are said."""
     defaults = _defaults(policies, direction)
     rules = [(policy, rule) for policy in policies for rule in policy.rules_of(direction)]
     ingress = direction is Direction.INGRESS
@@ -138,28 +166,27 @@ def _direction(
         if rule.peers is None
         for span in _spans(policy, rule, own_ports if ingress else ())
     ]
-    yield ANY_PEER, _rows([], common, defaults, complete=True, host=False)
+    yield _rows([], common, defaults, complete=True, host=False), [ANY_PEER]
 
     by_peer: dict[int, list[int]] = {}
-    named = [False] * len(rules)
+    named: set[int] = set()
     for i, (_, rule) in enumerate(rules):
-        named[i] = not ingress and any(True for _ in _names(rule))
+        if not ingress and any(True for _ in _names(rule)):
+            named.add(i)
         for peer in _peers_of(rule, ingress, peers):
             by_peer.setdefault(peer, []).append(i)
     hosts = peers.hosts() if ingress and (rules or defaults.all) else ()
     for host in hosts:
         by_peer.setdefault(host, [])
 
-    templates: dict[tuple[tuple[int, ...], bool, tuple[NamedPort, ...]], list[_Row]] = {}
+    groups: dict[tuple[tuple[int, ...], bool, tuple[NamedPort, ...]], list[int]] = {}
     for peer, chosen in by_peer.items():
-        ports = tuple(peers.named_ports(peer)) if any(named[i] for i in chosen) else ()
-        host = peer in hosts
-        key = (tuple(chosen), host, ports)
-        if key not in templates:
-            spans = [span for i in chosen for span in _spans(*rules[i], own_ports if ingress else ports)]
-            complete = host or any(span.proto == ANY_PROTO for span in spans)
-            templates[key] = _rows(spans, common, defaults, complete=complete, host=host)
-        yield peer, templates[key]
+        ports = () if named.isdisjoint(chosen) else tuple(peers.named_ports(peer))
+        groups.setdefault((tuple(chosen), peer in hosts, ports), []).append(peer)
+    for (chosen_rules, host, ports), members in groups.items():
+        spans = [span for i in chosen_rules for span in _spans(*rules[i], own_ports if ingress else ports)]
+        complete = host or any(span.proto == ANY_PROTO for span in spans)
+        yield _rows(spans, common, defaults, complete=complete, host=host), members
 
 
 def _defaults(policies: Iterable[Policy], direction: Direction) -> Defaults:

@@ -10,7 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from yett_policy.body import PROTOCOL_NAMES, Body, build_body
+from yett_policy.body import PROTOCOL_NAMES, Body, Made, build_body
 from yett_policy.cluster import Cluster, NamedPort, Namespace, Node, Pod
 from yett_policy.compiled import Compiled, Delta
 from yett_policy.document import Direction, Document, Ruleset
@@ -123,6 +123,8 @@ class Compiler:
         self._bodies_of: defaultdict[PolicyId, set[_BodyKey]] = defaultdict(set)
         self._documents: dict[int, Document] = {}
         self._rulesets: dict[str, Ruleset] = {}
+        self._made: Made = {}
+        """Entries that bodies of one flush share."""
 
         self._changed_identities: dict[int, Labels | None] = {}
         self._changed_pods: dict[tuple[str, str], int | None] = {}
@@ -466,6 +468,7 @@ class Compiler:
                 self._documents[number] = Document(number, body.entries, body.rules)
                 changed.add(number)
         self._drop_empty_bodies()
+        self._made = {}
         self._stale_identities, self._stale_policies, self._stale_bodies = set(), set(), False
         return gone, changed, subjects
 
@@ -486,7 +489,7 @@ class Compiler:
 
     def _build(self, key: _BodyKey) -> Body:
         policies = [self._policies[pid] for pid in key[0]]
-        return build_body(policies, key[1], self, self._ruleset)
+        return build_body(policies, key[1], self, self._ruleset, self._made)
 
     def _ruleset(self, spec: RulesetSpec) -> Ruleset:
         digest = spec.digest
