@@ -62,7 +62,7 @@ def test_byte_by_byte(case: Case, judge: Judge) -> None:
 def test_in_two_pieces(case: Case, judge: Judge) -> None:
     """Cut at a few places that differ from case to case; every place is tried without a network."""
     size = len(case.data)
-    cuts = {1, size // 3, size - 1, size - 2, case.data.rfind(b"\r") + 1} & set(range(1, size))
+    cuts = {size // 3, size - 1, case.data.rfind(b"\r") + 1} & set(range(1, size))
     for cut in sorted(cuts):
         judge.restart()
         raw = judge.connect(case.rules)

@@ -16,6 +16,7 @@ from support.netns import Topology
 from support.nodewire import NodeWire
 from support.origin import recorder
 from support.rawtcp import ACK, PSH, ClosedError, RawTcp, Wire
+from yett_policy.document import Direction
 from yett_policy.reason import Reason
 
 pytestmark = [pytest.mark.net, pytest.mark.bpf]
@@ -178,6 +179,47 @@ def test_a_pod_cannot_speak_from_the_nodes_address(judge: Judge) -> None:
     judge.counted(Reason.SPOOFED_SOURCE)
 
 
+def _icmp6(source: str, target: str, kind: int, body: bytes) -> bytes:
+    """A neighbour discovery message (RFC 4861): hop limit 255."""
+    message = struct.pack("!BBH", kind, 0, 0) + body
+    value = pk.checksum(pk.pseudo_header(source, target, 58, len(message)) + message)
+    message = message[:2] + struct.pack("!H", value) + message[4:]
+    return pk.ipv6(source, target, message, next_header=58, hop_limit=255)
+
+
+def _packed(address: str) -> bytes:
+    return socket.inet_pton(socket.AF_INET6 if ":" in address else socket.AF_INET, address)
+
+
+def test_a_pod_cannot_claim_anothers_address_by_arp(judge: Judge) -> None:
+    side = judge.topo.client
+    for sender, denied in ((side.v4, {}), ("10.9.1.77", {Reason.SPOOFED_SOURCE: 1})):
+        body = struct.pack("!HHBBH", 1, 0x0800, 6, 4, 2) + side.mac + _packed(sender)
+        judge.wire.send(body + side.gateway_mac + _packed(side.gateway4), ethertype=0x0806)
+        assert judge.denials() == denied
+
+
+def test_a_pod_cannot_claim_anothers_address_by_neighbour_advertisement(judge: Judge) -> None:
+    side = judge.topo.client
+    for target, denied in ((side.v6, {}), ("fd00:9:1::77", {Reason.SPOOFED_SOURCE: 1})):
+        body = struct.pack("!I", 0x60000000) + _packed(target) + b"\x02\x01" + side.mac
+        judge.wire.send(_icmp6(side.v6, side.gateway6, 136, body))
+        assert judge.denials() == denied
+
+
+@pytest.mark.parametrize("kind", [134, 137], ids=["router-advertisement", "redirect"])
+@pytest.mark.parametrize("source", ["fe80::1", "fd00:9:1::2"])
+def test_a_pod_is_no_router(kind: int, source: str, judge: Judge) -> None:
+    """CVE-2020-10749: on a bridge, the other pods would send it their traffic."""
+    side = judge.topo.client
+    if kind == 134:
+        body, target = struct.pack("!BBHII", 64, 0, 1800, 0, 0), "ff02::1"
+    else:
+        body, target = struct.pack("!I", 0) + _packed(source) + _packed(side.v6), side.gateway6
+    judge.wire.send(_icmp6(source, target, kind, body))
+    assert judge.denials(), "it passed"
+
+
 def test_the_node_reaches_its_pod_whatever_the_policy_says(judge: Judge) -> None:
     address, _ = judge.address()
     with judge.topo.node, socket.create_connection((address, PORTS["public"]), 2) as probe:
@@ -320,6 +362,39 @@ def test_a_server_that_answers_a_syn_with_a_syn_gets_no_connection(judge: Judge,
     answer = judge.wire.receive(raw.port, 0.1)
     assert answer is None or not answer.flags & pk.Flag.SYN
     assert Reason.TCP_HANDSHAKE in judge.denials()
+
+
+def test_answers_to_a_datagram_that_the_pod_sent_pass(judge: Judge) -> None:
+    """The governed pod asks; without its question the same datagram would be denied."""
+    kind = socket.AF_INET6 if judge.family == 6 else socket.AF_INET
+    governed, other = (
+        judge.topo.sides[::-1] if judge.gate.direction is Direction.INGRESS else judge.topo.sides
+    )
+    with governed.namespace:
+        inside = socket.socket(kind, socket.SOCK_DGRAM)
+    with other.namespace:
+        outside = socket.socket(kind, socket.SOCK_DGRAM)
+    with inside, outside:
+        inside.bind(("", 0))
+        outside.bind(("", 0))
+        inside.settimeout(0.5)
+        outside.settimeout(0.5)
+        there = (other.address(judge.family), outside.getsockname()[1])
+        here = (governed.address(judge.family), inside.getsockname()[1])
+        if judge.gate.direction is Direction.EGRESS:
+            inside.sendto(b"question", there)
+            judge.counted(Reason.POLICY_DENIED)
+            outside.sendto(b"question", here)
+            assert inside.recv(100) == b"question"
+            inside.sendto(b"answer", there)
+            assert outside.recv(100) == b"answer"
+            return
+        outside.sendto(b"unasked", here)
+        judge.counted(Reason.POLICY_DENIED)
+        inside.sendto(b"question", there)
+        assert outside.recv(100) == b"question"
+        outside.sendto(b"answer", here)
+        assert inside.recv(100) == b"answer"
 
 
 def test_the_counters_are_the_oracle_so_a_quiet_second_counts_nothing(judge: Judge) -> None:

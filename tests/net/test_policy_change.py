@@ -212,6 +212,18 @@ def test_an_interface_without_a_pod_is_closed(judge: Judge) -> None:
     assert set(judge.denials()) == {Reason.UNKNOWN_ENDPOINT}
 
 
+def test_a_connection_whose_flow_was_forgotten_is_reset(judge: Judge) -> None:
+    judge.gate.apply(rules("/public"))
+    raw = judge.connect()
+    raw.send(GET_PUBLIC)
+    judge.answered(raw, [GET_PUBLIC])
+    flows = judge.gate.datapath.maps["flows"]
+    for key in list(flows.keys()):
+        flows.delete(key)
+    raw.send(GET_PUBLIC)
+    judge.denied(raw, Reason.MIDSTREAM, stream=GET_PUBLIC * 2, below=len(GET_PUBLIC) + 1)
+
+
 @pytest.mark.usefixtures("idle")
 def test_a_full_flow_table_refuses_new_connections_and_leaves_old_ones_alone(
     topo: Topology, wire: Wire, servers: Mapping[int, Recorder], direction: str, family: int
