@@ -253,6 +253,60 @@ def test_two_identities_that_swap_addresses_are_denied_meanwhile() -> None:
     assert look_up(between, 0, 302, 6, 80) == new[PolicyKey(0, 0, 0, 0, 0)]
 
 
+def safe(have: MapState, want: MapState) -> None:
+    """Both properties, at every step, for every packet."""
+    for state in walk(have, want):
+        for packet in each_packet():
+            now, before, then = (outcome(each, *packet) for each in (state, have, want))
+            assert before & then <= now <= before | then
+
+
+def test_identities_in_a_row_move_without_a_wrong_moment() -> None:
+    # 10.0.0.1 goes 300 -> 301, 10.0.0.2 goes 301 -> 302; 301 was allowed and is denied from now on.
+    one, two = Prefix.parse("10.0.0.1/32"), Prefix.parse("10.0.0.2/32")
+    old, new = policy(any=DENY, i301=ALLOW), policy(any=DENY)
+    endpoint = EndpointState(2, 1, True, ())
+    have = MapState(policies={1: old}, ipcache={one: 300, two: 301}, endpoints={5: endpoint})
+    want = MapState(
+        policies={2: new}, ipcache={one: 301, two: 302}, endpoints={5: endpoint._replace(policy=2)}
+    )
+    safe(have, want)
+
+
+@pytest.mark.parametrize("coming", [False, True])
+def test_nested_prefixes_that_come_or_go_together_show_none_of_those_between(coming: bool) -> None:
+    # An address of the /32 is never for a moment that of the /24 or the /16, which are allowed.
+    nested = {
+        Prefix.parse("10.0.0.1/32"): 300,
+        Prefix.parse("10.0.0.0/24"): 301,
+        Prefix.parse("10.0.0.0/16"): 302,
+    }
+    rules = {1: policy(any=DENY, i301=ALLOW, i302=ALLOW)}
+    endpoints = {5: EndpointState(2, 1, True, ())}
+    with_them = MapState(policies=rules, ipcache=nested, endpoints=endpoints)
+    without = MapState(policies=rules, endpoints=endpoints)
+    safe(*((without, with_them) if coming else (with_them, without)))
+
+
+def test_a_prefix_that_changes_under_one_that_goes_is_never_seen_with_its_old_identity() -> None:
+    inner, outer = Prefix.parse("10.0.0.1/32"), Prefix.parse("10.0.0.0/24")
+    rules = {1: policy(any=DENY, i301=ALLOW)}
+    endpoints = {5: EndpointState(2, 1, True, ())}
+    have = MapState(policies=rules, ipcache={inner: 300, outer: 301}, endpoints=endpoints)
+    want = MapState(policies=rules, ipcache={outer: 302}, endpoints=endpoints)
+    safe(have, want)
+
+
+def test_an_endpoint_that_goes_is_gone_before_addresses_move_and_one_that_comes_comes_after() -> None:
+    address = Prefix.parse("10.0.0.1/32")
+    rules = {1: policy(any=DENY, i300=ALLOW)}
+    here = {5: EndpointState(2, 1, True, ())}
+    have = MapState(policies=rules, ipcache={address: 301}, endpoints=here)
+    safe(have, MapState(policies=rules, ipcache={address: 300}))
+    safe(replace(have, endpoints={}), MapState(policies=rules, ipcache={}, endpoints=here))
+    safe(replace(have, ipcache={address: 300}, endpoints={}), replace(have, endpoints=here))
+
+
 def test_a_policy_change_alone_is_one_swap() -> None:
     have = MapState(policies={1: policy(any=DENY)}, endpoints={5: EndpointState(2, 1, True, ())}, epoch=7)
     want = MapState(policies={2: policy(any=ALLOW)}, endpoints={5: EndpointState(2, 2, True, ())})
