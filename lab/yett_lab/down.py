@@ -5,12 +5,15 @@ from __future__ import annotations
 import shutil
 import signal
 import subprocess
+import time
 from pathlib import Path
 
 from yett_lab import network, state
 from yett_lab.errors import LabError
 from yett_lab.paths import MARK, NETNS, ROOT, Paths
 from yett_lab.run import signal_quietly, wait_gone
+
+UNMOUNT_SECONDS = 5.0
 
 
 def down(name: str) -> bool:
@@ -96,6 +99,15 @@ def _unmount(path: Path) -> None:
     for child in path.iterdir():
         if child.is_dir():
             shutil.rmtree(child)
+    # A killed loader can look gone while its last thread still closes files.
+    deadline = time.monotonic() + UNMOUNT_SECONDS
+    while (said := _umount(path)) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    if said:
+        raise LabError(f"cannot unmount {path}: {said}; end what uses it and repeat `yettctl lab down`")
+
+
+def _umount(path: Path) -> str:
+    """What umount(8) complains about; empty if it is done."""
     done = subprocess.run(["umount", str(path)], capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise LabError(f"cannot unmount {path}: {done.stderr.strip()}")
+    return "" if done.returncode == 0 else done.stderr.strip() or f"exit code {done.returncode}"
