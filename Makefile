@@ -18,7 +18,7 @@ SHELL        := bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help setup demo lab-down test test-bpf test-kernels fuzz bench lint lint-python lint-c lint-scripts \
-	fmt bpf bindings wheel clean
+	fmt bpf bindings crds wheel clean
 $(if $(V),,.SILENT:)
 
 help: ## this list
@@ -71,6 +71,9 @@ fmt: setup ## format Python and C
 bpf: build/yett.bpf.o $(BPF_OBJECT) ## compile the BPF programs
 bindings: build/bindings.stamp ## compile the cffi extension in place
 
+crds: setup ## write the CRDs from the models
+	$(PYTHON) -m yett_operator.crd crds manifests/optional
+
 wheel: bpf ## a wheel with the programs in it, in build/
 	rm -rf build/lib build/bdist.* && $(PYTHON) -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir build .
 
@@ -78,8 +81,8 @@ clean: ## remove what was built and cached, but .venv
 	rm -rf build *.egg-info $(BPF_OBJECT) $(FFI)/_ffi*.so $(FFI)/_ffi.[co] .*_cache .hypothesis
 
 # DWARF goes, BTF stays.
-build/%.bpf.o: bpf_src/%.bpf.c Makefile | setup
-	mkdir -p build && $(CLANG) $(BPF_CFLAGS) -MMD -MP -MF build/$*.bpf.d -MT $@ -c $< -o $@
+build/%.bpf.o: bpf_src/%.bpf.c $(wildcard bpf_src/include/*.h) Makefile | setup
+	mkdir -p build && $(CLANG) $(BPF_CFLAGS) -c $< -o $@
 	$(LLVM_STRIP) -g $@
 
 $(BPF_OBJECT): build/yett.bpf.o
@@ -89,4 +92,3 @@ build/bindings.stamp: $(FFI)/build.py $(wildcard $(FFI)/*.cdef.h) bpf_src/includ
 	mkdir -p build && rm -f $(FFI)/_ffi*.so && $(PYTHON) $(FFI)/build.py >build/bindings.log
 	touch $@
 
--include $(wildcard build/*.bpf.d)
