@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from yett_lab import access, down, lab, listing, manifest, paths
+from yett_lab import access, control, down, lab, listing, manifest, paths
 from yett_lab.errors import InputError, LabError
 
 from .conftest import NOTHING, machine
@@ -198,6 +198,34 @@ def test_a_bad_object_at_the_start_leaves_no_lab(name: str) -> None:
     with pytest.raises(InputError):
         lab.up(name, list(manifest.parse(yaml.safe_dump(bad), "t.yaml")))
     assert machine(name) == NOTHING
+
+
+@pytest.mark.parametrize("step", ["mount_bpffs", "start_loaders", "push"])
+def test_up_that_fails_half_way_leaves_nothing(name: str, step: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise LabError("the machine said no")
+
+    monkeypatch.setattr(control, step, fail)
+    with pytest.raises(LabError, match="the machine said no"):
+        lab.up(name, manifest.read_files([APP]))
+    assert machine(name) == NOTHING
+
+
+def test_an_apply_that_the_nodes_refuse_keeps_the_old_objects(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab.up(name, manifest.read_files([APP]))
+
+    def fail(*_: object) -> None:
+        raise LabError("the node said no")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(control, "push", fail)
+        with pytest.raises(LabError, match="the node said no"):
+            apply(name, *web(1))
+    assert {m.kind for m in access.load(paths.Paths(name)).manifests} == {"Pod", "Service"}
+    assert apply(name, *web(1)).changes == ["deployment/web created", "service/web created"]
+    assert yaml.safe_load(curl(name, "http://web/"))["hostname"].startswith("web-")
 
 
 def test_down_removes_everything_and_says_whether_there_was_anything(name: str) -> None:
