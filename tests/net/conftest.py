@@ -78,3 +78,11 @@ def node_wire(topo: Topology, wire: Wire, direction: str) -> Iterator[NodeWire]:
     """Frames straight to the governed hook."""
     with NodeWire(topo, wire, direction) as made:
         yield made
+
+
+@pytest.fixture
+def server_wire(topo: Topology) -> Iterator[Wire]:
+    """The server's eth0: a server that lies."""
+    made = Wire(topo.server)
+    yield made
+    made.close()

@@ -12,7 +12,6 @@ import pytest
 from corpus.rules import CLOSED_PORT, PLAIN_PORT, PORTS
 from support import packet as pk
 from support.judge import GET_PRIVATE, GET_PUBLIC, Judge
-from support.netns import Topology
 from support.nodewire import NodeWire
 from support.origin import recorder
 from support.rawtcp import ACK, PSH, ClosedError, RawTcp, Wire
@@ -150,14 +149,6 @@ def test_an_unknown_ethertype_is_denied(ethertype: int, judge: Judge, node_wire:
     raw = judge.connect()
     node_wire.send_ip(raw.packet(raw.segment(GET_PRIVATE, at=0)), ethertype=ethertype)
     assert set(judge.denials()) == {Reason.ETHERTYPE}
-
-
-@pytest.fixture
-def server_wire(topo: Topology) -> Iterator[Wire]:
-    """The server's eth0: a server that lies."""
-    made = Wire(topo.server)
-    yield made
-    made.close()
 
 
 # -- who speaks

@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
+from support import packet as pk
 from support.judge import GET_PRIVATE, GET_PUBLIC, Judge
+from support.netns import sysctl
 from support.origin import End
 from support.packet import Flag
-from support.rawtcp import ACK, FIN, MP_CAPABLE, MP_JOIN, MSS_1460, PSH, RST, SYN, URG, ClosedError, RawTcp
+from support.rawtcp import (
+    ACK,
+    FIN,
+    MP_CAPABLE,
+    MP_JOIN,
+    MSS_1460,
+    PSH,
+    RST,
+    SYN,
+    URG,
+    ClosedError,
+    RawTcp,
+    Wire,
+)
 from yett_policy.reason import Reason
 
 pytestmark = [pytest.mark.net, pytest.mark.bpf]
@@ -300,6 +317,97 @@ def test_two_syns_with_different_numbers_open_one_connection_or_none(judge: Judg
         raw.settle(0.05)
         server = judge.servers[raw.server_port]
         assert not server.saw(raw.source, raw.port) or b"GET /pr" not in judge.delivered(raw)
+
+
+def test_a_repeated_syn_ack_does_not_set_the_position_back(judge: Judge, server_wire: Wire) -> None:
+    """A SYN-ACK that the server sent before the first data may pass the hook after it: the client
+    repeats its SYN on one processor and sends data on the other."""
+    ours = b"POST /upload HTTP/1.1\r\nHost: api\r\nContent-Length: 35\r\n\r\n"
+    theirs = b"GET /public HTTP/1.1\r\nHost: api\r\nX: "
+    theirs += b"y" * (len(ours) - len(theirs) - 4) + b"\r\n\r\n"
+    raw = RawTcp(judge.wire, judge.address("post"))
+    answer = raw.open()
+    raw.inject(theirs, at=0)
+    assert judge.servers[raw.server_port].wait(lambda: judge.delivered(raw) == theirs)
+    raw.inject(b"", SYN, at=-1, ack=0, options=MSS_1460)
+    late = pk.tcp(
+        raw.server, raw.source, raw.server_port, raw.port, answer.seq, answer.ack, SYN | ACK, options=MSS_1460
+    )
+    server_wire.send(pk.ip_packet(raw.server, raw.source, late))
+    raw.settle(0.01)
+    raw.inject(ours, at=0)
+    raw.inject(GET_PRIVATE, at=len(ours))
+    raw.settle(0.02)
+    assert b"GET /pr" not in judge.delivered(raw)
+
+
+@pytest.fixture
+def cookies(judge: Judge) -> Iterator[None]:
+    """A server under a flood of SYNs: it keeps nothing and believes any of its answers later."""
+    with judge.topo.server.namespace:
+        sysctl("net/ipv4/tcp_syncookies", 2)
+    yield
+    with judge.topo.server.namespace:
+        sysctl("net/ipv4/tcp_syncookies", 1)
+
+
+@pytest.mark.usefixtures("cookies")
+def test_connections_with_syn_cookies_are_judged(judge: Judge) -> None:
+    raw = judge.connect()
+    raw.send(GET_PUBLIC)
+    judge.answered(raw, [GET_PUBLIC])
+    raw.send(GET_PRIVATE)
+    judge.denied(raw, Reason.POLICY_DENIED_L7, stream=GET_PUBLIC + GET_PRIVATE, below=len(GET_PUBLIC) + 7)
+
+
+@pytest.mark.usefixtures("cookies")
+@pytest.mark.parametrize("distance", [1000, 36, -57, -1000])
+def test_of_two_syn_cookies_only_the_last_one_counts(distance: int, judge: Judge) -> None:
+    """The server would take up the first number; the position follows the second."""
+    first = RawTcp(judge.wire, judge.address("post"), isn=0x10000)
+    second = RawTcp(judge.wire, judge.address("post"), isn=0x10000 + distance, port=first.port)
+    for raw in (first, second):
+        raw.inject(b"", SYN, at=-1, ack=0, options=MSS_1460)
+        answer = raw.wire.receive(raw.port, 1)
+        assert answer is not None
+        raw.rcv_nxt = answer.end
+    first.inject(b"", ACK)
+    first.inject(GET_PRIVATE, at=0)
+    first.settle(0.02)
+    server = judge.servers[first.server_port]
+    assert not server.saw(first.source, first.port) or b"GET /pr" not in judge.delivered(first)
+
+
+@pytest.mark.usefixtures("cookies")
+def test_a_syn_cookie_in_the_middle_of_a_connection_does_not_move_the_position(
+    judge: Judge, server_wire: Wire
+) -> None:
+    """As above, but the answer to the second SYN comes after the first data."""
+    ours = b"POST /upload HTTP/1.1\r\nHost: api\r\nContent-Length: 35\r\n\r\n"
+    theirs = GET_PUBLIC[:-2] + b"X: " + b"y" * 100 + b"\r\n\r\n"
+    raw = RawTcp(judge.wire, judge.address("post"))
+    answer = raw.open()
+    raw.inject(theirs, at=0)
+    assert judge.servers[raw.server_port].wait(lambda: judge.delivered(raw) == theirs)
+    place = len(theirs) - len(ours)
+    raw.inject(b"", SYN, at=place - 1, ack=0, options=MSS_1460)
+    late = pk.tcp(
+        raw.server,
+        raw.source,
+        raw.server_port,
+        raw.port,
+        answer.seq + 77777,
+        raw.isn + 1 + place,
+        SYN | ACK,
+        options=MSS_1460,
+    )
+    server_wire.send(pk.ip_packet(raw.server, raw.source, late))
+    raw.settle(0.01)
+    for acknowledged in (answer.seq + 1, answer.seq + 77778, raw.rcv_nxt):
+        raw.inject(ours, at=place, ack=acknowledged)
+        raw.inject(GET_PRIVATE, at=len(theirs), ack=acknowledged)
+    raw.settle(0.02)
+    assert b"GET /pr" not in judge.delivered(raw)
 
 
 def test_data_before_the_handshake_is_complete_does_not_pass(judge: Judge) -> None:
