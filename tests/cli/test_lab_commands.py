@@ -131,6 +131,18 @@ def test_errors_are_one_sentence_and_a_code(
     assert done.stderr.count("\n") <= 1
 
 
+def test_a_malformed_policy_is_one_sentence_and_exit_code_2(up: str, run: Run, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.yaml"
+    text = (EXAMPLES / "l7-policy.yaml").read_text()
+    bad.write_text(text.replace("fromEndpoints", "fromEndpoint"))
+    done = run("lab", "apply", "--lab", up, "-f", str(EXAMPLES / "l7policy.yaml"), "-f", str(bad))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        f"error: {bad}: spec.ingress[0].fromEndpoint: unknown field; did you mean fromEndpoints?\n"
+    )
+    assert run("lab", "get", "policies", "--lab", up).stdout == "none\n"
+
+
 def test_a_lab_that_is_not_there_is_exit_code_3(run: Run) -> None:
     done = run("lab", "get", "pods", "--lab", "nosuchlab")
     assert done.returncode == 3

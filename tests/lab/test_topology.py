@@ -146,6 +146,31 @@ def test_a_deployment_scales_and_its_service_follows(name: str) -> None:
     assert len(list(paths.NETNS.glob(f"yett-{name}-pod-*"))) == 2
 
 
+def test_nginx_is_the_real_one(name: str) -> None:
+    lab.up(name, manifest.read_files([APP]))
+    bodies = [
+        {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": f"nginx-{index}", "labels": {"app": "nginx"}},
+            "spec": {
+                "containers": [{"name": "c", "image": "nginx:1.27", "ports": [{"containerPort": 8080}]}]
+            },
+        }
+        for index in (1, 2)
+    ]
+    service = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "nginx"},
+        "spec": {"clusterIP": "None", "selector": {"app": "nginx"}},
+    }
+    assert apply(name, *bodies, service).warnings == []
+    assert curl(name, "http://nginx:8080/x") == "nginx /x\n"
+    hosts = access.run_in_pod(name, "client", ["cat", "/etc/hosts"]).stdout
+    assert hosts.count("nginx.default.svc ") == 4
+
+
 def test_an_image_option_runs_a_command(name: str) -> None:
     lab.up(name)
     body = {
