@@ -14,6 +14,7 @@ import pytest
 
 from corpus.rules import RULESETS
 from support.judge import Judge
+from support.netns import sysctl
 from support.rawtcp import ACK, FIN, MD5, MSS_1460, PSH, RST, SYN, URG, RawTcp
 from yett_policy.document import Verdict
 from yett_policy.http.compile import compile_tables
@@ -108,6 +109,52 @@ def test_no_sequence_of_segments_brings_a_denied_request_to_the_server(seed: int
         delivered += len(data)
         raw.reset()
     assert delivered > 20 * ROUNDS, "hardly a byte reached the server: this test proves nothing"
+
+
+def _open_ambiguously(judge: Judge, dice: random.Random) -> tuple[RawTcp, list[int]]:
+    """Several SYNs on the same ports; one of the answers is taken up.  Also: all the answers' numbers."""
+    isn = dice.getrandbits(32)
+    raw = RawTcp(judge.wire, judge.address("post"))
+    offers: list[tuple[int, int]] = []
+    for _ in range(dice.randint(1, 4)):
+        raw.isn = (isn + dice.choice((0, 0, 1, 35, 57, 500, -1, -35, -500))) & 0xFFFFFFFF
+        raw.inject(b"", SYN, at=-1, ack=0, options=MSS_1460)
+        answer = raw.wire.receive(raw.port, 0.05)
+        if answer is not None and answer.flags & SYN:
+            offers.append(((answer.ack - 1) & 0xFFFFFFFF, answer.end))
+    raw.isn, raw.rcv_nxt = dice.choice(offers)
+    if dice.random() < 0.5:
+        raw.inject(b"", ACK)
+    return raw, [number for _, number in offers]
+
+
+@pytest.mark.parametrize("cookies", [1, 2], ids=["backlog", "cookies"])
+@pytest.mark.parametrize("seed", range(2))
+def test_no_opening_makes_a_denied_request_reach_the_server(seed: int, cookies: int, judge: Judge) -> None:
+    dice = random.Random(seed)
+    with judge.topo.server.namespace:
+        sysctl("net/ipv4/tcp_syncookies", cookies)
+    served = 0
+    try:
+        for number in range(ROUNDS):
+            raw, numbers = _open_ambiguously(judge, dice)
+            for stream in (dice.choice(STREAMS), dice.choice(STREAMS)):
+                at = dice.choice((0, 0, 1, 10, 35))
+                raw.inject(stream[at : at + dice.choice((20, 35, 120))], at=at, ack=dice.choice(numbers))
+                if dice.random() < 0.3:
+                    raw.inject(b"", SYN, at=-1 + dice.choice((0, 0, 20, 57)), ack=0, options=MSS_1460)
+                raw.step(0.002)
+            _attack(raw, dice)
+            raw.settle(0.002)
+            if judge.servers[raw.server_port].saw(raw.source, raw.port):
+                served += 1
+                data = judge.delivered(raw)
+                assert not holds_a_denied_request(data), f"seed {seed}, connection {number}: {data!r}"
+            raw.reset()
+    finally:
+        with judge.topo.server.namespace:
+            sysctl("net/ipv4/tcp_syncookies", 1)
+    assert served > ROUNDS // 10, "hardly any connection was opened: this test proves nothing"
 
 
 @pytest.mark.parametrize("seed", range(4))
