@@ -123,6 +123,7 @@ class Compiler:
         self._bodies_of: defaultdict[PolicyId, set[_BodyKey]] = defaultdict(set)
         self._documents: dict[int, Document] = {}
         self._rulesets: dict[str, Ruleset] = {}
+        self._rulesets_kept = 0
         self._made: Made = {}
         """Entries that bodies of one flush share."""
 
@@ -190,6 +191,12 @@ class Compiler:
                 raise ValueError(f"{labels} has number {self._table.numbers[labels]} already, not {number}")
         self._table = Table({**self._table.numbers, **numbers})
 
+    def forget(self, labels: Iterable[Labels]) -> frozenset[Labels]:
+        """Numbers that are not to be used any more; those in use stay.  Returns what is forgotten."""
+        gone = frozenset(each for each in labels if each in self._table.numbers and not self._uses[each])
+        self._table = self._table.forget(gone)
+        return gone
+
     # -- what follows
 
     def missing(self) -> frozenset[Labels]:
@@ -209,6 +216,8 @@ class Compiler:
         self._gather_claims()
         prefixes = self._replace(self._settled_claims())
         gone, changed, subjects = self._update_documents()
+        if len(self._rulesets) > 2 * self._rulesets_kept + 64:  # a policy that changes back is quick
+            self._drop_unused_rulesets()
         identities, pods = self._changed_identities, self._changed_pods
         self._changed_identities, self._changed_pods = {}, {}
         return Delta(
@@ -225,10 +234,13 @@ class Compiler:
             pods=pods,
         )
 
+    def ruleset(self, digest: str) -> Ruleset:
+        """One that a document names; KeyError otherwise."""
+        return self._rulesets[digest]
+
     def compiled(self) -> Compiled:
         """Everything as of the last flush."""
-        live = {ruleset.digest for body in self._bodies.values() for ruleset in body.rulesets}
-        self._rulesets = {digest: r for digest, r in self._rulesets.items() if digest in live}
+        self._drop_unused_rulesets()
         number = self._table.number
         pods = [
             (pod.namespace, pod.name, number(claims.own), tuple(sorted(pod.addresses)))
@@ -244,6 +256,11 @@ class Compiler:
             pods=tuple(pods),
             table=self._table,
         )
+
+    def _drop_unused_rulesets(self) -> None:
+        live = {ruleset.digest for body in self._bodies.values() for ruleset in body.rulesets}
+        self._rulesets = {digest: r for digest, r in self._rulesets.items() if digest in live}
+        self._rulesets_kept = len(live)
 
     def _local_addresses(self, node: str) -> dict[str, int]:
         claims = self._claims.get(("0-node", node), Claims())

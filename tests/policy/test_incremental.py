@@ -365,3 +365,42 @@ def test_the_bytes_do_not_depend_on_the_seed_of_hashes() -> None:
         for seed in ("0", "1", "2")
     }
     assert len(found) == 1
+
+
+def test_a_number_in_use_is_not_forgotten() -> None:
+    compiler = world()
+    x = next(labels for labels, number in compiler.table.numbers.items() if "k8s:app=x" in labels)
+    assert compiler.forget([x]) == frozenset()
+    compiler.drop_pod("default", "x")
+    compiler.flush()
+    assert compiler.forget([x]) == {x}
+    assert not compiler.table.knows(x)
+
+
+def test_rulesets_that_nothing_names_do_not_pile_up() -> None:
+    compiler = world()
+    for i in range(300):
+        policy = {
+            "apiVersion": "yett.dev/v1alpha1",
+            "kind": "L7Policy",
+            "metadata": {"name": "q"},
+            "spec": {
+                "endpointSelector": {},
+                "ingress": [
+                    {
+                        "toPorts": [
+                            {
+                                "ports": [{"port": "80", "protocol": "TCP"}],
+                                "rules": {"http": [{"path": f"/{i}"}]},
+                            }
+                        ]
+                    }
+                ],
+            },
+        }
+        compiler.put_policies("L7Policy/default/q", parse_policy(policy))
+        delta = compiler.flush()
+        for document in delta.documents.values():
+            for entry in document.entries:
+                assert not entry.ruleset or compiler.ruleset(entry.ruleset)
+    assert len(compiler._rulesets) < 80
