@@ -163,6 +163,15 @@ def test_a_pod_cannot_speak_from_another_address(judge: Judge) -> None:
     assert judge.denials() == {Reason.SPOOFED_SOURCE: 2}
 
 
+def test_an_ipv4_address_in_an_ipv6_header_is_nobodys(judge: Judge) -> None:
+    """::ffff:10.9.1.3 on the wire would look like the pod's IPv4 address (RFC 4038, 4.2)."""
+    side, server = judge.topo.client, judge.topo.server
+    source, target = f"::ffff:{side.raw4}", f"::ffff:{server.v4}"
+    segment = pk.tcp(source, target, judge.wire.new_port(), PORTS["public"], 1, 0, pk.Flag.SYN)
+    judge.wire.send(pk.ipv6(source, target, segment))
+    assert judge.denials(), "it passed"
+
+
 def test_a_pod_cannot_speak_from_the_nodes_address(judge: Judge) -> None:
     source = judge.topo.client.gateway4 if judge.family == 4 else judge.topo.client.gateway6
     raw = RawTcp(judge.wire, judge.address(), source=source)

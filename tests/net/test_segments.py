@@ -319,7 +319,10 @@ def test_two_syns_with_different_numbers_open_one_connection_or_none(judge: Judg
         assert not server.saw(raw.source, raw.port) or b"GET /pr" not in judge.delivered(raw)
 
 
-def test_a_repeated_syn_ack_does_not_set_the_position_back(judge: Judge, server_wire: Wire) -> None:
+@pytest.mark.parametrize("between", ["nothing", "inexact reset", "reset with a bad checksum"])
+def test_a_repeated_syn_ack_does_not_set_the_position_back(
+    between: str, judge: Judge, server_wire: Wire
+) -> None:
     """A SYN-ACK that the server sent before the first data may pass the hook after it: the client
     repeats its SYN on one processor and sends data on the other."""
     ours = b"POST /upload HTTP/1.1\r\nHost: api\r\nContent-Length: 35\r\n\r\n"
@@ -329,6 +332,10 @@ def test_a_repeated_syn_ack_does_not_set_the_position_back(judge: Judge, server_
     answer = raw.open()
     raw.inject(theirs, at=0)
     assert judge.servers[raw.server_port].wait(lambda: judge.delivered(raw) == theirs)
+    if between == "inexact reset":
+        raw.inject(b"", RST | ACK, at=len(theirs) + 1)
+    elif between == "reset with a bad checksum":
+        raw.inject(b"", RST | ACK, at=len(theirs), bad_checksum=True)
     raw.inject(b"", SYN, at=-1, ack=0, options=MSS_1460)
     late = pk.tcp(
         raw.server, raw.source, raw.server_port, raw.port, answer.seq, answer.ack, SYN | ACK, options=MSS_1460
