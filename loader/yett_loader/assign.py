@@ -9,7 +9,6 @@ not fit the maps, only costs numbers, never meaning.
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -17,7 +16,8 @@ from functools import lru_cache
 from yett_loader.errors import LoaderError
 from yett_loader.state import MapState, RulesetState
 from yett_policy.document import Document, Engine, Ruleset, Snapshot
-from yett_policy.http.layout import HEAD_FIELDS, HEAD_FORMAT, TIER_SIZE
+from yett_policy.http.layout import TIER_SIZE
+from yett_policy.sync.values import table_header
 
 RULE_LIMIT = 65536
 TIER_BITS = 24
@@ -126,11 +126,6 @@ def tier_and_slot(number: int) -> tuple[int, int]:
     return number >> TIER_BITS, number & ((1 << TIER_BITS) - 1)
 
 
-def header(tables: bytes) -> dict[str, int]:
-    """The numbers at the start of a ruleset's tables."""
-    return dict(zip(HEAD_FIELDS, struct.unpack_from(HEAD_FORMAT, tables), strict=True))
-
-
 def _places(
     kernel: Mapping[str, Ruleset], previous: Assignment, have: MapState, limits: Limits, taken: bytearray
 ) -> dict[str, Place]:
@@ -150,7 +145,7 @@ def _places(
         taken[base : base + rules] = b"\1" * rules
         number = handle(item.tier, slot)
         used.add(number)
-        places[digest] = Place(number, RulesetState(header(item.tables)["id"], base, rules))
+        places[digest] = Place(number, RulesetState(table_header(item.tables)["id"], base, rules))
     return places
 
 

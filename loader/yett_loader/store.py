@@ -14,10 +14,10 @@ from pathlib import Path
 
 from yett_loader.assign import RULE_LIMIT, Assignment, Place
 from yett_loader.errors import NotReady, SnapshotError
-from yett_loader.reader import parse
 from yett_loader.snapshot import Wanted, from_bytes
 from yett_loader.state import RulesetState
 from yett_policy.document import canonical
+from yett_policy.sync.reader import Malformed, parse
 
 SCHEMA = 1
 
@@ -81,6 +81,13 @@ def assignment_to_bytes(assignment: Assignment) -> bytes:
 
 def assignment_from_bytes(body: bytes, name: str) -> Assignment:
     """The inverse; SnapshotError if it is damaged."""
+    try:
+        return _assignment(body, name)
+    except Malformed as error:
+        raise SnapshotError(str(error)) from None
+
+
+def _assignment(body: bytes, name: str) -> Assignment:
     schema, rulesets, documents, rules, names = parse(body, name).fields(
         "schema", "rulesets", "documents", "rules", "names"
     )

@@ -5,11 +5,12 @@ from __future__ import annotations
 import struct
 
 from yett_loader.endpoint import LocalEndpoint
-from yett_loader.snapshot import Wanted, ruleset_id
+from yett_loader.snapshot import Wanted
 from yett_policy.document import Direction, Document, Engine, Entry, Ruleset, Snapshot, Verdict
 from yett_policy.http.layout import ABI_VERSION, HEAD_FIELDS, HEAD_FORMAT, HEAD_SIZE
 from yett_policy.http.rule import HeaderOp, HeaderRule, HttpRule, RulesetSpec
 from yett_policy.reason import Reason
+from yett_policy.sync.values import ruleset_id
 
 WEB, CLIENT = 300, 301
 

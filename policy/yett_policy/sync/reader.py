@@ -1,4 +1,4 @@
-"""PURE: reading JSON from outside: every value is checked, every complaint names its place."""
+"""Reading JSON from outside: every value is checked, every complaint names its place."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TypeVar
 
-from yett_loader.errors import SnapshotError
-
 T = TypeVar("T")
 E = TypeVar("E", bound=Enum)
 
@@ -18,12 +16,16 @@ TEXT_LIMIT = 65536
 LIST_LIMIT = 1 << 20
 
 
+class Malformed(ValueError):  # noqa: N818 - reads better
+    """What was read is not what it should be; `str()` is one sentence that begins with the place."""
+
+
 def parse(body: bytes, name: str) -> Value:
-    """JSON text as a value to be read; SnapshotError if it is none."""
+    """JSON text as a value to be read; Malformed if it is none."""
     try:
         return Value(json.loads(body, parse_constant=_constant), name)
     except (ValueError, RecursionError) as error:
-        raise SnapshotError(f"{name}: this is not JSON: {error or 'nested too deeply'}") from None
+        raise Malformed(f"{name}: this is not JSON: {error or 'nested too deeply'}") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +35,9 @@ class Value:
     raw: object
     path: str
 
-    def fail(self, problem: str) -> SnapshotError:
+    def fail(self, problem: str) -> Malformed:
         """The error to raise about this value."""
-        return SnapshotError(f"{self.path}: {problem}")
+        return Malformed(f"{self.path}: {problem}")
 
     def fields(self, *names: str, optional: tuple[str, ...] = ()) -> list[Value]:
         """The values of exactly these keys, in this order; those of `optional` may be None."""
@@ -43,7 +45,7 @@ class Value:
             raise self.fail("an object is expected here")
         unknown = sorted(self.raw.keys() - {*names, *optional})
         if unknown:
-            raise self.fail(f"unknown field {unknown[0][:64]!r}; this loader may be older than its sender")
+            raise self.fail(f"unknown field {unknown[0][:64]!r}; its sender may be newer")
         missing = [name for name in names if name not in self.raw]
         if missing:
             raise self.fail(f"field {missing[0]!r} is missing")
@@ -86,6 +88,8 @@ class Value:
             raise self.fail("a string is expected here")
         if len(self.raw) > limit:
             raise self.fail(f"{len(self.raw)} characters, at most {limit} are taken")
+        if not self.raw.isascii() and any("\ud800" <= char <= "\udfff" for char in self.raw):
+            raise self.fail("half a surrogate pair is no character")
         return self.raw
 
     def optional_text(self) -> str | None:

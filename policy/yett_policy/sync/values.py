@@ -1,0 +1,291 @@
+"""Documents, rulesets and addresses as JSON values, and back with every check.
+
+What arrives is hostile input: numbers are bounded, unknown fields refused, digests computed
+again, tables inflated no further than their tier.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import struct
+import zlib
+from dataclasses import asdict, fields
+from functools import lru_cache
+from ipaddress import IPv4Network, ip_address, ip_network
+
+from yett_policy.document import (
+    ANY_PEER,
+    ANY_PROTO,
+    SCHEMA,
+    Direction,
+    Document,
+    Engine,
+    Entry,
+    Ruleset,
+    Verdict,
+)
+from yett_policy.http.layout import ABI_VERSION, HEAD_FIELDS, HEAD_FORMAT, HEAD_SIZE, TIER_SIZE
+from yett_policy.http.rule import HeaderOp, HeaderRule, HttpRule, PathKind, RuleAction, RulesetSpec
+from yett_policy.reason import Reason
+from yett_policy.sync.reader import Value
+
+IDENTITY_MAX = 2**32 - 1
+ADDRESSES_MAX = 8
+LABELS_MAX = 4096
+NAME_LIMIT = 253
+
+PodRow = tuple[str, str, int, tuple[str, ...]]
+"""(namespace, name, identity, addresses)."""
+
+_ENTRY = tuple(field.name for field in fields(Entry))
+
+
+# -- documents ----------------------------------------------------------------------------
+
+
+def document_json(item: Document) -> dict[str, object]:
+    """Without its schema: as it stands inside something that has one."""
+    return {
+        "identity": item.identity,
+        "entries": [{name: getattr(entry, name) for name in _ENTRY} for entry in item.entries],
+        "rules": item.rules,
+    }
+
+
+def document(value: Value) -> Document:
+    """The inverse."""
+    return _document(*value.fields("identity", "entries", "rules"))
+
+
+def published_document(value: Value) -> Document:
+    """The inverse of `Document.to_bytes`."""
+    schema, *rest = value.fields("schema", "identity", "entries", "rules")
+    check_schema(schema)
+    return _document(*rest)
+
+
+def check_schema(value: Value) -> None:
+    """Malformed unless it is the revision of these values."""
+    if value.integer(0, IDENTITY_MAX) != SCHEMA:
+        raise value.fail(f"revision {value.raw} is not the {SCHEMA} that is spoken here")
+
+
+def _document(identity: Value, entries: Value, rules: Value) -> Document:
+    references = tuple(item.text() for item in rules.items())
+    made = Document(
+        identity=identity.integer(1, IDENTITY_MAX),
+        entries=tuple(_entry(item, len(references)) for item in entries.items()),
+        rules=references,
+    )
+    keys = {(e.direction, e.peer, e.proto, e.port, e.port_bits) for e in made.entries}
+    if len(keys) != len(made.entries):
+        raise entries.fail("a key occurs twice")
+    for direction in Direction:
+        if (direction, ANY_PEER, ANY_PROTO, 0, 0) not in keys:
+            raise entries.fail(f"there is no default for {direction.name.lower()}")
+    return made
+
+
+def _entry(value: Value, rules: int) -> Entry:
+    direction, peer, proto, port, port_bits, verdict, reason, rule, ruleset, forbidden = value.fields(
+        "direction",
+        "peer",
+        "proto",
+        "port",
+        "port_bits",
+        "verdict",
+        "reason",
+        "rule",
+        "ruleset",
+        "forbidden",
+    )
+    entry = Entry(
+        direction=direction.one_of(Direction),
+        peer=peer.integer(0, IDENTITY_MAX),
+        proto=proto.integer(0, 255),
+        port=port.integer(0, 65535),
+        port_bits=port_bits.integer(0, 16),
+        verdict=verdict.one_of(Verdict),
+        reason=reason.one_of(Reason),
+        rule=rule.integer(0, rules - 1),
+        ruleset=ruleset.text(64),
+        forbidden=forbidden.flag(),
+    )
+    if entry.port & (0xFFFF >> entry.port_bits):
+        raise port.fail(f"{entry.port} has more than {entry.port_bits} leading bits")
+    return entry
+
+
+# -- rulesets -----------------------------------------------------------------------------
+
+
+def ruleset_json(item: Ruleset) -> dict[str, object]:
+    """What `canonical` makes the bytes of; its tables packed."""
+    packed = base64.b64encode(zlib.compress(item.tables)).decode() if item.tables else ""
+    return {
+        "digest": item.digest,
+        "spec": asdict(item.spec),
+        "engine": item.engine,
+        "engine_reason": item.engine_reason,
+        "tier": item.tier,
+        "tables": packed,
+    }
+
+
+def ruleset(value: Value) -> Ruleset:
+    """The inverse; the digest is computed again."""
+    digest, spec, engine, engine_reason, tier, tables = value.fields(
+        "digest", "spec", "engine", "engine_reason", "tier", "tables"
+    )
+    number = tier.integer(0, len(TIER_SIZE) - 1)
+    made = Ruleset(
+        digest=digest.text(64),
+        spec=_spec(spec),
+        engine=engine.one_of(Engine),
+        engine_reason=engine_reason.text(),
+        tier=number,
+        tables=_tables(tables, TIER_SIZE[number]),
+    )
+    if made.spec.digest != made.digest:
+        raise digest.fail(f"the digest of its rules is {made.spec.digest}")
+    if made.engine is Engine.KERNEL:
+        _check_header(tables, made)
+    return made
+
+
+def _tables(value: Value, limit: int) -> bytes:
+    packed = value.text(limit * 2)
+    if not packed:
+        return b""
+    try:
+        inflate = zlib.decompressobj()
+        data = inflate.decompress(base64.b64decode(packed, validate=True), limit + 1)
+    except (binascii.Error, zlib.error, ValueError) as error:
+        raise value.fail(f"no compressed tables in base64: {error}") from None
+    if len(data) > limit:
+        raise value.fail(f"more than the {limit} bytes of their tier")
+    if not inflate.eof:
+        raise value.fail("cut short")
+    return data
+
+
+def _check_header(value: Value, item: Ruleset) -> None:
+    """The numbers that this loader itself relies on; the programs check their own bounds."""
+    if len(item.tables) < HEAD_SIZE:
+        raise value.fail(f"{len(item.tables)} bytes, the header alone has {HEAD_SIZE}")
+    head = table_header(item.tables)
+    if head["abi"] != ABI_VERSION:
+        raise value.fail(f"made for ABI version {head['abi']}, this loader's is {ABI_VERSION}")
+    if head["id"] != ruleset_id(item.digest):
+        raise value.fail("made for another digest")
+    if head["default_rule"] != len(item.spec.rules):
+        raise value.fail(f"their default rule is {head['default_rule']}, not {len(item.spec.rules)}")
+
+
+def table_header(tables: bytes) -> dict[str, int]:
+    """The numbers at the start of a ruleset's tables."""
+    return dict(zip(HEAD_FIELDS, struct.unpack_from(HEAD_FORMAT, tables), strict=True))
+
+
+def ruleset_id(digest: str) -> int:
+    """As in the header of its tables: the first 8 bytes of the digest, never 0."""
+    return int.from_bytes(bytes.fromhex(digest[:16]), "big") or 1
+
+
+def _spec(value: Value) -> RulesetSpec:
+    rules, default_rule, audit, forbidden, chunk_extensions, trailers, engine = value.fields(
+        "rules", "default_rule", "audit", "forbidden", "chunk_extensions", "trailers", "engine"
+    )
+    return RulesetSpec(
+        rules=tuple(map(_rule, rules.items())),
+        default_rule=default_rule.text(),
+        audit=audit.flag(),
+        forbidden=forbidden.flag(),
+        chunk_extensions=chunk_extensions.flag(),
+        trailers=trailers.flag(),
+        engine=engine.text(16),
+    )
+
+
+def _rule(value: Value) -> HttpRule:
+    ref, action, method, path, path_kind, host, headers, upgrades, tolerate, forbidden = value.fields(
+        "ref",
+        "action",
+        "method",
+        "path",
+        "path_kind",
+        "host",
+        "headers",
+        "upgrades",
+        "tolerate",
+        "forbidden",
+    )
+    return HttpRule(
+        ref=ref.text(),
+        action=action.one_of(RuleAction),
+        method=method.optional_text(),
+        path=path.optional_text(),
+        path_kind=path_kind.one_of(PathKind),
+        host=host.optional_text(),
+        headers=tuple(map(_header_rule, headers.items())),
+        upgrades=tuple(item.text(256) for item in upgrades.items()),
+        tolerate=tuple(item.one_of(Reason) for item in tolerate.items()),
+        forbidden=forbidden.flag(),
+    )
+
+
+def _header_rule(value: Value) -> HeaderRule:
+    name, op, text = value.fields("name", "op", "value")
+    return HeaderRule(name.text(256), op.one_of(HeaderOp), text.text())
+
+
+# -- addresses and names -------------------------------------------------------------------
+
+
+def prefix_row(value: Value) -> tuple[str, int]:
+    """[prefix, identity]"""
+    text, identity = value.row(2)
+    return prefix(text), identity.integer(1, IDENTITY_MAX)
+
+
+def prefix(value: Value) -> str:
+    """`10.0.0.0/8`, with its host bits 0."""
+    value.convert(map_key, "prefix such as 10.0.0.0/8 (with its host bits 0)")
+    return value.text()
+
+
+@lru_cache(1 << 17)  # every snapshot names mostly the same ones
+def map_key(text: str) -> tuple[int, int]:
+    """A prefix as the kernel compares it: an address of 16 bytes, and how many bits count."""
+    network = ip_network(text)
+    if isinstance(network, IPv4Network):
+        return 0xFFFF << 32 | int(network.network_address), 96 + network.prefixlen
+    return int(network.network_address), network.prefixlen
+
+
+def identity_row(value: Value) -> tuple[int, tuple[str, ...]]:
+    """[identity, labels]"""
+    number, listed = value.row(2)
+    return number.integer(1, IDENTITY_MAX), labels(listed)
+
+
+def labels(value: Value) -> tuple[str, ...]:
+    """`source:key=value` each."""
+    return tuple(item.text(1024) for item in value.items(LABELS_MAX))
+
+
+def pod_row(value: Value) -> PodRow:
+    """[namespace, name, identity, addresses]"""
+    namespace, name, identity, listed = value.row(4)
+    return (
+        namespace.text(NAME_LIMIT),
+        name.text(NAME_LIMIT),
+        identity.integer(1, IDENTITY_MAX),
+        addresses(listed),
+    )
+
+
+def addresses(value: Value) -> tuple[str, ...]:
+    """Of one pod, spelled in one way."""
+    return tuple(str(item.convert(ip_address, "IP address")) for item in value.items(ADDRESSES_MAX))
