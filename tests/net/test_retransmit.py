@@ -161,9 +161,8 @@ def test_bytes_that_the_server_has_acknowledged_may_come_again_in_any_form(judge
     assert b"privat" not in judge.delivered(raw)
 
 
-@pytest.mark.parametrize("size", [2_000, 12_000, 40_000], ids=lambda size: f"{size}-bytes")
-def test_a_long_head_that_was_lost_on_its_way_may_be_sent_again(size: int, judge: Judge) -> None:
-    """The network lost what had passed the hook; an honest sender sends the same bytes again."""
+def _lose_and_repeat(judge: Judge, size: int) -> tuple[RawTcp, bytes]:
+    """The network loses a head after the hook; an honest sender sends the same bytes again."""
     request = GET_PUBLIC[:-2] + b"X: " + b"x" * size + b"\r\n\r\n"
     pieces = [(at, request[at : at + 1400]) for at in range(0, len(request), 1400)]
     raw = judge.connect()
@@ -178,7 +177,19 @@ def test_a_long_head_that_was_lost_on_its_way_may_be_sent_again(size: int, judge
         if raw.acked >= len(request) or raw.resets:
             break
     raw.sent = len(request)
+    return raw, request
+
+
+@pytest.mark.parametrize("size", [2_000, 12_000], ids=lambda size: f"{size}-bytes")
+def test_a_long_head_that_was_lost_on_its_way_may_be_sent_again(size: int, judge: Judge) -> None:
+    raw, request = _lose_and_repeat(judge, size)
     judge.answered(raw, [request])
+
+
+def test_a_head_longer_than_what_is_kept_ends_with_an_answer_or_a_reset(judge: Judge) -> None:
+    """It cannot be compared as a whole; what must not be is silence."""
+    raw, _ = _lose_and_repeat(judge, 40_000)
+    assert raw.until(lambda: bool(raw.resets) or raw.responses() > 0)
 
 
 @pytest.mark.parametrize("count", [10, 40, 400], ids=lambda count: f"{count}-chunks")
