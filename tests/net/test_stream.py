@@ -150,6 +150,16 @@ def test_forbidden_never_lands_inside_the_answer_to_another_request(judge: Judge
     assert b"403" not in body[: 8_000_000 + len(digest(LARGE))]
 
 
+def test_forbidden_after_a_long_answer_that_was_read_to_its_end_is_answered(judge: Judge) -> None:
+    with connect(judge, "forbidden") as client:
+        client.sendall(LARGE)
+        assert digest(LARGE) in read_responses(client, 1)
+        client.sendall(GET_PRIVATE)
+        got = bytearray()
+        exchange(client, b"", got)
+    assert got.startswith(b"HTTP/1.1 403 ")
+
+
 def test_a_malformed_request_is_denied_also_where_denials_are_answered(judge: Judge) -> None:
     with connect(judge, "forbidden") as client:
         client.sendall(b"GET /public HTTP/1.1\r\nHost : api\r\n\r\n")
