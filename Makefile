@@ -17,7 +17,7 @@ SHELL        := bash
 .SHELLFLAGS  := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo lab-down test test-bpf test-kernels fuzz bench lint lint-python lint-c lint-scripts \
+.PHONY: help setup demo lab-down cluster-up cluster-down test test-bpf test-cluster test-kernels fuzz bench lint lint-python lint-c lint-scripts \
 	fmt bpf bindings crds wheel clean
 $(if $(V),,.SILENT:)
 
@@ -33,11 +33,21 @@ demo: bpf bindings ## the walk-through: three pods, a policy, three curls, flow 
 lab-down: ## remove what a lab left on this machine
 	.venv/bin/yettctl lab down
 
-test: bpf bindings ## every test; needs root
+cluster-up: bpf ## a three-node Kubernetes on this machine, without Docker; its first run compiles ten minutes
+	scripts/cluster up
+
+cluster-down: ## remove it, whole
+	scripts/cluster down
+
+test: bpf bindings ## every test but those on a cluster; needs root
 	$(PYTHON) -m pytest $(ARGS)
 
 test-bpf: bpf bindings ## only the tests that need the kernel; needs root
 	$(PYTHON) -m pytest -m 'bpf or net' $(ARGS)
+
+test-cluster: bpf bindings ## the tests on a real Kubernetes (see cluster-up); needs root
+	scripts/setup cluster
+	CLUSTER=1 $(PYTHON) -m pytest -m cluster $(ARGS)
 
 test-kernels: bpf ## load and run the programs on Linux 6.1, 6.12 and this one; KERNELS="6.1 running" for some
 	scripts/test-kernels $(KERNELS)

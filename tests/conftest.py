@@ -7,3 +7,5 @@ settings.register_profile(
     "fuzz", deadline=None, max_examples=10_000, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("yett")
+
+pytest_plugins = ["cluster.fixture"]

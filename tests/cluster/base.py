@@ -14,7 +14,9 @@ from yett_lab.run import command
 
 BASE = "docker.io/library/debian:bookworm-slim"
 _RELEASE = "bookworm"
-_INCLUDE = "--include=ca-certificates"  # its installation writes where builds mount this machine's own, read-only
+_INCLUDE = (
+    "--include=ca-certificates"  # its installation writes where builds mount this machine's own, read-only
+)
 _NEEDLESS = ("usr/share/doc", "usr/share/man", "usr/share/locale", "var/lib/apt/lists", "var/cache/apt")
 
 
@@ -38,7 +40,16 @@ def _create() -> None:
     with tempfile.TemporaryDirectory(dir=cache(), prefix="base-") as name:
         root = Path(name) / "root"
         # A mount namespace of its own, so that no mount is left whatever happens.
-        argv = ["unshare", "-m", "debootstrap", "--variant=minbase", _INCLUDE, _RELEASE, str(root), *_mirror()]
+        argv = [
+            "unshare",
+            "-m",
+            "debootstrap",
+            "--variant=minbase",
+            _INCLUDE,
+            _RELEASE,
+            str(root),
+            *_mirror(),
+        ]
         command(argv, what="make the base image", timeout=900)
         for needless in _NEEDLESS:
             shutil.rmtree(root / needless, ignore_errors=True)

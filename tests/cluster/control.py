@@ -166,6 +166,7 @@ class Control:
                 "--allocate-node-cidrs",
                 f"--cluster-cidr={network.POD_CIDR}",
                 "--use-service-account-credentials",
+                "--flex-volume-plugin-dir=/var/lib/volume-plugins",
                 f"--root-ca-file={pki}/ca.crt",
                 f"--service-account-private-key-file={pki}/accounts.key",
                 f"--cluster-signing-cert-file={pki}/ca.crt",
