@@ -5,13 +5,13 @@
 
 #include "history.bpf.h"
 
-#define COLLECT_EVERY	   (5 * 1000000000ULL)
+#define COLLECT_EVERY	   (2 * 1000000000ULL)
 #define CLOCK_MONOTONIC_ID 1
 
 enum idle_seconds {
 	IDLE_TCP = 8000,       /* an established connection that says nothing */
 	IDLE_TCP_OPENING = 60, /* only one side was heard */
-	IDLE_TCP_CLOSED = 10,
+	IDLE_TCP_CLOSED = 1,   /* both sides are done: time for the last acknowledgement */
 	IDLE_POISONED = 60,
 	IDLE_OTHER = 60, /* UDP, SCTP, ICMP */
 };
@@ -22,7 +22,7 @@ static __always_inline __u64 idle_limit(const struct flow_key *key, const struct
 		return IDLE_OTHER;
 	if (f->flags & FLOW_POISONED)
 		return IDLE_POISONED;
-	if (f->flags & FLOW_CLOSED)
+	if (f->flags & (FLOW_CLOSED | FLOW_RESET))
 		return IDLE_TCP_CLOSED;
 	if (!(f->flags & FLOW_ESTABLISHED))
 		return IDLE_TCP_OPENING;
@@ -31,7 +31,8 @@ static __always_inline __u64 idle_limit(const struct flow_key *key, const struct
 
 static long collect_flow(void *map, struct flow_key *key, struct flow *f, __u64 *now)
 {
-	if (*now - f->seen <= idle_limit(key, f) * 1000000000ULL)
+	/* `seen` is only kept to the second */
+	if (*now - f->seen <= (idle_limit(key, f) + 1) * 1000000000ULL)
 		return 0;
 	if (__sync_val_compare_and_swap(&f->busy, 0, 1)) /* not dead after all */
 		return 0;
@@ -50,17 +51,26 @@ static int collect_flows(void *map, __u32 *key, struct collector *c)
 	return 0;
 }
 
-/* Starts the timer if it does not run: first use, or after its program went away. */
-static __always_inline void keep_collecting(struct collector *c)
+/* Starts the timer, once for each load of the programs (so that an upgrade's callback takes over)
+ * and CPU, and whenever it does not run. */
+static __always_inline void keep_collecting(struct collector *c, struct work *w)
 {
 	__u64 now = bpf_ktime_get_coarse_ns();
 
-	if (c->last_run && now - c->last_run < 3 * COLLECT_EVERY)
+	if (w->collecting && now - c->last_run < 3 * COLLECT_EVERY)
 		return;
+	w->collecting = 1;
 	c->last_run = now;
 	bpf_timer_init(&c->timer, &collect, CLOCK_MONOTONIC_ID);
 	bpf_timer_set_callback(&c->timer, collect_flows);
 	bpf_timer_start(&c->timer, COLLECT_EVERY, 0);
+}
+
+/* The table is full: dead flows go now, not at the next tick. */
+static __always_inline void collect_now(struct collector *c)
+{
+	if (bpf_ktime_get_coarse_ns() - c->last_run > COLLECT_EVERY / 10)
+		bpf_timer_start(&c->timer, 0, 0);
 }
 
 #endif

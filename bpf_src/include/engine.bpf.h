@@ -157,6 +157,7 @@ static __noinline long FN(act)(struct scan *s)
 			f->length = 0;
 			f->chunk_digits = 0;
 			w->state = rs->chunk;
+			w->turned = 1;
 			return 0;
 		}
 		f->body_left = f->length;
@@ -177,6 +178,7 @@ static __noinline long FN(act)(struct scan *s)
 		f->chunk_digits = 0;
 		if (!f->length) {
 			w->state = rs->trailer;
+			w->turned = 1;
 			return 0;
 		}
 		f->body_left = f->length;
@@ -195,50 +197,93 @@ static __noinline long FN(act)(struct scan *s)
 	return deny_scan(s, REASON_INTERNAL); /* an action of a newer compiler */
 }
 
-/* Walks up to sixteen bytes. */
-static long FN(block)(__u32 index, struct scan *s)
+/* Acts on the first event of the trace at hand and leaves the others for the next turn: an action
+ * does not change which state follows, so the bytes need not be walked again. */
+static __always_inline long FN(event)(struct scan *s)
 {
 	struct work *w = s->w;
 	struct ruleset *rs = s->rules;
-	__u32 i = w->i, left, base, state = w->state, seen = 0, clean = 0, k;
-	const __u8 *in;
+	__u32 low = w->events & -w->events, k, state;
 
-	if (w->stop || i >= w->n)
-		return 1;
-	left = w->n - i;
-	base = (w->chunk_seq & (HISTORY_RING - 1)) + i;
-	in = s->h->bytes + (base & (HISTORY_BYTES - 1));
-
-	/* A value that no rule looks at: any sixteen bytes without a control byte. */
-	if (state == rs->skip && !has_control(in)) {
-		w->i = i + (left < TRACE_LEN ? left : TRACE_LEN);
-		return 0;
-	}
-#pragma unroll
-	for (k = 0; k < TRACE_LEN; k++) {
-		__u32 e = ENTRY(rs, (state << TIER_SHIFT) + RULESET_ROW_NEXT + rs->class_of[in[k]]);
-
-		w->trace[k] = e;
-		seen |= e;
-		clean += (seen >> 15) ^ 1;
-		state = e;
-	}
-	if (clean >= left || clean >= TRACE_LEN) { /* nothing to act on */
-		k = left < TRACE_LEN ? left : TRACE_LEN;
-		w->state = w->trace[(k - 1) & (TRACE_LEN - 1)] & ~RULESET_EVENT;
-		w->i = i + k;
-		return 0;
-	}
-	k = clean & (TRACE_LEN - 1);
-	state = k ? w->trace[(k - 1) & (TRACE_LEN - 1)] : w->state;
+	k = low_bit(low) & (TRACE_LEN - 1);
+	w->events ^= low;
+	state = k ? w->trace[(k - 1) & (TRACE_LEN - 1)] : w->before;
 	s->before = ENTRY(rs, (state << TIER_SHIFT) + RULESET_ROW_OPERAND);
 	state = w->trace[k];
 	s->operand = ENTRY(rs, (state << TIER_SHIFT) + RULESET_ROW_OPERAND);
 	s->action = ENTRY(rs, (state << TIER_SHIFT) + RULESET_ROW_ACTION);
-	s->byte = s->h->bytes[(base + k) & (HISTORY_BYTES - 1)];
+	s->byte = w->chunk[(w->from + k) & (SCAN_CHUNK - 1)];
 	w->state = state & ~RULESET_EVENT;
-	w->i = i + k + 1;
-	return FN(act)(s);
+	w->i = w->from + k + 1;
+	w->turned = 0;
+	if (FN(act)(s))
+		return 1;
+	if (w->turned) {
+		w->events = 0;
+	} else if (!w->events) {
+		w->state = w->after;
+		w->i = w->walked;
+	}
+	return 0;
+}
+
+/* Walks up to sixteen bytes; true if there is nothing to act on. */
+static __always_inline int FN(walk)(struct scan *s)
+{
+	struct work *w = s->w;
+	struct ruleset *rs = s->rules;
+	__u32 i = w->i, left, state = w->state, events = 0, k;
+	const __u8 *in = w->chunk + (i & (SCAN_CHUNK - 1));
+
+	left = w->n - i;
+	/* A value that no rule looks at: any sixteen bytes without a control byte. */
+	if (state == rs->skip && !has_control(in)) {
+		w->i = i + (left < TRACE_LEN ? left : TRACE_LEN);
+		return 1;
+	}
+	w->before = state;
+#pragma unroll
+	for (k = 0; k < TRACE_LEN; k++) {
+		/* The way from one state to the next is what this loop costs: all that does
+		 * not depend on the state is computed beside it, and stays there. */
+		__u32 column = (rs->class_of[in[k]] + RULESET_ROW_NEXT) * 2;
+		__u64 at;
+
+		asm volatile("" : "+r"(column));
+		at = ((state << (TIER_SHIFT + 1)) + column) & (TIER_BYTES - 2);
+		state = *(__u16 *)((void *)rs + at);
+		w->trace[k] = state;
+		events |= state >> 15 << k;
+	}
+	if (left < TRACE_LEN)
+		events &= (1u << left) - 1;
+	else
+		left = TRACE_LEN;
+	w->state = w->trace[(left - 1) & (TRACE_LEN - 1)] & ~RULESET_EVENT;
+	w->i = i + left;
+	if (!events)
+		return 1;
+	w->from = i;
+	w->walked = w->i;
+	w->after = w->state;
+	w->events = events;
+	return 0;
+}
+
+/* Walks a block, or acts on an event among the bytes just walked. */
+static long FN(block)(__u32 index, struct scan *s)
+{
+	struct work *w = s->w;
+
+	if (w->stop)
+		return 1;
+	if (!w->events) {
+		if (w->i >= w->n)
+			return 1;
+		if (FN(walk)(s))
+			return 0;
+	}
+	return FN(event)(s);
 }
 
 /* One step of the stream: skip a body, begin a head, or walk one chunk of bytes. */
@@ -279,11 +324,14 @@ static long FN(message)(__u32 index, struct scan *s)
 	if (load_chunk(s, from))
 		return 1;
 	w->stop = 0;
-	bpf_loop(HISTORY_CHUNK + 1, FN(block), s, 0);
+	w->events = 0;
+	bpf_loop(2 * SCAN_CHUNK, FN(block), s, 0);
 	f->state = w->state;
-	f->next_seq = w->chunk_seq + w->i;
-	f->body_seq = f->next_seq;
-	keep_range(s->h, from, f->next_seq);
+	set_zone(f, w->chunk_seq + w->i, w->chunk_seq + w->i);
+	if (s->h) {
+		keep_bytes(s->skb, w, s->h, from, f->next_seq);
+		f->head_at = s->h->total - (f->next_seq - f->head_seq);
+	}
 	return w->reason != 0;
 }
 
@@ -296,7 +344,7 @@ __noinline int FN(engine)(struct __sk_buff *skb, struct work *w, struct flow *f,
 	struct ruleset *rs;
 	void *map;
 
-	if (!w || !f || !h)
+	if (!w || !f)
 		return REASON_INTERNAL;
 	slot = w->handle & 0xffffff;
 	map = bpf_map_lookup_elem(&CAT(rulesets, TIER), &slot);

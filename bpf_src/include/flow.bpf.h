@@ -125,6 +125,9 @@ __noinline int open_flow(struct __sk_buff *skb)
 		return OPENED_NOTHING;
 	if (is_link_traffic(&w->p) &&
 	    (!w->from_pod || is_link_addr(w->key.local) || owns_addr(ep, w->key.local))) {
+		w->reason = REASON_SPOOFED_SOURCE;
+		if (w->from_pod && is_link_spoof(skb, w, ep))
+			return OPENED_NOTHING;
 		w->verdict = VERDICT_ALLOW;
 		w->reason = REASON_LINK;
 		return OPENED_NOTHING;
@@ -171,7 +174,7 @@ __noinline int open_flow(struct __sk_buff *skb)
 	if (!c)
 		return OPENED_NOTHING;
 	f->id = __sync_fetch_and_add(&c->next_flow_id, 1) + 1;
-	keep_collecting(c);
+	keep_collecting(c, w);
 	if (old) {
 		/* In place, for other CPUs may hold a pointer to the entry. */
 		if (!lock_flow(old)) {
@@ -181,9 +184,14 @@ __noinline int open_flow(struct __sk_buff *skb)
 		}
 		free_history(old);
 		f->busy = 1;
+		if (old->flags & (FLOW_SYNCED | FLOW_RETURNED)) {
+			f->server_isn = old->server_isn;
+			f->flags |= FLOW_RETURNED;
+		}
 		*old = *f;
 		unlock_flow(old);
 	} else if (insert_flow(w, f)) {
+		collect_now(c);
 		w->verdict = VERDICT_DENY;
 		w->reason = REASON_FLOW_TABLE_FULL;
 		w->rule = YETT_RULE_NONE;

@@ -10,6 +10,8 @@
 #ifndef YETT_HISTORY_BPF_H
 #define YETT_HISTORY_BPF_H
 
+#include <stddef.h>
+
 #include "packet.bpf.h"
 
 #define HISTORY_PROBES 8
@@ -22,6 +24,16 @@ static __always_inline void set_flags(struct flow *f, __u32 flags)
 static __always_inline void clear_flags(struct flow *f, __u32 flags)
 {
 	__sync_fetch_and_and(&f->flags, ~flags);
+}
+
+/* The two positions are read without the lock, so they are written as one. */
+static __always_inline void set_zone(struct flow *f, __u32 body, __u32 next)
+{
+	_Static_assert(offsetof(struct flow, next_seq) % 8 == 0 &&
+			       offsetof(struct flow, body_seq) ==
+				       offsetof(struct flow, next_seq) + 4,
+		       "next_seq and body_seq must be one aligned word");
+	*(volatile __u64 *)&f->next_seq = (__u64)body << 32 | next;
 }
 
 struct locking {
@@ -76,8 +88,16 @@ static __always_inline void idle_history(struct flow *f)
 		__sync_val_compare_and_swap(&h->owner, f->id << 1 | 1, f->id << 1);
 }
 
-/* Under flow.busy.  Never NULL on a sane system: without a free slot, bytes are inspected in
- * a buffer of this CPU and cannot be compared later. */
+/* An empty history: what is not acknowledged yet is body, or was never kept. */
+static __always_inline void reset_history(struct flow *f, struct history *h)
+{
+	h->first = 0;
+	h->count = 0;
+	h->total = 0;
+	h->known = (__s32)(f->acked_seq - f->body_seq) < 0 ? f->next_seq : f->acked_seq;
+}
+
+/* Under flow.busy.  NULL if no slot is free: then bytes pass that cannot be compared later. */
 static __noinline struct history *claim_history(struct flow *f)
 {
 	__u32 zero = 0, slots = 1024, slot, i;
@@ -90,6 +110,11 @@ static __noinline struct history *claim_history(struct flow *f)
 		h = bpf_map_lookup_elem(&history, &slot);
 		if (h) {
 			owner = __sync_val_compare_and_swap(&h->owner, f->id << 1, busy);
+			if (owner == f->id << 1 && !(f->scan_flags & SCAN_IN_HEAD)) {
+				/* All was acknowledged: begin at the start, where the
+				 * cache is warm. */
+				reset_history(f, h);
+			}
 			if (owner >> 1 == f->id)
 				return h;
 		}
@@ -109,36 +134,56 @@ static __noinline struct history *claim_history(struct flow *f)
 			continue;
 		if (__sync_val_compare_and_swap(&h->owner, owner, busy) != owner)
 			continue;
-		h->first = 0;
-		h->count = 0;
+		reset_history(f, h);
 		f->history = slot + 1;
 		return h;
 	}
-	h = bpf_map_lookup_elem(&no_history, &zero);
-	if (h) {
-		h->first = 0;
-		h->count = 0;
-	}
-	return h;
+	return NULL;
 }
 
-/* [start, end) was inspected. */
-static __always_inline void keep_range(struct history *h, __u32 start, __u32 end)
-{
-	__u32 last = (h->first + h->count - 1) % HISTORY_RANGES;
+/* Small bodies between two ranges of one packet are kept too: fewer ranges. */
+#define KEEP_GAP 16
 
-	if (h->count && h->ranges[last].end == start) {
-		h->ranges[last].end = end;
+/* The bytes [start, end) of the packet, at most SCAN_CHUNK, were inspected. */
+static __always_inline void keep_bytes(struct __sk_buff *skb, struct work *w, struct history *h,
+				       __u32 start, __u32 end)
+{
+	__u32 slot = (h->first + h->count - 1) % HISTORY_RANGES, last = 0, n, at, wrap;
+
+	if (h->count) {
+		last = h->ranges[slot].end;
+		if (start - last <= KEEP_GAP && last - w->p.seq <= w->p.len &&
+		    end - last <= SCAN_CHUNK) {
+			start = last;
+			h->ranges[slot].end = end;
+		} else {
+			last = start - 1;
+		}
+	}
+	if (!h->count || last != start) {
+		if (h->count == HISTORY_RANGES) {
+			h->known = h->ranges[h->first % HISTORY_RANGES].end;
+			h->first = (h->first + 1) % HISTORY_RANGES;
+			h->count--;
+		}
+		slot = (h->first + h->count) % HISTORY_RANGES;
+		h->ranges[slot].start = start;
+		h->ranges[slot].end = end;
+		h->ranges[slot].at = h->total;
+		h->count++;
+	}
+	n = end - start;
+	if (!n)
 		return;
+	at = h->total & (HISTORY_RING - 1);
+	h->total += n;
+	start = w->p.payload + (start - w->p.seq);
+	bpf_skb_load_bytes(skb, start, h->bytes + at, ((n - 1) & (SCAN_CHUNK - 1)) + 1);
+	if (at + n > HISTORY_RING) {
+		wrap = at + n - HISTORY_RING;
+		bpf_skb_load_bytes(skb, start + n - wrap, h->bytes,
+				   ((wrap - 1) & (SCAN_CHUNK - 1)) + 1);
 	}
-	if (h->count == HISTORY_RANGES) {
-		h->first = (h->first + 1) % HISTORY_RANGES;
-		h->count--;
-	}
-	last = (h->first + h->count) % HISTORY_RANGES;
-	h->ranges[last].start = start;
-	h->ranges[last].end = end;
-	h->count++;
 }
 
 /* Under flow.busy.  The flow's slot may go to anybody. */
@@ -172,7 +217,9 @@ struct comparison {
 	__u32 seq;     /* of the packet */
 	__u32 low;     /* compare [low, high) */
 	__u32 high;
-	__u32 from; /* of the block at hand */
+	__u32 from;	/* of the block at hand */
+	__u32 first_at; /* of `low` among the kept bytes */
+	__u32 at;	/* of `from` */
 	__u32 n;
 	__u32 reason;
 };
@@ -181,7 +228,7 @@ static long compare_byte(__u32 i, struct comparison *c)
 {
 	if (i >= c->n)
 		return 1;
-	if (c->w->compare[i & 255] != c->h->bytes[(c->from + i) & (HISTORY_RING - 1)]) {
+	if (c->w->compare[i & 255] != c->h->bytes[(c->at + i) & (HISTORY_RING - 1)]) {
 		c->reason = REASON_TCP_RETRANSMIT_DIFFERS;
 		return 1;
 	}
@@ -196,7 +243,8 @@ static long compare_block(__u32 index, struct comparison *c)
 		return 1;
 	if (n > 256)
 		n = 256;
-	if (c->h->top - from > HISTORY_RING) {
+	c->at = c->first_at + index * 256;
+	if (c->h->total - c->at > HISTORY_RING) {
 		c->reason = REASON_TCP_RETRANSMIT_UNKNOWN;
 		return 1;
 	}
@@ -211,24 +259,22 @@ static long compare_block(__u32 index, struct comparison *c)
 	return c->reason != 0;
 }
 
+/* From the newest range back to the first that is wholly before `low`. */
 static long compare_range(__u32 index, struct comparison *c)
 {
 	struct history *h = c->h;
 	__u32 low = c->low, high = c->high, start, end;
-	__u32 at = (h->first + index) % HISTORY_RANGES;
+	__u32 at = (h->first + h->count - 1 - index) % HISTORY_RANGES;
 
-	if (index >= h->count)
-		return 1;
 	start = h->ranges[at].start;
 	end = h->ranges[at].end;
-	if (index == 0 && (__s32)(low - start) < 0) {
-		c->reason = REASON_TCP_RETRANSMIT_UNKNOWN;
+	if ((__s32)(end - low) <= 0)
 		return 1;
-	}
 	if ((__s32)(start - low) > 0)
 		c->low = start;
 	if ((__s32)(end - high) < 0)
 		c->high = end;
+	c->first_at = h->ranges[at].at + (c->low - start);
 	if ((__s32)(c->high - c->low) > 0)
 		bpf_loop(65536 / 256 + 1, compare_block, c, 0);
 	c->low = low;
@@ -250,12 +296,12 @@ __noinline int compare_history(struct __sk_buff *skb, struct work *w, struct flo
 	c.high = w->high;
 
 	c.h = owned_history(f);
-	if (!c.h || !c.h->count)
+	if (!c.h || (__s32)(c.low - c.h->known) < 0)
 		return REASON_TCP_RETRANSMIT_UNKNOWN;
 	/* The sender may own the pages and change them after we looked: make them ours. */
 	if (bpf_skb_pull_data(skb, w->p.payload + (w->high - w->p.seq)))
 		return REASON_INTERNAL;
-	bpf_loop(HISTORY_RANGES, compare_range, &c, 0);
+	bpf_loop(c.h->count, compare_range, &c, 0);
 	return c.reason;
 }
 

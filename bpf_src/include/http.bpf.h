@@ -61,6 +61,13 @@ static __always_inline int has_control(const __u8 *in)
 	return (found & high) != 0;
 }
 
+/* Position of the only bit of a number below 2^16. */
+static __always_inline __u32 low_bit(__u32 bit)
+{
+	return !!(bit & 0xff00) << 3 | !!(bit & 0xf0f0) << 2 | !!(bit & 0xcccc) << 1 |
+	       !!(bit & 0xaaaa);
+}
+
 /* What the search for an alternative found becomes a verdict; 0 or a reason to deny. */
 static __always_inline __u32 judge_found(struct scan *s, struct ruleset *rs)
 {
@@ -83,7 +90,8 @@ static __always_inline __u32 judge_found(struct scan *s, struct ruleset *rs)
 			reason = REASON_AMBIGUOUS_DOT_SEGMENT + bit;
 		}
 		w->rule = rs->default_rule + rs->rule_base;
-		if (!(rs->flags & RULESET_AUDIT))
+		/* Beside rules that deny for good, audit forgives no ambiguity. */
+		if (!(rs->flags & RULESET_AUDIT) || (w->unmet && (rs->flags & RULESET_DENIES)))
 			return reason;
 		verdict = VERDICT_AUDIT;
 	} else if (w->audit_rule) {
@@ -145,8 +153,7 @@ static __always_inline int skip_body(struct scan *s)
 		return 0;
 	if (step > BODY_STEP)
 		step = BODY_STEP;
-	f->body_seq = f->next_seq;
-	f->next_seq += (__u32)step;
+	set_zone(f, f->next_seq, f->next_seq + (__u32)step);
 	f->body_left -= step;
 	return 1;
 }
@@ -155,16 +162,15 @@ static __always_inline int skip_body(struct scan *s)
 static __always_inline int load_chunk(struct scan *s, __u32 from)
 {
 	struct work *w = s->w;
-	struct history *h = s->h;
-	__u32 n, offset, start, wrap;
+	__u32 n, offset;
 
 	if (from - w->chunk_seq < w->n) { /* still there: pipelined requests, small chunks */
 		w->i = from - w->chunk_seq;
 		return 0;
 	}
 	n = s->end - from;
-	if (n > HISTORY_CHUNK)
-		n = HISTORY_CHUNK;
+	if (n > SCAN_CHUNK)
+		n = SCAN_CHUNK;
 	if (s->f->scan_flags & SCAN_IN_HEAD) {
 		__u32 room = YETT_HEAD_MAX - (from - s->f->head_seq);
 
@@ -185,24 +191,13 @@ static __always_inline int load_chunk(struct scan *s, __u32 from)
 		w->reason = REASON_INTERNAL;
 		return 1;
 	}
-	start = from & (HISTORY_RING - 1);
-	if (bpf_skb_load_bytes(s->skb, offset, h->bytes + start,
-			       ((n - 1) & (HISTORY_CHUNK - 1)) + 1)) {
+	if (bpf_skb_load_bytes(s->skb, offset, w->chunk, ((n - 1) & (SCAN_CHUNK - 1)) + 1)) {
 		w->reason = REASON_INTERNAL;
 		return 1;
-	}
-	if (start + n > HISTORY_RING) {
-		wrap = start + n - HISTORY_RING;
-		if (bpf_skb_load_bytes(s->skb, offset + n - wrap, h->bytes,
-				       ((wrap - 1) & (HISTORY_CHUNK - 1)) + 1)) {
-			w->reason = REASON_INTERNAL;
-			return 1;
-		}
 	}
 	w->chunk_seq = from;
 	w->i = 0;
 	w->n = n;
-	h->top = from + n;
 	return 0;
 }
 
@@ -245,10 +240,8 @@ static __always_inline __u32 inspect(struct __sk_buff *skb, struct work *w, stru
 	struct history *h = claim_history(f);
 	__u32 reason;
 
-	if (!h)
-		return REASON_INTERNAL;
-	w->want = f->ruleset;
 	w->n = 0;
+	w->want = f->ruleset;
 	w->reason = 0;
 	w->forbidden = 0;
 	w->rule = f->rule;

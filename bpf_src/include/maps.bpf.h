@@ -10,27 +10,27 @@
 
 #include "yett_abi.h"
 
-/* The bytes of one flow that were inspected and may still be sent again with other content.
- * `bytes` is indexed by sequence number modulo HISTORY_RING; a chunk may run on into the
- * second half, so that it is contiguous, and is then also stored at the ring's start. */
-#define HISTORY_RING   8192
-#define HISTORY_BYTES  16384
-#define HISTORY_CHUNK  4096
-#define HISTORY_RANGES 32
+/* Inspected bytes of one flow that may still be sent again with other content: heads and chunk
+ * lines, one behind the other in a ring.  A copy of at most SCAN_CHUNK bytes may run on beyond
+ * the ring's edge, and is then also stored at its start. */
+#define SCAN_CHUNK     4096
+#define HISTORY_RING   16384
+#define HISTORY_RANGES 1024
 
 struct range {
-	__u32 start;
+	__u32 start; /* sequence numbers */
 	__u32 end;
+	__u32 at; /* of `start` in the ring, counted from the first byte ever kept */
 };
 
 struct history {
 	__u64 owner; /* (flow.id << 1) | busy; 0: never used */
 	__u32 first; /* ranges[first % N] is the oldest */
 	__u32 count;
-	__u32 top; /* end of what was written to `bytes` */
-	__u32 pad;
-	struct range ranges[HISTORY_RANGES]; /* structural bytes; between two of them is body */
-	__u8 bytes[HISTORY_BYTES + 64];
+	__u32 total; /* bytes kept so far */
+	__u32 known; /* from here on every structural byte is kept, or was overwritten since */
+	struct range ranges[HISTORY_RANGES]; /* between two of them is body */
+	__u8 bytes[HISTORY_RING + SCAN_CHUNK];
 };
 
 /* A packet, understood. */
@@ -46,8 +46,9 @@ struct packet {
 	__u8 flags; /* TCP */
 	__u8 icmp_type;
 	__u8 fragment;
-	__u8 odd;    /* reason that only matters on an enforced endpoint, or 0 */
-	__u16 sport; /* network order */
+	__u8 odd;     /* reason that only matters on an enforced endpoint, or 0 */
+	__u16 window; /* as in the header, not scaled */
+	__u16 sport;  /* network order */
 	__u16 dport;
 	__u8 src[16] __attribute__((aligned(4)));
 	__u8 dst[16] __attribute__((aligned(4)));
@@ -62,9 +63,10 @@ struct work {
 	struct flow_key key;
 	/* the verdict */
 	__u32 epoch;
-	__u32 identity; /* of the endpoint */
-	__u32 reason;	/* non-zero: deny */
-	__u32 rule;	/* number on this node that decided */
+	__u32 collecting; /* this load of the programs has started the collector, on this CPU */
+	__u32 identity;	  /* of the endpoint */
+	__u32 reason;	  /* non-zero: deny */
+	__u32 rule;	  /* number on this node that decided */
 	__u8 direction;
 	__u8 verdict;
 	__u8 recorded;	  /* counted and written down already */
@@ -80,6 +82,12 @@ struct work {
 	__u32 n;	 /* bytes in the chunk */
 	__u32 state;
 	__u32 stop;   /* leave the block loop */
+	__u32 events; /* bit k: the state after byte k of the block has an action to run */
+	__u32 before; /* state before the block */
+	__u32 after;  /* state after it */
+	__u32 from;   /* `i` before the block */
+	__u32 walked; /* ... and after it */
+	__u32 turned; /* the action went to another state than the automaton */
 	__u32 handle; /* of the ruleset at hand */
 	__u32 want;   /* of the one the next head must use */
 	__u32 rebind; /* the next head needs another ruleset */
@@ -95,6 +103,8 @@ struct work {
 	__u16 trace[TRACE_LEN]; /* states after each byte of a block */
 	__u8 frame[128];	/* headers of a packet of our own */
 	__u8 compare[256 + 16];
+	__u8 excerpt[2 * YETT_HEAD_EXCERPT];
+	__u8 chunk[SCAN_CHUNK + YETT_HEAD_EXCERPT]; /* the bytes at hand; reads run on */
 };
 
 struct {
@@ -160,7 +170,7 @@ RULESET_TIER(3, 4194304);
 /* Connections.  Never an LRU: a silently evicted entry is a bypass or a broken flow. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 65536);
+	__uint(max_entries, 131072);
 	__type(key, struct flow_key);
 	__type(value, struct flow);
 } flows SEC(".maps");
@@ -171,14 +181,6 @@ struct {
 	__type(key, __u32);
 	__type(value, struct history);
 } history SEC(".maps");
-
-/* Used by a flow for which no slot of `history` is free: it can inspect, but not compare. */
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct history);
-} no_history SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);

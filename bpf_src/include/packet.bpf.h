@@ -33,6 +33,13 @@ static __always_inline void mapped_addr(__u8 *to, __be32 addr)
 	words[3] = addr;
 }
 
+static __always_inline int is_mapped(const __u8 *addr)
+{
+	const __u32 *words = (const __u32 *)addr;
+
+	return !(words[0] | words[1]) && words[2] == bpf_htonl(0xffff);
+}
+
 /* Ports and lengths of the transport header at `l4` with `left` bytes from there on. */
 static __always_inline int parse_transport(void *data, void *end, struct packet *p, __u32 left)
 {
@@ -52,6 +59,7 @@ static __always_inline int parse_transport(void *data, void *end, struct packet 
 		p->seq = bpf_ntohl(tcp->seq);
 		p->ack = bpf_ntohl(tcp->ack_seq);
 		p->flags = ((__u8 *)tcp)[13];
+		p->window = bpf_ntohs(tcp->window);
 		p->payload = p->l4 + header;
 		p->len = left - header;
 		return 0;
@@ -128,6 +136,9 @@ static __always_inline int parse_ipv6(struct __sk_buff *skb, void *data, void *e
 	__builtin_memcpy(p->src, &ip->saddr, 16);
 	__builtin_memcpy(p->dst, &ip->daddr, 16);
 	p->family = 6;
+	/* Our keys write IPv4 so; on the wire it is nobody's address (RFC 4038, 4.2). */
+	if (is_mapped(p->src) || is_mapped(p->dst))
+		return REASON_SPOOFED_SOURCE;
 	p->proto = ip->nexthdr;
 	p->l4 = ETH_HLEN + sizeof(*ip);
 	switch (ip->nexthdr) {

@@ -53,10 +53,9 @@ static __always_inline int within_budget(__u32 per_second, __u32 *suppressed)
 	return 1;
 }
 
-/* Writes down the verdict in `w`, with at most YETT_HEAD_EXCERPT bytes of the request head that
- * begin at ring index `at` of the history. */
+/* Writes down the verdict in `w`, with `head_len` bytes of w->excerpt. */
 static __always_inline void write_event(struct __sk_buff *skb, struct work *w, struct flow *f,
-					__u8 type, struct history *h, __u32 at, __u32 head_len)
+					__u8 type, __u32 head_len)
 {
 	__u32 zero = 0, suppressed = 0;
 	struct config *cfg = bpf_map_lookup_elem(&config, &zero);
@@ -101,10 +100,9 @@ static __always_inline void write_event(struct __sk_buff *skb, struct work *w, s
 	e->remote_port = w->key.remote_port;
 	__builtin_memcpy(e->local, w->key.local, 16);
 	__builtin_memcpy(e->remote, w->key.remote, 16);
-	if (h && head_len) {
-		at &= HISTORY_RING - 1;
+	if (head_len) {
 		e->head_len = head_len < YETT_HEAD_EXCERPT ? head_len : YETT_HEAD_EXCERPT;
-		__builtin_memcpy(e->head, h->bytes + at, YETT_HEAD_EXCERPT);
+		__builtin_memcpy(e->head, w->excerpt, YETT_HEAD_EXCERPT);
 	}
 	/* The loader reads on a timer: a wake-up per event would cost more than the event. */
 	bpf_ringbuf_submit(e, BPF_RB_NO_WAKEUP);
@@ -119,30 +117,49 @@ __noinline int record_flow(struct __sk_buff *skb, struct work *w, struct flow *f
 	count(w->direction, w->reason, 0);
 	if (w->rule)
 		count_rule(w->rule);
-	write_event(skb, w, f, EVENT_FLOW, NULL, 0, 0);
+	write_event(skb, w, f, EVENT_FLOW, 0);
 	return 0;
+}
+
+/* The first bytes of the current head into w->excerpt: what came in earlier packets is among
+ * the kept bytes, the rest at hand.  Returns how many. */
+static __always_inline __u32 take_excerpt(struct work *w, struct flow *f, struct history *h)
+{
+	__u32 before = w->chunk_seq - f->head_seq, at;
+
+	if (!w->n)
+		return 0;
+	if ((__s32)before <= 0) {
+		at = -before & (SCAN_CHUNK - 1);
+		__builtin_memcpy(w->excerpt, w->chunk + at, YETT_HEAD_EXCERPT);
+		return w->n - at;
+	}
+	if (!h)
+		return 0;
+	at = f->head_at & (HISTORY_RING - 1);
+	__builtin_memcpy(w->excerpt, h->bytes + at, YETT_HEAD_EXCERPT);
+	if (before >= YETT_HEAD_EXCERPT)
+		return before;
+	__builtin_memcpy(w->excerpt + (before & (YETT_HEAD_EXCERPT - 1)), w->chunk,
+			 YETT_HEAD_EXCERPT);
+	return before + w->n;
 }
 
 /* The verdict on a request. */
 __noinline int record_request(struct __sk_buff *skb, struct work *w, struct flow *f,
 			      struct history *h)
 {
-	__u32 at, len;
+	__u32 zero = 0;
+	struct config *cfg = bpf_map_lookup_elem(&config, &zero);
 
-	if (!w || !f || !h)
+	if (!w || !f || !cfg)
 		return 0;
 	w->direction = f->direction;
 	count(w->direction, w->reason, 1);
 	count_rule(w->rule);
-	/* Contiguous in the ring: to the end of the chunk, but not around the edge when the
-	 * head began in an earlier chunk. */
-	at = f->head_seq & (HISTORY_RING - 1);
-	len = w->chunk_seq + w->n - f->head_seq;
-	if (f->head_seq != w->chunk_seq && at + len > HISTORY_RING)
-		len = HISTORY_RING - at;
-	if ((__s32)len < 0)
-		len = 0;
-	write_event(skb, w, f, EVENT_REQUEST, h, at, len);
+	if (w->verdict == VERDICT_ALLOW && !(cfg->flags & CONFIG_RECORD_ALLOWED))
+		return 0;
+	write_event(skb, w, f, EVENT_REQUEST, take_excerpt(w, f, h));
 	return 0;
 }
 

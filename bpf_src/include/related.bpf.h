@@ -86,6 +86,23 @@ static __always_inline int is_link_addr(const __u8 *addr)
 	       !(words[0] | words[1] | words[2] | words[3]);
 }
 
+/* A pod is no router, and it announces nobody's address but its own (RFC 4861, 4.2 to 4.5). */
+static __always_inline int is_link_spoof(struct __sk_buff *skb, struct work *w, struct endpoint *ep)
+{
+	__u8 target[16] __attribute__((aligned(4)));
+
+	switch (w->p.icmp_type) {
+	case 134: /* router advertisement */
+	case 137: /* redirect */
+		return 1;
+	case 136: /* neighbour advertisement */
+		if (bpf_skb_load_bytes(skb, w->p.l4 + 8, target, sizeof(target)))
+			return 1;
+		return !is_link_addr(target) && !owns_addr(ep, target);
+	}
+	return 0;
+}
+
 static __always_inline int is_multicast(const __u8 *addr)
 {
 	const __u32 *words = (const __u32 *)addr;

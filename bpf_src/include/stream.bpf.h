@@ -12,6 +12,9 @@
 
 #include "http.bpf.h"
 
+#define UNKNOWN_MAX 3
+#define SEQ_WINDOW  (1u << 30)
+
 /* a is before b, modulo 2^32 (RFC 9293, 3.4) */
 static __always_inline int before(__u32 a, __u32 b)
 {
@@ -93,17 +96,44 @@ __noinline int strip_mptcp(struct __sk_buff *skb, struct work *w)
 	return 0;
 }
 
-/* The server accepted a SYN: the stream begins at the byte it acknowledges. */
-static __always_inline void begin_stream(struct flow *f, __u32 seq)
+/* Under flow.busy.  The stream begins where the server's SYN-ACK says. */
+static __always_inline void begin_stream(struct flow *f, struct packet *p)
 {
 	free_history(f);
-	f->next_seq = f->body_seq = f->passed_seq = f->acked_seq = seq;
+	set_zone(f, p->ack, p->ack);
+	f->start_seq = f->passed_seq = f->acked_seq = p->ack;
+	f->server_isn = p->seq;
+	f->answer_seq = f->reply_seq = p->seq + 1;
 	f->requests = 0;
 	f->phase = PHASE_START;
 	f->body_left = 0;
 	f->scan_flags = 0;
 	clear_flags(f, ~(FLOW_HTTP | FLOW_MIDSTREAM));
 	set_flags(f, FLOW_SYNCED | FLOW_ESTABLISHED);
+}
+
+/*
+ * A SYN-ACK.  It begins the stream if it answers the last SYN and the client has sent nothing
+ * else since: the server could otherwise have opened the connection by another SYN (with SYN
+ * cookies it remembers none).  A repetition must not set the position back.
+ */
+static __always_inline __u32 syn_ack(struct packet *p, struct flow *f)
+{
+	__u32 reason = 0;
+
+	if (!lock_flow(f))
+		return REASON_TCP_BUSY;
+	if (!(f->flags & FLOW_SYN) || p->ack != f->pending_seq)
+		goto out;
+	if ((f->flags & (FLOW_SYNCED | FLOW_RETURNED)) && p->seq == f->server_isn)
+		goto out; /* the same again, perhaps of a connection that still lives */
+	if ((f->flags & FLOW_SYNCED) && (f->flags & FLOW_OPENED))
+		reason = REASON_TCP_HANDSHAKE;
+	else
+		begin_stream(f, p);
+out:
+	unlock_flow(f);
+	return reason;
 }
 
 /* -- the server's side: only the answer to an Upgrade is looked at ---------------------- */
@@ -204,20 +234,13 @@ static __always_inline __u32 watch_upgrade(struct __sk_buff *skb, struct packet 
 __noinline int from_server(struct __sk_buff *skb, struct work *w, struct flow *f)
 {
 	struct packet *p;
+	__u32 end;
 
 	if (!w || !f)
 		return REASON_INTERNAL;
 	p = &w->p;
-	if ((p->flags & TCP_SYN) && (p->flags & TCP_ACK)) {
-		if ((f->flags & FLOW_SYN) && p->ack == f->pending_seq) {
-			if (!lock_flow(f))
-				return REASON_TCP_BUSY;
-			begin_stream(f, p->ack);
-			f->reply_seq = p->seq + 1;
-			unlock_flow(f);
-		}
-		return 0;
-	}
+	if ((p->flags & TCP_SYN) && (p->flags & TCP_ACK))
+		return syn_ack(p, f);
 	if (p->flags & TCP_RST) {
 		set_flags(f, FLOW_CLOSED);
 		return 0;
@@ -232,6 +255,10 @@ __noinline int from_server(struct __sk_buff *skb, struct work *w, struct flow *f
 	if ((p->flags & TCP_ACK) && before(f->acked_seq, p->ack) &&
 	    !before(f->passed_seq, p->ack)) {
 		f->acked_seq = p->ack;
+		f->unknowns = 0;
+		/* Comparisons hold for distances below 2^31. */
+		if (p->ack - f->start_seq > SEQ_WINDOW)
+			f->start_seq = p->ack - SEQ_WINDOW / 2;
 		if (f->history && !before(p->ack, f->body_seq) && lock_flow(f)) {
 			if (!before(f->acked_seq, f->body_seq))
 				idle_history(f);
@@ -244,8 +271,12 @@ __noinline int from_server(struct __sk_buff *skb, struct work *w, struct flow *f
 		if (reason)
 			return reason;
 	}
-	if (before(f->reply_seq, p->seq + p->len))
-		f->reply_seq = p->seq + p->len;
+	end = p->seq + p->len + !!(p->flags & TCP_FIN);
+	if (before(f->reply_seq, end)) {
+		f->reply_seq = end;
+		if (end - f->answer_seq > SEQ_WINDOW)
+			f->answer_seq = end - SEQ_WINDOW / 2;
+	}
 	return 0;
 }
 
@@ -253,7 +284,8 @@ __noinline int from_server(struct __sk_buff *skb, struct work *w, struct flow *f
 static __always_inline int is_passing_trouble(__u32 reason)
 {
 	return reason == REASON_TCP_BUSY || reason == REASON_TCP_FUTURE_SEGMENT ||
-	       reason == REASON_TCP_RETRANSMIT_UNKNOWN || reason == REASON_TCP_SYN_DATA;
+	       reason == REASON_TCP_RETRANSMIT_UNKNOWN || reason == REASON_TCP_SYN_DATA ||
+	       reason == REASON_TCP_HANDSHAKE || reason == REASON_TCP_FLAGS;
 }
 
 /* -- the client's side -------------------------------------------------------------------- */
@@ -272,6 +304,10 @@ static __always_inline __u32 request_bytes(struct __sk_buff *skb, struct work *w
 	w->high = before(end, f->body_seq) ? end : f->body_seq;
 	if (before(w->low, w->high)) {
 		reason = compare_history(skb, w, f);
+		/* An honest sender that comes again and again will not get through either:
+		 * better an end than silence. */
+		if (reason == REASON_TCP_RETRANSMIT_UNKNOWN && ++f->unknowns > UNKNOWN_MAX)
+			return REASON_TCP_RETRANSMIT_DIFFERS;
 		if (reason)
 			return reason;
 	}
@@ -296,17 +332,38 @@ static __always_inline __u32 request_bytes(struct __sk_buff *skb, struct work *w
 	return 0;
 }
 
+/*
+ * Is the packet of the stream that we follow?  It may not acknowledge what the server of this
+ * stream did not send: another SYN-ACK has other numbers.  Nor may it lie before the stream;
+ * a keep-alive probe repeats the byte before it.
+ *
+ * A server that uses SYN cookies opens the connection where the first packet it accepts says,
+ * give or take three bytes (the cookie's low bits are the MSS index): until it has
+ * acknowledged something, nothing may begin that near to the start but not at it.
+ */
+static __always_inline int is_of_stream(struct packet *p, struct flow *f)
+{
+	__u32 from_start = p->seq - f->start_seq;
+
+	if (before(p->ack, f->answer_seq) || before(f->reply_seq, p->ack))
+		return 0;
+	if (f->acked_seq != f->start_seq)
+		return !before(p->seq, f->start_seq - 1);
+	return from_start == 0 || (from_start > 3 && from_start < 1u << 31);
+}
+
 __noinline int from_client(struct __sk_buff *skb, struct work *w, struct flow *f)
 {
 	struct packet *p;
-	__u32 end, reason;
+	__u32 end, reason, body, next;
+	__u64 zone;
 
 	if (!w || !f)
 		return REASON_INTERNAL;
 	p = &w->p;
 	end = p->seq + p->len;
 	if (p->flags & TCP_RST) {
-		set_flags(f, FLOW_CLOSED);
+		set_flags(f, FLOW_RESET);
 		return 0;
 	}
 	if (p->flags & TCP_SYN) {
@@ -326,6 +383,19 @@ __noinline int from_client(struct __sk_buff *skb, struct work *w, struct flow *f
 	 * byte out of the stream. */
 	if (p->flags & TCP_URG)
 		return REASON_TCP_URGENT;
+	if (!(p->flags & TCP_ACK))
+		return REASON_TCP_FLAGS;
+	if ((f->flags & FLOW_SYN) || (f->flags & (FLOW_SYNCED | FLOW_OPENED)) == FLOW_SYNCED) {
+		/* Whatever SYN-ACK comes from here on, this packet may open the connection. */
+		if (!lock_flow(f))
+			return REASON_TCP_BUSY;
+		clear_flags(f, FLOW_SYN);
+		if ((f->flags & FLOW_SYNCED) && is_of_stream(p, f))
+			set_flags(f, FLOW_OPENED);
+		unlock_flow(f);
+	}
+	if ((f->flags & FLOW_SYNCED) && !is_of_stream(p, f))
+		return REASON_TCP_HANDSHAKE;
 	if (!p->len && !(p->flags & TCP_FIN))
 		return 0;
 	if (!(f->flags & FLOW_SYNCED))
@@ -334,8 +404,10 @@ __noinline int from_client(struct __sk_buff *skb, struct work *w, struct flow *f
 	if (!before(f->acked_seq, end) && !(p->flags & TCP_FIN))
 		return 0;
 	/* Inside a body: the usual packet of an upload. */
-	if (!before(p->seq, f->body_seq) && !before(f->next_seq, end) && !(p->flags & TCP_FIN) &&
-	    f->body_seq != f->next_seq) {
+	zone = *(volatile __u64 *)&f->next_seq;
+	body = zone >> 32;
+	next = (__u32)zone;
+	if (!before(p->seq, body) && !before(next, end) && !(p->flags & TCP_FIN) && body != next) {
 		if (before(f->passed_seq, end))
 			f->passed_seq = end;
 		return 0;

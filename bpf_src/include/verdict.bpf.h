@@ -91,6 +91,15 @@ __noinline int answer_future(struct __sk_buff *skb, struct work *w, struct flow 
 	return TC_ACT_SHOT;
 }
 
+/* Is there room for a 403?  Not inside the answer to an earlier request, and not beyond the
+ * client's window, where it would be thrown away. */
+static __always_inline int may_answer(struct flow *f, struct work *w)
+{
+	if (w->p.window <= FORBIDDEN_LEN || f->reply_seq != w->p.ack)
+		return 0;
+	return !f->requests || f->reply_seq != f->asked_seq;
+}
+
 /* The HTTP engine's say on a packet of a flow. */
 __noinline int judge_stream(struct __sk_buff *skb, struct work *w, struct flow *f,
 			    __u32 head_timeout_ms)
@@ -124,10 +133,12 @@ __noinline int judge_stream(struct __sk_buff *skb, struct work *w, struct flow *
 	}
 	if (reason == REASON_TCP_FUTURE_SEGMENT)
 		return answer_future(skb, w, f);
-	if (is_passing_trouble(reason))
+	if (is_passing_trouble(reason) && !(reason == REASON_TCP_HANDSHAKE && !request))
 		return TC_ACT_SHOT;
 	if (w->audit)
 		return TC_ACT_UNSPEC;
+	if (!request || !may_answer(f, w))
+		w->forbidden = 0;
 	forward_seq = w->p.seq;
 	if (request && (f->flags & FLOW_SYNCED)) {
 		forward_seq = f->passed_seq;

@@ -368,6 +368,9 @@ enum flow_flags {
 	FLOW_SYN = 4096,	/* a SYN awaits its SYN-ACK; pending_seq is its next byte */
 	FLOW_MIDSTREAM = 8192,	/* picked up without a SYN: judged in both directions */
 	FLOW_AUDITED = 16384,	/* a denial passed because of audit */
+	FLOW_OPENED = 32768,	/* the client acknowledged the SYN-ACK that began the stream */
+	FLOW_RESET = 65536,	/* the client sent a reset: whether the server took it is unknown */
+	FLOW_RETURNED = 131072, /* server_isn is of an earlier stream on the same ports */
 };
 
 /* Of flow.scan_flags, which belongs to the holder of flow.busy. */
@@ -398,12 +401,15 @@ struct flow {
 	__u8 policy_flags;
 
 	/* TCP positions, sequence numbers in host order */
-	__u32 pending_seq;
-	__u32 next_seq;	  /* next byte the engine must see: beyond a body of known length */
-	__u32 body_seq;	  /* [body_seq, next_seq) is body: its bytes do not matter */
-	__u32 passed_seq; /* end of what was let through to the server */
-	__u32 acked_seq;  /* what the server acknowledged */
-	__u32 busy;	  /* 1 while a CPU runs the engine on this flow */
+	__u32 next_seq;	   /* next byte the engine must see: beyond a body of known length */
+	__u32 body_seq;	   /* [body_seq, next_seq) is body: its bytes do not matter */
+	__u32 pending_seq; /* after the last SYN: what the server's SYN-ACK must acknowledge */
+	__u32 start_seq;   /* nothing before it belongs to this stream */
+	__u32 server_isn;  /* of the SYN-ACK that began the stream, or the one before */
+	__u32 answer_seq;  /* nothing before it can be acknowledged by the client */
+	__u32 passed_seq;  /* end of what was let through to the server */
+	__u32 acked_seq;   /* what the server acknowledged */
+	__u32 busy;	   /* 1 while a CPU runs the engine on this flow */
 
 	/* the engine */
 	__u64 scan_ruleset_id;
@@ -427,8 +433,10 @@ struct flow {
 	__u32 reply_seq;   /* end of what the server sent, or of our 403 */
 	__u32 asked_seq;   /* reply_seq when the last request was complete */
 	__u32 history;	   /* slot of the kept bytes, plus 1; 0: none */
+	__u32 head_at;	   /* where the current head begins among the kept bytes */
 	__u32 requests;
 	__u32 identity; /* of the endpoint */
+	__u32 unknowns; /* retransmissions in a row that could not be compared */
 };
 
 /* map `events`, ring buffer */
