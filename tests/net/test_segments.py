@@ -386,6 +386,23 @@ def test_of_two_syn_cookies_only_the_last_one_counts(distance: int, judge: Judge
 
 
 @pytest.mark.usefixtures("cookies")
+@pytest.mark.parametrize("below", [1, 2, 3])
+def test_no_byte_gets_in_front_of_the_stream(below: int, judge: Judge) -> None:
+    """A cookie is good for the number below, too: there the server takes it for another MSS."""
+    raw = RawTcp(judge.wire, judge.address("any"))
+    raw.inject(b"", SYN, at=-1, ack=0, options=MSS_1460)
+    answer = raw.wire.receive(raw.port, 1)
+    assert answer is not None
+    raw.rcv_nxt = answer.end
+    for at in range(-below, 0):
+        raw.inject(b"X", at=at)
+    raw.send(GET_PUBLIC)
+    raw.settle(0.02)
+    server = judge.servers[raw.server_port]
+    assert not server.saw(raw.source, raw.port) or not judge.delivered(raw).startswith(b"X")
+
+
+@pytest.mark.usefixtures("cookies")
 def test_a_syn_cookie_in_the_middle_of_a_connection_does_not_move_the_position(
     judge: Judge, server_wire: Wire
 ) -> None:
