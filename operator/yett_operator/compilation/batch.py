@@ -1,0 +1,112 @@
+"""What goes to the compiling process, and what comes back; everything can be pickled."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from yett_operator.ports import PodKey, PublishedDocument, PublishedRuleset
+from yett_policy.cluster import Namespace, Node, Pod
+from yett_policy.identity import Labels
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyText:
+    """A policy as it is stored."""
+
+    body: bytes = field(repr=False)
+    """JSON."""
+    fallback: bytes = field(default=b"", repr=False)
+    """An older version that was accepted, for the case that this one is not."""
+
+
+@dataclass(slots=True)
+class Batch:
+    """Changes; None: gone."""
+
+    policies: dict[str, PolicyText | None] = field(default_factory=dict)
+    """By source."""
+    pods: dict[PodKey, Pod | None] = field(default_factory=dict)
+    namespaces: dict[str, Namespace | None] = field(default_factory=dict)
+    nodes: dict[str, Node | None] = field(default_factory=dict)
+    api_servers: tuple[str, ...] | None = None
+    """None: no change."""
+    numbers: dict[Labels, int] = field(default_factory=dict)
+    """Identities that exist now."""
+    forgotten: set[Labels] = field(default_factory=set)
+    """Identities to be given up, unless they are in use."""
+
+    def __bool__(self) -> bool:
+        return bool(
+            self.policies
+            or self.pods
+            or self.namespaces
+            or self.nodes
+            or self.api_servers is not None
+            or self.numbers
+            or self.forgotten
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What the compiler makes of a policy as it is stored."""
+
+    reason: str = "Accepted"
+    """Of the condition Accepted: Accepted, Invalid or UnsupportedField."""
+    message: str = "the policy is valid"
+    """One sentence; begins with the field if something is wrong."""
+    kept: bool = False
+    """It is refused, and an older version is in force in its place."""
+    audit: bool = False
+    """The version in force only records."""
+    warnings: tuple[str, ...] = ()
+    """What is legal and surprising."""
+    accepted_body: bytes = field(default=b"", repr=False)
+    """The version in force."""
+
+    @property
+    def accepted(self) -> bool:
+        """Whether it is in force as it is stored."""
+        return self.reason == "Accepted"
+
+
+@dataclass(frozen=True, slots=True)
+class RulesetFacts:
+    """What the status of policies says of a ruleset."""
+
+    engine: str
+    reason: str
+    sources: frozenset[str]
+    """Policies that have rules in it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a batch led to."""
+
+    judgements: Mapping[str, Judgement] = field(default_factory=dict)
+    """Of the policies in the batch."""
+    missing: frozenset[Labels] = frozenset()
+    """Label sets that need a number.  Whoever needs one keeps what he had until it is there."""
+    stalled: bool = False
+    """Nothing was worked out: addresses that a policy names have no number yet, and without
+    them the policy would mean something else."""
+    forgotten: frozenset[Labels] = frozenset()
+    documents: Mapping[int, PublishedDocument] = field(default_factory=dict)
+    gone: frozenset[int] = frozenset()
+    rulesets: Mapping[str, PublishedRuleset] = field(default_factory=dict)
+    """Those that `documents` name and that were not sent before."""
+    rulesets_gone: frozenset[str] = frozenset()
+    """Those that no document names any more."""
+    ruleset_facts: Mapping[str, RulesetFacts] = field(default_factory=dict)
+    """Of `rulesets`."""
+    ipcache: Mapping[str, int | None] = field(default_factory=dict)
+    node_addresses: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    identities: Mapping[int, Labels | None] = field(default_factory=dict)
+    pods: Mapping[PodKey, int | None] = field(default_factory=dict)
+    """Identity of pods for which it, or an address, changed."""
+    subjects: Mapping[int, frozenset[str]] = field(default_factory=dict)
+    """Identity -> sources of the policies that select it, where that may have changed."""
+    seconds: float = 0
+    """CPU-bound time in the compiling process."""

@@ -1,0 +1,45 @@
+"""Documents and rulesets as the bytes that every loader gets."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import zlib
+from dataclasses import asdict
+
+from yett_operator.compilation.batch import RulesetFacts
+from yett_operator.ports import PublishedDocument, PublishedRuleset
+from yett_policy.document import Document, Ruleset, canonical
+
+
+def document(value: Document) -> PublishedDocument:
+    """Encoded once, however many nodes need it."""
+    body = value.to_bytes()
+    rulesets = sorted({entry.ruleset for entry in value.entries if entry.ruleset})
+    return PublishedDocument(value.identity, hashlib.sha256(body).hexdigest(), tuple(rulesets), body)
+
+
+def ruleset(value: Ruleset) -> PublishedRuleset:
+    """As the loader reads rulesets in snapshots."""
+    tables = base64.b64encode(zlib.compress(value.tables)).decode() if value.tables else ""
+    body = canonical(
+        {
+            "digest": value.digest,
+            "spec": asdict(value.spec),
+            "engine": value.engine,
+            "engine_reason": value.engine_reason,
+            "tier": value.tier,
+            "tables": tables,
+        }
+    )
+    return PublishedRuleset(value.digest, hashlib.sha256(body).hexdigest(), value.engine.value, body)
+
+
+def facts(value: Ruleset) -> RulesetFacts:
+    """For the status of the policies that have rules in it."""
+    references = [rule.ref for rule in value.spec.rules] + value.spec.default_rule.split(", ")
+    return RulesetFacts(
+        value.engine.value,
+        value.engine_reason,
+        frozenset(reference.partition(":")[0] for reference in references),
+    )

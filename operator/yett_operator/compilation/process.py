@@ -1,0 +1,40 @@
+"""The compiling process as the event loop sees it."""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+
+from yett_operator.compilation import worker
+from yett_operator.compilation.batch import Batch, Outcome
+
+
+class CompilerDied(Exception):  # noqa: N818 - what happened, not what is wrong
+    """The process is gone, and with it all that it was told."""
+
+
+class CompilerProcess:
+    """One process that takes one batch at a time."""
+
+    def __init__(self) -> None:
+        self._pool: ProcessPoolExecutor | None = None
+
+    async def step(self, batch: Batch) -> Outcome:
+        """`Worker.step`; the first one starts the process."""
+        if self._pool is None:
+            # Not forked: the parent has threads, sockets and a running event loop.
+            context = multiprocessing.get_context("spawn")
+            self._pool = ProcessPoolExecutor(1, mp_context=context, initializer=worker.start)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._pool, worker.step, batch)
+        except BrokenProcessPool as error:
+            self.close()
+            raise CompilerDied("the compiling process died") from error
+
+    def close(self) -> None:
+        """End the process; a later step starts a new one that knows nothing."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=False, cancel_futures=True)
+            self._pool = None

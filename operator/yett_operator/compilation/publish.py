@@ -1,0 +1,202 @@
+"""What loaders must have, as of the last batch: the `SnapshotSource` of the sync stream."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import TypeVar
+
+from yett_operator.compilation.batch import Outcome, RulesetFacts
+from yett_operator.kube.slim import SlimPod
+from yett_operator.ports import (
+    Change,
+    Listener,
+    NodeSnapshot,
+    PlacedPod,
+    PodKey,
+    PublishedDocument,
+    PublishedRuleset,
+)
+
+log = logging.getLogger(__name__)
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+class Publisher:
+    """Everything that is published, with the places of pods."""
+
+    def __init__(self) -> None:
+        self.documents: dict[int, PublishedDocument] = {}
+        self.rulesets: dict[str, PublishedRuleset] = {}
+        self.ruleset_facts: dict[str, RulesetFacts] = {}
+        self.ipcache: dict[str, int] = {}
+        self.node_addresses: dict[str, Mapping[str, int]] = {}
+        self.identities: dict[int, tuple[str, ...]] = {}
+        self.pods: dict[PodKey, PlacedPod] = {}
+        self.by_node: defaultdict[str, dict[PodKey, PlacedPod]] = defaultdict(dict)
+        self.by_identity: defaultdict[int, dict[PodKey, PlacedPod]] = defaultdict(dict)
+        self._known: dict[PodKey, SlimPod] = {}
+        """Pods as the compiler last saw them."""
+        self._number: dict[PodKey, int] = {}
+        self._epoch = secrets.token_hex(8)
+        self._revision = 0
+        self._listeners: list[Listener] = []
+
+    @property
+    def epoch(self) -> str:
+        """See `SnapshotSource`."""
+        return self._epoch
+
+    @property
+    def revision(self) -> int:
+        """See `SnapshotSource`."""
+        return self._revision
+
+    def snapshot(self, node: str) -> NodeSnapshot:
+        """See `SnapshotSource`."""
+        if not self._revision:
+            raise RuntimeError("nothing is published yet")
+        endpoints = self.by_node.get(node, {})
+        documents = {
+            pod.identity: self.documents[pod.identity]
+            for pod in endpoints.values()
+            if pod.identity in self.documents
+        }
+        digests = sorted({digest for document in documents.values() for digest in document.rulesets})
+        return NodeSnapshot(
+            revision=self._revision,
+            documents=documents,
+            rulesets={digest: self.rulesets[digest] for digest in digests},
+            ipcache=self.ipcache,
+            node_addresses=self.node_addresses.get(node, {}),
+            identities=self.identities,
+            pods=self.pods,
+            endpoints=endpoints,
+        )
+
+    def document(self, identity: int) -> PublishedDocument | None:
+        """See `SnapshotSource`."""
+        return self.documents.get(identity)
+
+    def ruleset(self, digest: str) -> PublishedRuleset | None:
+        """See `SnapshotSource`."""
+        return self.rulesets.get(digest)
+
+    def listen(self, listener: Listener) -> Callable[[], None]:
+        """See `SnapshotSource`."""
+        self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener) if listener in self._listeners else None
+
+    # -- in
+
+    def publish(self, outcome: Outcome, pods: Mapping[PodKey, SlimPod | None]) -> Change | None:
+        """What a batch led to; `pods` are those of the batch.  None if nothing changed."""
+        _update(self._known, pods)
+        _update(self._number, outcome.pods)
+        placed: dict[PodKey, PlacedPod | None] = {}
+        moved: dict[PodKey, str] = {}
+        for key in pods.keys() | outcome.pods.keys():
+            old, new = self.pods.get(key), self._place(key)
+            if old == new:
+                continue
+            placed[key] = new
+            if old is not None and old.node and (new is None or new.node != old.node):
+                moved[key] = old.node
+            self._move(key, old, new)
+        self.documents.update(outcome.documents)
+        for number in outcome.gone:
+            self.documents.pop(number, None)
+        self.rulesets.update(outcome.rulesets)
+        self.ruleset_facts.update(outcome.ruleset_facts)
+        for digest in outcome.rulesets_gone:
+            self.rulesets.pop(digest, None)
+            self.ruleset_facts.pop(digest, None)
+        _update(self.ipcache, outcome.ipcache)
+        self.node_addresses.update(outcome.node_addresses)
+        for node in [node for node, held in outcome.node_addresses.items() if not held]:
+            del self.node_addresses[node]
+        _update(self.identities, outcome.identities)
+        change = Change(
+            revision=self._revision + 1,
+            documents=outcome.documents,
+            gone=outcome.gone,
+            rulesets=outcome.rulesets,
+            ipcache=outcome.ipcache,
+            node_addresses=outcome.node_addresses,
+            identities=outcome.identities,
+            pods=placed,
+            moved=moved,
+        )
+        if self._revision and change == Change(self._revision + 1):
+            return None
+        self._tell(change)
+        return change
+
+    def publish_whole(self, outcome: Outcome, pods: Mapping[PodKey, SlimPod | None]) -> Change | None:
+        """The first outcome of a compiling process that was started anew: what it does not speak
+        of is gone.
+        """
+        outcome = replace(
+            outcome,
+            documents=_changed(self.documents, outcome.documents),
+            gone=frozenset(self.documents.keys() - outcome.documents.keys()),
+            rulesets=_changed(self.rulesets, outcome.rulesets),
+            rulesets_gone=frozenset(self.rulesets.keys() - outcome.rulesets.keys()),
+            ipcache=_absent(self.ipcache, outcome.ipcache) | _changed(self.ipcache, outcome.ipcache),
+            node_addresses={node: {} for node in self.node_addresses.keys() - outcome.node_addresses.keys()}
+            | _changed(self.node_addresses, outcome.node_addresses),
+            identities=_absent(self.identities, outcome.identities)
+            | _changed(self.identities, outcome.identities),
+            pods=_absent(self._number, outcome.pods) | dict(outcome.pods),
+        )
+        return self.publish(outcome, _absent(self._known, pods) | dict(pods))
+
+    def _tell(self, change: Change) -> None:
+        self._revision = change.revision
+        for listener in tuple(self._listeners):
+            try:
+                listener(change)
+            except Exception:
+                log.exception("a listener failed at revision %d", change.revision)
+
+    def _place(self, key: PodKey) -> PlacedPod | None:
+        slim, number = self._known.get(key), self._number.get(key)
+        if slim is None or number is None:
+            return None
+        return PlacedPod(*key, number, slim.facts.addresses, slim.node, slim.uid)
+
+    def _move(self, key: PodKey, old: PlacedPod | None, new: PlacedPod | None) -> None:
+        for index, of in ((self.by_node, "node"), (self.by_identity, "identity")):
+            held: defaultdict[str | int, dict[PodKey, PlacedPod]] = index  # type: ignore[assignment]
+            if old is not None:
+                place = getattr(old, of)
+                held[place].pop(key, None)
+                if not held[place]:
+                    del held[place]
+            if new is not None:
+                held[getattr(new, of)][key] = new
+        if new is None:
+            self.pods.pop(key, None)
+        else:
+            self.pods[key] = new
+
+
+def _update(held: dict[K, V], changes: Mapping[K, V | None]) -> None:
+    for key, value in changes.items():
+        if value is None:
+            held.pop(key, None)
+        else:
+            held[key] = value
+
+
+def _changed(held: Mapping[K, V], now: Mapping[K, V]) -> dict[K, V]:
+    return {key: value for key, value in now.items() if held.get(key) != value}
+
+
+def _absent(held: Mapping[K, object], now: Mapping[K, V]) -> dict[K, V | None]:
+    return dict.fromkeys(held.keys() - now.keys())

@@ -1,0 +1,200 @@
+"""The compiling process: policies as text in, documents as bytes out."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections import Counter
+from dataclasses import replace
+
+from yett_operator.compilation import encode
+from yett_operator.compilation.batch import Batch, Judgement, Outcome, PolicyText
+from yett_operator.labels import noise_in, quiet, shared
+from yett_operator.ports import PodKey
+from yett_policy.cluster import Pod
+from yett_policy.compiled import Delta
+from yett_policy.compiler import Compiler
+from yett_policy.errors import PolicyError
+from yett_policy.lint import lint
+from yett_policy.policy import Policy
+from yett_policy.source.parse import parse_policy
+
+_UNSUPPORTED = "not supported"
+
+
+class Worker:
+    """Holds the compiler between batches."""
+
+    def __init__(self) -> None:
+        self._compiler = Compiler(allocate=False)
+        self._policies: dict[str, tuple[bytes, list[Policy]]] = {}
+        """Source -> the version in force."""
+        self._noise: Counter[str] = Counter()
+        self._pods: dict[PodKey, Pod] = {}
+        """As they are, noise included."""
+        self._named: dict[int, tuple[str, ...]] = {}
+        """Identity -> rulesets that its document names."""
+        self._uses: Counter[str] = Counter()
+        """Ruleset -> documents that name it.  The other side has exactly these."""
+
+    def step(self, batch: Batch) -> Outcome:
+        """Take in the changes, and work out what follows as far as all numbers are known."""
+        begin = time.monotonic()
+        compiler = self._compiler
+        compiler.learn(batch.numbers)
+        judgements = self._take_policies(batch)
+        self._take_pods(batch)
+        for name, namespace in batch.namespaces.items():
+            if namespace is None:
+                compiler.drop_namespace(name)
+            else:
+                compiler.put_namespace(namespace)
+        for name, node in batch.nodes.items():
+            if node is None:
+                compiler.drop_node(name)
+            else:
+                compiler.put_node(node)
+        if batch.api_servers is not None:
+            compiler.set_api_servers(batch.api_servers)
+        missing = compiler.missing()
+        forgotten = compiler.forget(batch.forgotten - missing)
+        if any(label.startswith("cidr:") for labels in missing for label in labels):
+            return Outcome(
+                judgements, missing, stalled=True, forgotten=forgotten, seconds=time.monotonic() - begin
+            )
+        outcome = self._publish(compiler.flush())
+        return replace(
+            outcome,
+            judgements=judgements,
+            missing=missing,
+            forgotten=forgotten,
+            seconds=time.monotonic() - begin,
+        )
+
+    # -- in
+
+    def _take_policies(self, batch: Batch) -> dict[str, Judgement]:
+        judgements: dict[str, Judgement] = {}
+        before = frozenset(+self._noise)
+        for source, text in batch.policies.items():
+            _, old = self._policies.get(source, (b"", []))
+            if text is None:
+                new: list[Policy] = []
+                self._policies.pop(source, None)
+            else:
+                judgements[source], new = self._judge(source, text)
+            self._compiler.put_policies(source, new)
+            self._noise.update(noise_in(new))
+            self._noise.subtract(noise_in(old))
+        if frozenset(+self._noise) != before:
+            for pod in self._pods.values():
+                self._put_pod(pod)
+        return judgements
+
+    def _judge(self, source: str, text: PolicyText) -> tuple[Judgement, list[Policy]]:
+        obj = json.loads(text.body)
+        try:
+            policies = parse_policy(obj)
+        except PolicyError as error:
+            reason = "UnsupportedField" if _UNSUPPORTED in error.message else "Invalid"
+            body, policies = self._older(source, text)
+            return _judgement(reason, _sentence(error), body, policies), policies
+        except Exception as error:  # noqa: BLE001 - one policy must not stop all the others
+            body, policies = self._older(source, text)
+            return _judgement("Invalid", f"cannot be read: {error!r}", body, policies), policies
+        self._policies[source] = (text.body, policies)
+        judgement = _judgement("Accepted", Judgement().message, text.body, policies)
+        findings = [f"{finding.field}: {finding.message} ({finding.code})" for finding in lint(obj)]
+        return replace(judgement, warnings=tuple(findings)), policies
+
+    def _older(self, source: str, text: PolicyText) -> tuple[bytes, list[Policy]]:
+        """The version that stays in force."""
+        if source not in self._policies and text.fallback:
+            try:
+                self._policies[source] = (text.fallback, parse_policy(json.loads(text.fallback)))
+            except (PolicyError, ValueError):
+                return b"", []
+        return self._policies.get(source, (b"", []))
+
+    def _take_pods(self, batch: Batch) -> None:
+        for key, pod in batch.pods.items():
+            if pod is None:
+                self._pods.pop(key, None)
+                self._compiler.drop_pod(*key)
+            else:
+                self._pods[key] = replace(pod, labels=shared(pod.labels))
+                self._put_pod(self._pods[key])
+
+    def _put_pod(self, pod: Pod) -> None:
+        labels = quiet(pod.labels, frozenset(+self._noise))
+        self._compiler.put_pod(pod if labels == pod.labels else replace(pod, labels=labels))
+
+    # -- out
+
+    def _publish(self, delta: Delta) -> Outcome:
+        documents = {number: encode.document(document) for number, document in delta.documents.items()}
+        before = frozenset(self._uses)
+        for number, published in documents.items():
+            self._uses.update(published.rulesets)
+            self._uses.subtract(self._named.pop(number, ()))
+            self._named[number] = published.rulesets
+        for number in delta.gone:
+            self._uses.subtract(self._named.pop(number, ()))
+        self._uses = +self._uses
+        new = [self._compiler.ruleset(digest) for digest in sorted(self._uses.keys() - before)]
+        return Outcome(
+            documents=documents,
+            gone=delta.gone,
+            rulesets={ruleset.digest: encode.ruleset(ruleset) for ruleset in new},
+            rulesets_gone=before - self._uses.keys(),
+            ruleset_facts={ruleset.digest: encode.facts(ruleset) for ruleset in new},
+            ipcache=delta.ipcache,
+            node_addresses=delta.node_addresses,
+            identities=delta.identities,
+            pods=delta.pods,
+            subjects=delta.subjects,
+        )
+
+
+def _judgement(reason: str, message: str, body: bytes, policies: list[Policy]) -> Judgement:
+    return Judgement(
+        reason=reason,
+        message=message,
+        kept=reason != "Accepted" and bool(policies),
+        audit=any(policy.audit for policy in policies),
+        accepted_body=body,
+    )
+
+
+def _sentence(error: PolicyError) -> str:
+    more = f" (and {len(error.others)} more)" if error.others else ""
+    return f"{error}{more}"
+
+
+_worker: Worker | None = None
+
+
+def start() -> None:
+    """In the new process: signals are for the parent, and without it there is nothing to do."""
+    global _worker  # noqa: PLW0603 - the one thing that this process is for
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _worker = Worker()
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
+
+
+def _die_with(parent: multiprocessing.process.BaseProcess) -> None:
+    parent.join()
+    os._exit(1)
+
+
+def step(batch: Batch) -> Outcome:
+    """`Worker.step` of this process."""
+    if _worker is None:
+        raise RuntimeError("the compiling process was not started")
+    return _worker.step(batch)

@@ -1,0 +1,155 @@
+"""What the reflectors see, collected until the compiler is free to take it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from yett_operator.compilation.batch import Batch, PolicyText
+from yett_operator.kube.slim import SlimPod, SlimPolicy
+from yett_operator.ports import PodKey
+from yett_policy.cluster import Namespace, Node
+from yett_policy.identity import Labels
+
+K = TypeVar("K")
+V = TypeVar("V")
+Fallback = Callable[[SlimPolicy], bytes]
+"""The version of a policy that was last accepted, as its PolicyStatus has it; empty if it has none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A batch, and the pods and policies in it as they are here."""
+
+    batch: Batch
+    pods: Mapping[PodKey, SlimPod | None]
+    policies: Mapping[str, SlimPolicy | None]
+
+
+@dataclass(slots=True)
+class World:
+    """Everything as it is now, and what of it the compiler has not seen."""
+
+    fallback: Fallback
+    policies: dict[str, SlimPolicy] = field(default_factory=dict)
+    pods: dict[PodKey, SlimPod] = field(default_factory=dict)
+    namespaces: dict[str, Namespace] = field(default_factory=dict)
+    nodes: dict[str, Node] = field(default_factory=dict)
+    api_servers: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    numbers: dict[Labels, int] = field(default_factory=dict)
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+    _batch: Batch = field(default_factory=Batch)
+    _seen_pods: dict[PodKey, str] = field(default_factory=dict)
+    """UIDs of the pods that the compiler knows."""
+    _touched_pods: set[PodKey] = field(default_factory=set)
+    _touched_policies: set[str] = field(default_factory=set)
+
+    # -- what the reflectors say
+
+    def policy(self, source: str, policy: SlimPolicy | None) -> None:
+        """A policy is new, has changed, or is gone."""
+        _put(self.policies, source, policy)
+        self._touched_policies.add(source)
+        self.changed.set()
+
+    def pod(self, key: PodKey, pod: SlimPod | None) -> None:
+        """As `policy`."""
+        _put(self.pods, key, pod)
+        self._touched_pods.add(key)
+        self.changed.set()
+
+    def namespace(self, name: str, namespace: Namespace | None) -> None:
+        """As `policy`."""
+        _put(self.namespaces, name, namespace)
+        self._batch.namespaces[name] = namespace
+        self.changed.set()
+
+    def node(self, name: str, node: Node | None) -> None:
+        """As `policy`."""
+        _put(self.nodes, name, node)
+        self._batch.nodes[name] = self._told(node)
+        self.changed.set()
+
+    def api_server(self, name: str, addresses: tuple[str, ...] | None) -> None:
+        """An EndpointSlice of the API servers."""
+        _put(self.api_servers, name, addresses)
+        self._batch.nodes |= {name: self._told(node) for name, node in self.nodes.items()}
+        self._batch.api_servers = self._outer_api_servers()
+        self.changed.set()
+
+    def number(self, labels: Labels, number: int) -> None:
+        """An identity that is written down."""
+        if self.numbers.get(labels) != number:
+            self.numbers[labels] = number
+            self._batch.numbers[labels] = number
+            self._batch.forgotten.discard(labels)
+            self.changed.set()
+
+    def forget_number(self, labels: Labels) -> None:
+        """An identity that is not written down any more, or will not be."""
+        self._batch.forgotten.add(labels)
+        self.changed.set()
+
+    # -- what the compiler gets
+
+    def take(self) -> Taken:
+        """What is new since the last time."""
+        batch, self._batch = self._batch, Batch()
+        self.changed.clear()
+        pods: dict[PodKey, SlimPod | None] = {}
+        again: set[PodKey] = set()
+        for key in self._touched_pods:
+            pod = self.pods.get(key)
+            if pod is not None and self._seen_pods.get(key, pod.uid) != pod.uid:
+                # Another pod of the same name: the old one's addresses must be free before
+                # anything waits for a number of the new one.
+                pod = None
+                again.add(key)
+            pods[key] = pod
+            _put(self._seen_pods, key, None if pod is None else pod.uid)
+        batch.pods = {key: None if pod is None else pod.facts for key, pod in pods.items()}
+        policies = {source: self.policies.get(source) for source in self._touched_policies}
+        batch.policies = {source: self._text(policy) for source, policy in policies.items()}
+        self._touched_pods, self._touched_policies = again, set()
+        if again:
+            self.changed.set()
+        return Taken(batch, pods, policies)
+
+    def take_all(self) -> Taken:
+        """Everything, for a compiler that knows nothing."""
+        self._batch, self._touched_pods, self._touched_policies = Batch(), set(), set()
+        self.changed.clear()
+        self._seen_pods = {key: pod.uid for key, pod in self.pods.items()}
+        batch = Batch(
+            policies={source: self._text(policy) for source, policy in self.policies.items()},
+            pods={key: pod.facts for key, pod in self.pods.items()},
+            namespaces=dict(self.namespaces),
+            nodes={name: self._told(node) for name, node in self.nodes.items()},
+            api_servers=self._outer_api_servers(),
+            numbers=dict(self.numbers),
+        )
+        return Taken(batch, dict(self.pods), dict(self.policies))
+
+    def _text(self, policy: SlimPolicy | None) -> PolicyText | None:
+        return None if policy is None else PolicyText(policy.body, self.fallback(policy))
+
+    def _told(self, node: Node | None) -> Node | None:
+        """With the word whether an API server runs there."""
+        if node is None:
+            return None
+        servers = {address for addresses in self.api_servers.values() for address in addresses}
+        return Node(node.name, node.addresses, not servers.isdisjoint(node.addresses))
+
+    def _outer_api_servers(self) -> tuple[str, ...]:
+        inner = {address for node in self.nodes.values() for address in node.addresses}
+        servers = {address for addresses in self.api_servers.values() for address in addresses}
+        return tuple(sorted(servers - inner))
+
+
+def _put(held: dict[K, V], key: K, value: V | None) -> None:
+    if value is None:
+        held.pop(key, None)
+    else:
+        held[key] = value

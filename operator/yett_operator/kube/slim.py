@@ -1,0 +1,175 @@
+"""From API objects to the few facts that count; nothing else of an object is kept."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from yett_operator.kube.client import Json
+from yett_operator.labels import shared
+from yett_policy.cluster import NamedPort, Namespace, Node, Pod
+from yett_policy.source.parse import KINDS
+
+_FINISHED = ("Succeeded", "Failed")
+
+
+@dataclass(frozen=True, slots=True)
+class SlimPod:
+    """A pod, and where it runs."""
+
+    facts: Pod
+    node: str
+    uid: str
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Namespace and name."""
+        return self.facts.key
+
+
+@dataclass(frozen=True, slots=True)
+class SlimPolicy:
+    """A policy as it is stored, whatever it says."""
+
+    kind: str
+    namespace: str
+    """Empty if the kind has none."""
+    name: str
+    uid: str
+    generation: int
+    body: bytes = field(repr=False)
+    """apiVersion, kind, name and spec as JSON."""
+    status: bytes = field(default=b"", repr=False, compare=False)
+    """Of our own kinds, as the operator itself wrote it; not compared."""
+
+    @property
+    def source(self) -> str:
+        """`Kind/namespace/name` or `Kind/name`."""
+        return "/".join(filter(None, (self.kind, self.namespace, self.name)))
+
+    @property
+    def api_version(self) -> str:
+        """Group and version of the kind."""
+        return KINDS[self.kind][0]
+
+
+@dataclass(frozen=True, slots=True)
+class SlimIdentity:
+    """A number and its labels."""
+
+    number: int
+    labels: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SlimStatus:
+    """A PolicyStatus that is there."""
+
+    namespace: str
+    name: str
+    uid: str
+    policy_uid: str
+    source: str
+    status: Json = field(hash=False)
+    """As it was written."""
+
+
+def pod(obj: Json) -> tuple[tuple[str, str], SlimPod | None]:
+    """Finished pods count as gone: their addresses are free.  Terminating ones do not."""
+    metadata, spec, status = obj["metadata"], obj.get("spec") or {}, obj.get("status") or {}
+    key = (metadata["namespace"], metadata["name"])
+    if status.get("phase") in _FINISHED:
+        return key, None
+    ips = [each["ip"] for each in status.get("podIPs") or () if each.get("ip")]
+    if not ips and status.get("podIP"):
+        ips = [status["podIP"]]
+    facts = Pod(
+        namespace=key[0],
+        name=key[1],
+        labels=shared(metadata.get("labels") or {}),
+        addresses=tuple(ips),
+        named_ports=_named_ports(spec),
+        host_network=bool(spec.get("hostNetwork")),
+        service_account=spec.get("serviceAccountName") or "default",
+    )
+    return key, SlimPod(facts, spec.get("nodeName") or "", metadata.get("uid", ""))
+
+
+def _named_ports(spec: Json) -> tuple[NamedPort, ...]:
+    sidecars = [c for c in spec.get("initContainers") or () if c.get("restartPolicy") == "Always"]
+    return tuple(
+        sorted(
+            NamedPort(port["name"], port["containerPort"], port.get("protocol") or "TCP")
+            for container in (*sidecars, *(spec.get("containers") or ()))
+            for port in container.get("ports") or ()
+            if port.get("name")
+        )
+    )
+
+
+def namespace(obj: Json) -> tuple[str, Namespace]:
+    """Its labels."""
+    name = obj["metadata"]["name"]
+    return name, Namespace(name, shared(obj["metadata"].get("labels") or {}))
+
+
+def node(obj: Json) -> tuple[str, Node]:
+    """Its addresses."""
+    name = obj["metadata"]["name"]
+    addresses = [
+        each["address"]
+        for each in (obj.get("status") or {}).get("addresses") or ()
+        if each.get("type") in {"InternalIP", "ExternalIP"}
+    ]
+    return name, Node(name, tuple(dict.fromkeys(addresses)))
+
+
+def api_endpoints(obj: Json) -> tuple[str, tuple[str, ...]]:
+    """Addresses of API servers in an EndpointSlice of the Service `kubernetes`."""
+    found = [address for each in obj.get("endpoints") or () for address in each.get("addresses") or ()]
+    return obj["metadata"]["name"], tuple(sorted(found))
+
+
+def policy(obj: Json, kind: str) -> tuple[str, SlimPolicy]:
+    """`kind` is given, because items of a list do not say it."""
+    metadata = obj["metadata"]
+    namespaced = KINDS[kind][1]
+    slim = SlimPolicy(
+        kind=kind,
+        namespace=metadata["namespace"] if namespaced else "",
+        name=metadata["name"],
+        uid=metadata["uid"],
+        generation=metadata.get("generation") or 0,
+        body=policy_body(obj, kind),
+        status=json.dumps(obj["status"]).encode() if obj.get("status") else b"",
+    )
+    return slim.source, slim
+
+
+def policy_body(obj: Json, kind: str) -> bytes:
+    """What counts of a policy, as JSON."""
+    metadata = {key: obj["metadata"][key] for key in ("name", "namespace") if obj["metadata"].get(key)}
+    body: dict[str, Any] = {"apiVersion": KINDS[kind][0], "kind": kind, "metadata": metadata}
+    body |= {key: obj[key] for key in ("spec", "specs") if key in obj}
+    return json.dumps(body, separators=(",", ":"), sort_keys=True).encode()
+
+
+def identity(obj: Json) -> tuple[int, SlimIdentity | None]:
+    """Objects that somebody else wrote and that are not what they claim do not count."""
+    spec = obj.get("spec") or {}
+    name, labels = obj["metadata"]["name"], tuple(spec.get("labels") or ())
+    if not name.isdecimal():
+        return -1, None
+    number = int(name)
+    if spec.get("number") != number or not labels or list(labels) != sorted(labels):
+        return number, None
+    return number, SlimIdentity(number, labels)
+
+
+def status(obj: Json) -> tuple[tuple[str, str], SlimStatus]:
+    """A PolicyStatus."""
+    metadata, ref = obj["metadata"], obj["spec"]["policy"]
+    key = (metadata["namespace"], metadata["name"])
+    source = "/".join(filter(None, (ref["kind"], ref.get("namespace"), ref["name"])))
+    return key, SlimStatus(*key, metadata["uid"], ref["uid"], source, obj.get("status") or {})

@@ -1,0 +1,73 @@
+"""Labels of pods: one object for equal ones, and without those that only make noise.
+
+A Deployment's pods get a new `pod-template-hash` with each roll-out, a StatefulSet's pods each
+their own name as a label: as part of an identity they would make a new number for every
+roll-out, or for every pod.  So they count only while some policy selects by them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from weakref import WeakValueDictionary
+
+from yett_policy.policy import Policy
+from yett_policy.selector import LabelSelector
+
+NOISE = frozenset(
+    {
+        "apps.kubernetes.io/pod-index",
+        "batch.kubernetes.io/controller-uid",
+        "batch.kubernetes.io/job-completion-index",
+        "batch.kubernetes.io/job-name",
+        "controller-revision-hash",
+        "controller-uid",
+        "job-name",
+        "pod-template-generation",
+        "pod-template-hash",
+        "statefulset.kubernetes.io/pod-name",
+    }
+)
+"""Labels that controllers put on pods to tell one roll-out, job or pod from another."""
+
+_SOURCES = ("k8s:", "any:")
+
+
+class Labels(dict[str, str]):
+    """Labels that the pods of one workload share; never changed."""
+
+    __slots__ = ("__weakref__",)
+
+
+_pool: WeakValueDictionary[tuple[tuple[str, str], ...], Labels] = WeakValueDictionary()
+
+
+def shared(labels: Mapping[str, str]) -> Labels:
+    """One object for equal labels."""
+    key = tuple(sorted(labels.items()))
+    known = _pool.get(key)
+    if known is None:
+        known = _pool[key] = Labels(key)
+    return known
+
+
+def quiet(labels: Mapping[str, str], wanted: frozenset[str]) -> Labels:
+    """Without noise, but for the keys `wanted`."""
+    return shared({key: value for key, value in labels.items() if key not in NOISE or key in wanted})
+
+
+def noise_in(policies: Iterable[Policy]) -> Counter[str]:
+    """Noisy keys that policies select by, counted."""
+    found: Counter[str] = Counter()
+    for policy in policies:
+        peers = (peer for rule in policy.rules for peer in rule.peers or ())
+        for selector in (policy.subject, *peers):
+            if isinstance(selector, LabelSelector):
+                found.update(
+                    key
+                    for requirement in selector.requirements
+                    for source in _SOURCES
+                    if (key := requirement.key.removeprefix(source)) in NOISE
+                    and requirement.key.startswith(source)
+                )
+    return found

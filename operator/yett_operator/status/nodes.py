@@ -1,0 +1,98 @@
+"""What nodes say: the `AckSink` of the sync stream."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from yett_operator.metrics import NODES
+from yett_operator.ports import Ack, Failure, NodeInfo
+from yett_operator.status.hits import Hits
+
+
+class Dirty(Protocol):
+    """Hears what might show in a status."""
+
+    def identities(self, numbers: Iterable[int]) -> None:
+        """Something about these identities is different on some node."""
+
+    def node(self, name: str) -> None:
+        """Something about a node is different."""
+
+    def policies(self, sources: Iterable[str]) -> None:
+        """Counters of these policies have grown."""
+
+
+@dataclass(slots=True)
+class NodeState:
+    """What is known of one node."""
+
+    connected: bool = False
+    changed_at: float = 0
+    """When it connected or disconnected; seconds of the clock given."""
+    applied: dict[int, str] = field(default_factory=dict)
+    failures: tuple[Failure, ...] = ()
+    info: NodeInfo = field(default_factory=NodeInfo)
+
+
+class Nodes:
+    """All nodes that a loader spoke for."""
+
+    def __init__(self, dirty: Dirty, clock: Callable[[], float] = time.monotonic) -> None:
+        self.states: dict[str, NodeState] = {}
+        self.hits = Hits()
+        self._dirty = dirty
+        self._clock = clock
+
+    def connected(self, node: str, info: NodeInfo) -> None:
+        """See `AckSink`.  What was in force before stays known until the node says more."""
+        state = self.states.setdefault(node, NodeState())
+        state.connected, state.changed_at, state.info = True, self._clock(), info
+        self._changed(node)
+
+    def disconnected(self, node: str) -> None:
+        """See `AckSink`."""
+        state = self.states.get(node)
+        if state is not None and state.connected:
+            state.connected, state.changed_at = False, self._clock()
+            self._changed(node)
+
+    def acked(self, node: str, ack: Ack) -> None:
+        """See `AckSink`."""
+        state = self.states.setdefault(node, NodeState(changed_at=self._clock()))
+        before = state.applied
+        if ack.whole:
+            touched = before.keys() | ack.applied.keys()
+            state.applied = dict(ack.applied)
+        else:
+            touched = ack.applied.keys() | ack.dropped
+            state.applied = {**before, **ack.applied}
+        for identity in ack.dropped:
+            state.applied.pop(identity, None)
+        differing = {each for each in touched if before.get(each) != state.applied.get(each)}
+        if ack.failures != state.failures:
+            state.failures = ack.failures
+            self._dirty.node(node)
+        self._dirty.identities(differing)
+
+    def counted(self, node: str, hits: Mapping[str, int]) -> None:
+        """See `AckSink`."""
+        self._dirty.policies(self.hits.counted(node, hits))
+
+    def forget(self, node: str) -> None:
+        """A node that the cluster no longer has."""
+        state = self.states.get(node)
+        if state is not None and not state.connected:
+            del self.states[node]
+            self._count()
+
+    def _changed(self, node: str) -> None:
+        self._count()
+        self._dirty.node(node)
+
+    def _count(self) -> None:
+        connected = sum(state.connected for state in self.states.values())
+        NODES.labels("connected").set(connected)
+        NODES.labels("disconnected").set(len(self.states) - connected)

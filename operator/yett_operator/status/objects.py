@@ -1,0 +1,129 @@
+"""Statuses as objects of the API."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from yett_operator.kube.client import Json
+from yett_operator.kube.slim import SlimPolicy
+from yett_operator.status.rollup import SHOWN, RollUp
+
+API_VERSION = "yett.dev/v1alpha1"
+OWN_KINDS = {"L7Policy": "l7policies", "ClusterL7Policy": "clusterl7policies"}
+"""Kinds whose own status we write."""
+_NAME_MAX = 253
+LAST_ACCEPTED_MAX = 700_000
+"""Bytes of a policy that are kept beside it; etcd takes 1.5 MiB in all."""
+
+
+def policy_path(policy: SlimPolicy) -> str:
+    """Of a policy of our own kinds."""
+    place = f"namespaces/{policy.namespace}/" if policy.namespace else ""
+    return f"/apis/{API_VERSION}/{place}{OWN_KINDS[policy.kind]}/{policy.name}"
+
+
+def status_name(policy: SlimPolicy) -> str:
+    """Name of the PolicyStatus: kind and name; a long one is cut and made unique."""
+    name = f"{policy.kind.lower()}-{policy.name}"
+    if len(name) <= _NAME_MAX:
+        return name
+    digest = hashlib.sha256(name.encode()).hexdigest()[:16]
+    return f"{name[: _NAME_MAX - 17]}-{digest}"
+
+
+def status_path(namespace: str, name: str) -> str:
+    """Of a PolicyStatus."""
+    return f"/apis/{API_VERSION}/namespaces/{namespace}/policystatuses/{name}"
+
+
+def status_object(policy: SlimPolicy, namespace: str) -> Json:
+    """The PolicyStatus without its status.  It goes when the policy goes."""
+    reference = {
+        "apiVersion": policy.api_version,
+        "kind": policy.kind,
+        "name": policy.name,
+        "uid": policy.uid,
+    }
+    inner = {**reference, **({"namespace": policy.namespace} if policy.namespace else {})}
+    return {
+        "apiVersion": API_VERSION,
+        "kind": "PolicyStatus",
+        "metadata": {
+            "name": status_name(policy),
+            "namespace": namespace,
+            "ownerReferences": [{**reference, "controller": True, "blockOwnerDeletion": False}],
+        },
+        "spec": {"policy": inner},
+    }
+
+
+def conditions(roll: RollUp, before: Mapping[str, Any], now: datetime) -> list[Json]:
+    """With the time of the last change of each; `before`: the status as it was."""
+    old = {each.get("type"): each for each in before.get("conditions") or ()}
+    stamp = now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    found = []
+    for each in roll.conditions:
+        same = old.get(each.type, {}).get("status") == each.status
+        found.append(
+            {
+                "type": each.type,
+                "status": each.status,
+                "observedGeneration": roll.generation,
+                "lastTransitionTime": old[each.type]["lastTransitionTime"] if same else stamp,
+                "reason": each.reason,
+                "message": each.message,
+            }
+        )
+    return found
+
+
+def summary(roll: RollUp, engine: str, before: Mapping[str, Any], now: datetime) -> Json:
+    """The status of a policy of our own kinds."""
+    return {
+        "observedGeneration": roll.generation,
+        "enforced": f"{roll.enforced}/{roll.desired}",
+        "engine": engine,
+        "conditions": conditions(roll, before, now),
+    }
+
+
+def details(
+    roll: RollUp,
+    *,
+    digest: str,
+    engine: tuple[str, str],
+    pods: int,
+    requests: Mapping[str, int],
+    last_accepted: Json | None,
+    before: Mapping[str, Any],
+    now: datetime,
+) -> Json:
+    """The status of a PolicyStatus."""
+    return {
+        "observedGeneration": roll.generation,
+        "documentDigest": digest,
+        "enforced": f"{roll.enforced}/{roll.desired}",
+        "engine": engine[0],
+        "engineReason": engine[1][:1024],
+        "pods": pods,
+        "nodes": {"desired": roll.desired, "enforced": roll.enforced, "failed": len(roll.failed)},
+        "failedNodes": [
+            {"node": each.node, "reason": each.reason, "message": each.message}
+            for each in roll.failed[:SHOWN]
+        ],
+        "requests": dict(requests),
+        "conditions": conditions(roll, before, now),
+        **({"lastAccepted": last_accepted} if last_accepted is not None else {}),
+    }
+
+
+def without_times(status: Mapping[str, Any]) -> Json:
+    """What makes a write worth while: everything but when it changed."""
+    bare = [
+        {key: value for key, value in each.items() if key != "lastTransitionTime"}
+        for each in status.get("conditions") or ()
+    ]
+    return {**status, "conditions": bare}

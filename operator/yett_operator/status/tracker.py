@@ -1,0 +1,212 @@
+"""Who is concerned by what: brings together policies, what is published, and what nodes say."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from itertools import pairwise
+
+from yett_operator.compilation.batch import Judgement, Outcome
+from yett_operator.compilation.publish import Publisher
+from yett_operator.compilation.world import Taken
+from yett_operator.kube.slim import SlimPolicy
+from yett_operator.ports import Change
+from yett_operator.status.nodes import Nodes
+from yett_operator.status.rollup import NodeView, PolicyView, Wanted
+
+_HISTORY = 10.0
+"""Seconds for which versions of a document are remembered, to tell how far a node is behind."""
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A version of a policy, and what the compiler said of it."""
+
+    policy: SlimPolicy
+    judgement: Judgement
+
+
+class Tracker:
+    """`changed` is called with the sources of policies whose status may be different."""
+
+    def __init__(
+        self,
+        publisher: Publisher,
+        changed: Callable[[Iterable[str]], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.nodes = Nodes(self, clock)
+        self.judged: dict[str, Judged] = {}
+        self.identities_of: defaultdict[str, set[int]] = defaultdict(set)
+        """Source -> identities that it selects."""
+        self.waiting_since = clock()
+        """Since when nodes could have connected."""
+        self._publisher = publisher
+        self._changed = changed
+        self._clock = clock
+        self._sources_of: dict[int, frozenset[str]] = {}
+        self._versions: defaultdict[int, list[tuple[float, str]]] = defaultdict(list)
+        """Identity -> (when it was published, digest), oldest first."""
+        self._placed_at: dict[tuple[str, int], float] = {}
+        """(node, identity) -> since when pods there have it."""
+
+    # -- what the compile loop did
+
+    def compiled(self, taken: Taken, outcome: Outcome, change: Change | None) -> None:
+        """A batch is published."""
+        now = self._clock()
+        dirty: set[str] = set()
+        for source, policy in taken.policies.items():
+            if policy is None:
+                self.judged.pop(source, None)
+                self.nodes.hits.forget(source)
+            elif source in outcome.judgements:
+                self.judged[source] = Judged(policy, outcome.judgements[source])
+            dirty.add(source)
+        touched: set[int] = set()
+        for identity, sources in outcome.subjects.items():
+            self._select(identity, sources, dirty)
+        if change is not None:
+            self._remember(change, now)
+            touched |= change.documents.keys() | change.gone
+            for key, pod in change.pods.items():
+                touched |= {pod.identity} if pod is not None else set()
+                if key in change.moved:
+                    touched |= self._leave(change.moved[key])
+        for identity in change.gone if change is not None else ():
+            self._select(identity, frozenset(), dirty)
+            self._versions.pop(identity, None)
+        self._changed(dirty)
+        self.identities(touched)
+
+    def _select(self, identity: int, sources: frozenset[str], dirty: set[str]) -> None:
+        before = self._sources_of.get(identity, frozenset())
+        for source in before - sources:
+            self.identities_of[source].discard(identity)
+        for source in sources - before:
+            self.identities_of[source].add(identity)
+        if sources:
+            self._sources_of[identity] = sources
+        else:
+            self._sources_of.pop(identity, None)
+        dirty |= before ^ sources
+
+    def _remember(self, change: Change, now: float) -> None:
+        for identity, document in change.documents.items():
+            versions = self._versions[identity]
+            versions.append((now, document.digest))
+            while len(versions) > 1 and versions[1][0] < now - _HISTORY:
+                versions.pop(0)
+        for pod in change.pods.values():
+            if pod is not None and pod.node:
+                self._placed_at.setdefault((pod.node, pod.identity), now)
+
+    def _leave(self, node: str) -> set[int]:
+        """Identities that no pod of the node has any more."""
+        here = {pod.identity for pod in self._publisher.by_node.get(node, {}).values()}
+        left = {identity for name, identity in self._placed_at if name == node and identity not in here}
+        for identity in left:
+            del self._placed_at[node, identity]
+        return left
+
+    # -- what nodes say
+
+    def identities(self, numbers: Iterable[int]) -> None:
+        """See `Dirty`."""
+        self._changed({source for number in numbers for source in self._sources_of.get(number, ())})
+
+    def node(self, name: str) -> None:
+        """See `Dirty`."""
+        self.identities({pod.identity for pod in self._publisher.by_node.get(name, {}).values()})
+
+    def policies(self, sources: Iterable[str]) -> None:
+        """See `Dirty`."""
+        self._changed(sources)
+
+    # -- what a status needs
+
+    def view(self, policy: SlimPolicy) -> PolicyView:
+        """Of a policy that is there."""
+        judged = self.judged.get(policy.source)
+        current = judged is not None and judged.policy.uid == policy.uid
+        fresh = judged is not None and current and judged.policy.generation == policy.generation
+        return PolicyView(
+            generation=policy.generation,
+            judgement=judged.judgement if judged is not None and fresh else None,
+            nodes=self._wanted(policy.source),
+        )
+
+    def node_views(self, names: Iterable[str]) -> dict[str, NodeView]:
+        """Of nodes, whether they were heard of or not."""
+        views = {}
+        for name in names:
+            state = self.nodes.states.get(name)
+            views[name] = (
+                NodeView(connected=False, changed_at=self.waiting_since, heard=False)
+                if state is None
+                else NodeView(
+                    connected=state.connected,
+                    changed_at=max(state.changed_at, self.waiting_since)
+                    if not state.connected
+                    else state.changed_at,
+                    applied=state.applied,
+                    failures=state.failures,
+                )
+            )
+        return views
+
+    def pods_of(self, source: str) -> int:
+        """How many pods a policy selects."""
+        by_identity = self._publisher.by_identity
+        return sum(len(by_identity.get(each, ())) for each in self.identities_of.get(source, ()))
+
+    def digest_of(self, source: str) -> str:
+        """Over the documents of everything that a policy selects."""
+        documents = self._publisher.documents
+        digest = sha256()
+        for identity in sorted(self.identities_of.get(source, ())):
+            if identity in documents:
+                digest.update(f"{identity} {documents[identity].digest}\n".encode())
+        return digest.hexdigest()
+
+    def engine_of(self, source: str) -> tuple[str, str]:
+        """Who judges its HTTP requests, and why."""
+        found: dict[str, str] = {}
+        documents = self._publisher.documents
+        digests = {
+            digest
+            for identity in self.identities_of.get(source, ())
+            if identity in documents
+            for digest in documents[identity].rulesets
+        }
+        for digest in sorted(digests):
+            facts = self._publisher.ruleset_facts.get(digest)
+            if facts is not None and source in facts.sources:
+                found.setdefault(facts.engine, facts.reason)
+        return "+".join(sorted(found)), "; ".join(found[engine] for engine in sorted(found, reverse=True))
+
+    def _wanted(self, source: str) -> Mapping[str, Mapping[int, Wanted]]:
+        wanted: defaultdict[str, dict[int, Wanted]] = defaultdict(dict)
+        for identity in self.identities_of.get(source, ()):
+            document = self._publisher.documents.get(identity)
+            if document is None:
+                continue
+            for node in {pod.node for pod in self._publisher.by_identity.get(identity, {}).values()}:
+                if node:
+                    since = self._behind_since(node, identity)
+                    wanted[node][identity] = Wanted(document.digest, since)
+        return wanted
+
+    def _behind_since(self, node: str, identity: int) -> float:
+        """When what the node has in force ceased to be right; of no meaning if it is."""
+        versions = self._versions.get(identity, [])
+        state = self.nodes.states.get(node)
+        applied = state.applied.get(identity) if state is not None else None
+        for (_, digest), (after, _) in pairwise(versions):
+            if digest == applied:
+                return after
+        begin = versions[0][0] if versions else 0.0
+        return max(begin, self._placed_at.get((node, identity), 0.0))

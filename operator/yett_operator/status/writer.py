@@ -1,0 +1,283 @@
+"""Writes statuses: on the leader, when they differ, at most once a second for each policy."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from yett_operator.events import Events
+from yett_operator.kube.client import ApiError, Json, Kube
+from yett_operator.kube.slim import SlimPolicy, SlimStatus
+from yett_operator.metrics import PROGRAMMING_SECONDS, STATUS_WRITES
+from yett_operator.status import objects
+from yett_operator.status.rollup import RollUp, roll_up
+from yett_operator.status.tracker import Tracker
+
+log = logging.getLogger(__name__)
+
+SETTLE = 0.15
+"""Seconds from a change to its write: mostly nodes have it in force by then."""
+INTERVAL = 1.0
+"""Seconds between two writes for one policy."""
+COUNTERS = 10.0
+"""Seconds between two writes if only counters differ."""
+PATIENCE = 10.0
+"""Seconds after taking the lead in which a node that has not come yet is no news."""
+_TICK = 0.05
+_PARALLEL = 16
+_RETRY = 2.0
+
+
+@dataclass(slots=True)
+class Written:
+    """What was written for a policy, and when."""
+
+    uid: str
+    details: Json = field(default_factory=dict)
+    summary: Json = field(default_factory=dict)
+    at: float = -1e9
+    ready: bool | None = None
+    ready_generation: int = 0
+
+
+class StatusWriter:
+    """Knows which statuses may differ and when each may be written next."""
+
+    def __init__(
+        self,
+        kube: Kube,
+        tracker: Callable[[], Tracker],
+        policies: dict[str, SlimPolicy],
+        events: Events,
+        namespace: str,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`namespace`: where the PolicyStatus of a policy without namespace lives."""
+        self.statuses: dict[tuple[str, str], SlimStatus] = {}
+        """As the reflector sees them."""
+        self._kube = kube
+        self._tracker = tracker
+        self._policies = policies
+        self._events = events
+        self._namespace = namespace
+        self._clock = clock
+        self._due: dict[str, float] = {}
+        self._written: dict[str, Written] = {}
+        self._seen_at: dict[str, tuple[int, float]] = {}
+        """Source -> generation, and when it was first seen."""
+        self._leading_since: float | None = None
+
+    # -- what may differ
+
+    def changed(self, sources: Iterable[str]) -> None:
+        """The statuses of these policies may be different."""
+        soon = self._clock() + SETTLE
+        for source in sources:
+            policy = self._policies.get(source)
+            if policy is None:
+                self._due.pop(source, None)
+                self._written.pop(source, None)
+                self._seen_at.pop(source, None)
+                continue
+            if self._seen_at.get(source, (-1, 0))[0] != policy.generation:
+                self._seen_at[source] = (policy.generation, soon - SETTLE)
+            self._due.setdefault(source, soon)
+
+    def status_changed(self, key: tuple[str, str], status: SlimStatus | None) -> None:
+        """What the reflector saw: we follow it to repair what others change."""
+        old = self.statuses.pop(key, None)
+        if status is not None:
+            self.statuses[key] = status
+        about = status or old
+        if about is None:
+            return
+        written = self._written.get(about.source)
+        if written is None:
+            return
+        if status is None or (status.status != written.details and self._clock() - written.at > 2 * INTERVAL):
+            written.details = {}
+            self.changed([about.source])
+
+    def fallback(self, policy: SlimPolicy) -> bytes:
+        """The version of a policy that was last accepted."""
+        status = self.statuses.get(self._key(policy))
+        if status is None or status.policy_uid != policy.uid:
+            return b""
+        kept = status.status.get("lastAccepted") or {}
+        return str(kept.get("object", "")).encode()
+
+    def _key(self, policy: SlimPolicy) -> tuple[str, str]:
+        return policy.namespace or self._namespace, objects.status_name(policy)
+
+    # -- writing
+
+    async def run(self) -> None:
+        """For ever, on the leader; may be cancelled at any await, a write is idempotent."""
+        self._leading_since = self._clock()
+        self._written.clear()  # another leader may have written since
+        self.changed(list(self._policies))
+        try:
+            while True:
+                await self._write_due()
+                await asyncio.sleep(_TICK)
+        finally:
+            self._leading_since = None
+
+    async def _write_due(self) -> None:
+        now = self._clock()
+        due = sorted((at, source) for source, at in self._due.items() if at <= now)
+        for begin in range(0, len(due), _PARALLEL):
+            group = [source for _, source in due[begin : begin + _PARALLEL]]
+            for source in group:
+                self._due.pop(source, None)
+            await asyncio.gather(*map(self._attempt, group))
+
+    async def _attempt(self, source: str) -> None:
+        policy = self._policies.get(source)
+        if policy is None:
+            return
+        try:
+            await self._write(policy)
+        except ApiError as error:
+            STATUS_WRITES.labels("failed").inc()
+            if error.status != 404:  # deleted meanwhile: the reflector will say so
+                log.warning("%s", error)
+            self._due[source] = self._clock() + _RETRY
+
+    async def _write(self, policy: SlimPolicy) -> None:
+        now = self._clock()
+        tracker = self._tracker()
+        written = self._written.get(policy.source)
+        if written is None or written.uid != policy.uid:
+            written = self._written[policy.source] = self._as_found(policy)
+        view = tracker.view(policy)
+        roll = roll_up(view, tracker.node_views(view.nodes), now)
+        if roll.again_at is not None:
+            self._due[policy.source] = min(
+                self._due.get(policy.source, float("inf")), max(roll.again_at, now + _TICK)
+            )
+        if self._too_early(policy, roll, written, now):
+            self._due[policy.source] = now + SETTLE
+            return
+        details, summary = self._objects(policy, roll, written)
+        differs = objects.without_times(details) != objects.without_times(written.details)
+        if not differs and (policy.kind not in objects.OWN_KINDS or summary == written.summary):
+            return
+        if now - written.at < INTERVAL:
+            self._due[policy.source] = written.at + INTERVAL
+            return
+        if _only_counters_differ(details, written.details) and now - written.at < COUNTERS:
+            self._due[policy.source] = written.at + COUNTERS
+            return
+        written.at = now
+        if differs:
+            await self._write_details(policy, details)
+            written.details = details
+        if policy.kind in objects.OWN_KINDS and summary != written.summary:
+            body = {
+                "apiVersion": objects.API_VERSION,
+                "kind": policy.kind,
+                "metadata": {"name": policy.name},
+                "status": summary,
+            }
+            await self._kube.apply(f"{objects.policy_path(policy)}/status", body)
+            written.summary = summary
+        STATUS_WRITES.labels("written").inc()
+        self._note(policy, roll, written, now)
+
+    def _as_found(self, policy: SlimPolicy) -> Written:
+        """What an earlier leader wrote."""
+        status = self.statuses.get(self._key(policy))
+        mine = status is not None and status.policy_uid == policy.uid
+        return Written(
+            policy.uid,
+            details=status.status if status is not None and mine else {},
+            summary=json.loads(policy.status) if policy.status else {},
+        )
+
+    def _too_early(self, policy: SlimPolicy, roll: RollUp, written: Written, now: float) -> bool:
+        """A new leader has not heard of the nodes yet, and what the old one wrote still stands."""
+        since = self._leading_since if self._leading_since is not None else now
+        if now - since >= PATIENCE or written.details.get("observedGeneration") != policy.generation:
+            return False
+        return any(each.reason == "NoLoader" for each in roll.failed) or (
+            not roll.ready and not roll.failed and roll.conditions[0].status != "False"
+        )
+
+    def _objects(self, policy: SlimPolicy, roll: RollUp, written: Written) -> tuple[Json, Json]:
+        tracker = self._tracker()
+        judged = tracker.judged.get(policy.source)
+        total = tracker.nodes.hits.of(policy.source)
+        audit = judged is not None and judged.judgement.audit
+        engine = tracker.engine_of(policy.source)
+        now = datetime.now(UTC)
+        details = objects.details(
+            roll,
+            digest=tracker.digest_of(policy.source),
+            engine=engine,
+            pods=tracker.pods_of(policy.source),
+            requests={
+                "allowed": total.allowed,
+                "denied": 0 if audit else total.denied,
+                "audited": total.denied if audit else 0,
+            },
+            last_accepted=self._last_accepted(policy, written),
+            before=written.details,
+            now=now,
+        )
+        return details, objects.summary(roll, engine[0], written.summary, now)
+
+    def _last_accepted(self, policy: SlimPolicy, written: Written) -> Json | None:
+        judged = self._tracker().judged.get(policy.source)
+        before: Json | None = written.details.get("lastAccepted")
+        if judged is None or judged.policy.uid != policy.uid:
+            return before
+        if not judged.judgement.accepted:
+            return before
+        if len(judged.policy.body) > objects.LAST_ACCEPTED_MAX:
+            return None
+        return {"generation": judged.policy.generation, "object": judged.policy.body.decode()}
+
+    async def _write_details(self, policy: SlimPolicy, details: Json) -> None:
+        namespace, name = self._key(policy)
+        path = objects.status_path(namespace, name)
+        there = self.statuses.get((namespace, name))
+        if there is not None and there.policy_uid != policy.uid:
+            await self._kube.delete(path)  # of a policy of the same name that is gone
+            there = None
+        if there is None:
+            await self._kube.apply(path, objects.status_object(policy, namespace))
+        body = {
+            "apiVersion": objects.API_VERSION,
+            "kind": "PolicyStatus",
+            "metadata": {"name": name, "namespace": namespace},
+            "status": details,
+        }
+        await self._kube.apply(f"{path}/status", body)
+
+    def _note(self, policy: SlimPolicy, roll: RollUp, written: Written, now: float) -> None:
+        """Events and the time that it took."""
+        generation, since = self._seen_at.get(policy.source, (policy.generation, now))
+        accepted = roll.conditions[0]
+        ready = next(each for each in roll.conditions if each.type == "Ready")
+        if roll.ready and written.ready_generation != policy.generation:
+            if generation == policy.generation:
+                PROGRAMMING_SECONDS.labels("all_nodes").observe(now - since)
+            self._events.post(policy, "Normal", "PolicyProgrammed", ready.message)
+            written.ready_generation = policy.generation
+        elif accepted.status == "False":
+            self._events.post(policy, "Warning", "PolicyRejected", accepted.message)
+        elif written.ready and not roll.ready and roll.failed:
+            self._events.post(policy, "Warning", "PolicyDegraded", ready.message)
+        written.ready = roll.ready
+
+
+def _only_counters_differ(new: dict[str, Any], old: dict[str, Any]) -> bool:
+    bare = [objects.without_times({**each, "requests": None}) for each in (new, old)]
+    return bare[0] == bare[1]
