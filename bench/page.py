@@ -44,10 +44,11 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def _targets(result: Mapping[str, Any]) -> str:
-    rows = [
-        (item.what, item.wanted, item.measured, "met" if item.met else "**missed**") for item in judge(result)
-    ]
-    return _table(("what", "target", "measured (median, least to most)", ""), rows)
+    found = judge(result)
+    rows = [(item.what, item.wanted, item.measured, "met" if item.met else "**missed**") for item in found]
+    missed = [f"- Missed, {item.what}: {item.why}." for item in found if not item.met and item.why]
+    table = _table(("what", "target", "measured (median, least to most)", ""), rows)
+    return "\n".join([table, *(["", *missed] if missed else [])])
 
 
 def _points(result: Mapping[str, Any]) -> str:

@@ -101,8 +101,9 @@ def _axes(result: Mapping[str, Any], path: Path) -> None:
         axes.set_xlabel(label)
         axes.set_ylabel("requests/s, of bare veth")
         axes.spines[["top", "right"]].set_visible(False)
-    panels.flat[0].legend(frameon=False, fontsize=9)
-    figure.tight_layout()
+    handles, titles = panels.flat[0].get_legend_handles_labels()
+    figure.legend(handles, titles, loc="upper center", ncols=len(titles), frameon=False)
+    figure.tight_layout(rect=(0, 0, 1, 0.96))
     _save(figure, path)
 
 
