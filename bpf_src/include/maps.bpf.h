@@ -69,11 +69,12 @@ struct work {
 	__u32 rule;	  /* number on this node that decided */
 	__u8 direction;
 	__u8 verdict;
-	__u8 recorded;	  /* counted and written down already */
-	__u8 from_pod;	  /* which hook */
-	__u32 sender_seq; /* what the sender of the packet expects next from the other side */
-	__u32 forbidden;  /* the denial asks for a 403 */
-	__u32 audit;	  /* the denial is only an audit */
+	__u8 recorded;	    /* counted and written down already */
+	__u8 from_pod;	    /* which hook */
+	__u32 sender_seq;   /* what the sender of the packet expects next from the other side */
+	__u32 forbidden;    /* the denial asks for a 403 */
+	__u32 client_scale; /* window scale in the SYN at hand */
+	__u32 audit;	    /* the denial is only an audit */
 	struct policy_entry entry; /* what the document says */
 	struct flow flow;	   /* a new flow before it is inserted */
 	/* scanner; positions are sequence numbers of the request stream */

@@ -22,9 +22,10 @@ static __always_inline int before(__u32 a, __u32 b)
 }
 
 /* MPTCP (RFC 8684) spreads a stream over subflows: without the option both sides fall back to
- * plain TCP.  Overwrites option 30 with no-operations. */
-#define TCP_OPTIONS_MAX 40
-#define OPTION_MPTCP	30
+ * plain TCP.  Overwrites option 30 with no-operations; reads the window scale on the way. */
+#define TCP_OPTIONS_MAX	    40
+#define OPTION_MPTCP	    30
+#define OPTION_WINDOW_SCALE 3
 
 struct options {
 	__u8 bytes[TCP_OPTIONS_MAX];
@@ -32,6 +33,7 @@ struct options {
 	__u32 len;
 	__u32 wipe; /* bytes still to overwrite */
 	__u32 found;
+	__u32 scale;
 };
 
 /* One option, or one byte of an option that goes. */
@@ -57,6 +59,8 @@ static long strip_option(__u32 index, struct options *o)
 	len = o->bytes[at + 1];
 	if (len < 2)
 		return 1;
+	if (kind == OPTION_WINDOW_SCALE && at + 2 < TCP_OPTIONS_MAX)
+		o->scale = o->bytes[at + 2];
 	if (kind == OPTION_MPTCP) {
 		o->found = 1;
 		o->wipe = len;
@@ -66,7 +70,7 @@ static long strip_option(__u32 index, struct options *o)
 	return 0;
 }
 
-__noinline int strip_mptcp(struct __sk_buff *skb, struct work *w)
+__noinline int syn_options(struct __sk_buff *skb, struct work *w)
 {
 	struct options o = {};
 	__u8 original[TCP_OPTIONS_MAX];
@@ -75,6 +79,7 @@ __noinline int strip_mptcp(struct __sk_buff *skb, struct work *w)
 
 	if (!w)
 		return 0;
+	w->client_scale = 0;
 	at = w->p.l4 + 20;
 	len = w->p.payload - at;
 
@@ -85,6 +90,7 @@ __noinline int strip_mptcp(struct __sk_buff *skb, struct work *w)
 	__builtin_memcpy(original, o.bytes, TCP_OPTIONS_MAX);
 	o.len = len;
 	bpf_loop(2 * TCP_OPTIONS_MAX, strip_option, &o, 0);
+	w->client_scale = o.scale > 14 ? 14 : o.scale;
 	if (!o.found)
 		return 0;
 	diff = bpf_csum_diff((__be32 *)original, TCP_OPTIONS_MAX, (__be32 *)o.bytes,
@@ -374,7 +380,8 @@ __noinline int from_client(struct __sk_buff *skb, struct work *w, struct flow *f
 		/* Perhaps a new connection on the same ports: the server's answer will tell. */
 		f->pending_seq = p->seq + 1;
 		set_flags(f, FLOW_SYN);
-		strip_mptcp(skb, w);
+		syn_options(skb, w);
+		f->client_scale = w->client_scale;
 		return 0;
 	}
 	if (f->flags & FLOW_OPAQUE)

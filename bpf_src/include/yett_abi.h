@@ -428,12 +428,12 @@ struct flow {
 	__u8 chunk_digits;
 	__u8 upgrade_state; /* position in the response's status line */
 	__u8 scan_flags;    /* enum scan_flags */
-	__u8 pad;
-	__u32 upgrade_seq; /* next response byte to look at */
-	__u32 reply_seq;   /* end of what the server sent, or of our 403 */
-	__u32 asked_seq;   /* reply_seq when the last request was complete */
-	__u32 history;	   /* slot of the kept bytes, plus 1; 0: none */
-	__u32 head_at;	   /* where the current head begins among the kept bytes */
+	__u8 client_scale;  /* of the client's window (RFC 7323, 2) */
+	__u32 upgrade_seq;  /* next response byte to look at */
+	__u32 reply_seq;    /* end of what the server sent, or of our 403 */
+	__u32 asked_seq;    /* reply_seq when the last request was complete */
+	__u32 history;	    /* slot of the kept bytes, plus 1; 0: none */
+	__u32 head_at;	    /* where the current head begins among the kept bytes */
 	__u32 requests;
 	__u32 identity; /* of the endpoint */
 	__u32 unknowns; /* retransmissions in a row that could not be compared */
