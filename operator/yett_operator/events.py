@@ -64,7 +64,7 @@ def event_object(policy: SlimPolicy, kind: str, reason: str, message: str, insta
     return {
         "apiVersion": "events.k8s.io/v1",
         "kind": "Event",
-        "metadata": {"generateName": f"{policy.name[:200]}.", "namespace": policy.namespace or "default"},
+        "metadata": {"generateName": f"{policy.name[:200]}-", "namespace": policy.namespace or "default"},
         "regarding": regarding,
         "type": kind,
         "reason": reason,

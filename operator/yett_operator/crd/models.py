@@ -56,7 +56,7 @@ class FailedNode(BaseModel):
 
 
 class Requests(BaseModel):
-    """What rules of the policy decided, on the nodes there are now."""
+    """What rules of the policy decided, as far back as the counters of nodes go."""
 
     allowed: Count
     """Flows and requests that a rule of the policy let pass."""
@@ -110,11 +110,11 @@ class PolicyStatusStatus(BaseModel):
     failedNodes: Annotated[list[FailedNode], Field(max_length=10)]
     """The first ten nodes that do not have the policy in force, by name."""
     requests: Requests
-    """What rules of the policy decided, on the nodes there are now."""
+    """What rules of the policy decided, as far back as the counters of nodes go."""
     conditions: Annotated[list[Condition], Field(max_length=8)]
     """Accepted, Programmed and Ready."""
     lastAccepted: LastAccepted | None = None
-    """The newest version of the policy that was accepted, while a later one is refused."""
+    """The newest version of the policy that was accepted."""
 
 
 class PolicyRef(BaseModel):

@@ -10,10 +10,12 @@ import json
 import socket
 import ssl
 from collections.abc import AsyncIterator, Mapping
+from datetime import UTC, datetime, timedelta
 from types import TracebackType
 from typing import Any, Self
 
 import aiohttp
+import kopf
 from kubernetes_asyncio import config
 from kubernetes_asyncio.client import Configuration
 
@@ -25,6 +27,7 @@ MANAGER = "yett-operator"
 _TIMEOUT = aiohttp.ClientTimeout(total=30, sock_connect=5)
 _WATCH_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=90)
 """The API server sends a bookmark a minute; longer silence is a dead connection."""
+_KOPF_TOKEN = timedelta(minutes=10)
 _KEEPALIVE = (
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
     (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 5),
@@ -72,6 +75,23 @@ class Kube:
         except (config.ConfigException, OSError) as error:
             raise ApiError("find the API server", 0, "NoConfiguration", str(error)) from error
         return cls(configuration)
+
+    async def kopf_connection(self) -> kopf.ConnectionInfo:
+        """The same server and credentials, for Kopf."""
+        c = self._configuration
+        token = await c.get_api_key_with_prefix("BearerToken", "authorization")
+        scheme, _, secret = (token or "").rpartition(" ")
+        return kopf.ConnectionInfo(
+            server=self.server,
+            ca_path=c.ssl_ca_cert,
+            insecure=not c.verify_ssl,
+            scheme=(scheme or "Bearer") if secret else None,
+            token=secret or None,
+            certificate_path=c.cert_file,
+            private_key_path=c.key_file,
+            # Tokens of service accounts are renewed under way.
+            expiration=datetime.now(UTC) + _KOPF_TOKEN if secret else None,
+        )
 
     @property
     def server(self) -> str:

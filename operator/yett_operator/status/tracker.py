@@ -53,6 +53,10 @@ class Tracker:
         self._placed_at: dict[tuple[str, int], float] = {}
         """(node, identity) -> since when pods there have it."""
 
+    def lead(self) -> None:
+        """From now on nodes that say nothing are missed."""
+        self.waiting_since = self._clock()
+
     # -- what the compile loop did
 
     def compiled(self, taken: Taken, outcome: Outcome, change: Change | None) -> None:

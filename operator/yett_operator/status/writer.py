@@ -52,7 +52,7 @@ class StatusWriter:
     def __init__(
         self,
         kube: Kube,
-        tracker: Callable[[], Tracker],
+        tracker: Tracker,
         policies: dict[str, SlimPolicy],
         events: Events,
         namespace: str,
@@ -152,7 +152,7 @@ class StatusWriter:
 
     async def _write(self, policy: SlimPolicy) -> None:
         now = self._clock()
-        tracker = self._tracker()
+        tracker = self._tracker
         written = self._written.get(policy.source)
         if written is None or written.uid != policy.uid:
             written = self._written[policy.source] = self._as_found(policy)
@@ -211,7 +211,7 @@ class StatusWriter:
         )
 
     def _objects(self, policy: SlimPolicy, roll: RollUp, written: Written) -> tuple[Json, Json]:
-        tracker = self._tracker()
+        tracker = self._tracker
         judged = tracker.judged.get(policy.source)
         total = tracker.nodes.hits.of(policy.source)
         audit = judged is not None and judged.judgement.audit
@@ -234,7 +234,7 @@ class StatusWriter:
         return details, objects.summary(roll, engine[0], written.summary, now)
 
     def _last_accepted(self, policy: SlimPolicy, written: Written) -> Json | None:
-        judged = self._tracker().judged.get(policy.source)
+        judged = self._tracker.judged.get(policy.source)
         before: Json | None = written.details.get("lastAccepted")
         if judged is None or judged.policy.uid != policy.uid:
             return before

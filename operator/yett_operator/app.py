@@ -1,0 +1,195 @@
+"""One replica of the operator: its parts, made and connected."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from contextlib import AsyncExitStack
+from functools import partial
+from typing import Any
+
+from yett_operator import identities
+from yett_operator.compilation.batch import Outcome
+from yett_operator.compilation.loop import CompileLoop
+from yett_operator.compilation.process import CompilerProcess
+from yett_operator.compilation.publish import Publisher
+from yett_operator.compilation.world import Taken, World
+from yett_operator.events import Events
+from yett_operator.identities import Identities
+from yett_operator.kube import slim
+from yett_operator.kube.client import Kube
+from yett_operator.kube.reflector import Reflector
+from yett_operator.leader import Election
+from yett_operator.metrics import DOCUMENTS, IDENTITIES, OBJECTS, POLICIES, REVISION, SYNCED
+from yett_operator.ports import Change
+from yett_operator.probes import ProbeServer
+from yett_operator.settings import Settings
+from yett_operator.status.tracker import Tracker
+from yett_operator.status.writer import StatusWriter
+from yett_operator.webhook.keeper import Keeper
+from yett_policy.cluster import Node
+
+log = logging.getLogger(__name__)
+
+LEASE = "yett-operator"
+POLICIES_AT = {
+    "L7Policy": "/apis/yett.dev/v1alpha1/l7policies",
+    "ClusterL7Policy": "/apis/yett.dev/v1alpha1/clusterl7policies",
+    "NetworkPolicy": "/apis/networking.k8s.io/v1/networkpolicies",
+    "CiliumNetworkPolicy": "/apis/cilium.io/v2/ciliumnetworkpolicies",
+    "CiliumClusterwideNetworkPolicy": "/apis/cilium.io/v2/ciliumclusterwidenetworkpolicies",
+}
+OPTIONAL = ("CiliumNetworkPolicy", "CiliumClusterwideNetworkPolicy")
+_API_SERVERS = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices"
+_SWEEP = 60.0
+"""Seconds between two looks for numbers that nothing uses."""
+
+
+class Operator:
+    """Watches, compiles and publishes on every replica; writes on the leader."""
+
+    def __init__(self, settings: Settings, kube: Kube) -> None:
+        self.settings = settings
+        self.kube = kube
+        self.publisher = Publisher()
+        self.process = CompilerProcess()
+        self.world = World(fallback=self._fallback)
+        self.events = Events(kube, settings.identity)
+        self.tracker = Tracker(self.publisher, self._status_changed)
+        self.writer = StatusWriter(kube, self.tracker, self.world.policies, self.events, settings.namespace)
+        self.identities = Identities(kube, self.world, self._compile_anew)
+        self.compiling = CompileLoop(
+            self.world, self.publisher, self.process, self.identities, self._compiled
+        )
+        self.keeper = Keeper(kube, settings.namespace, settings.names)
+        self.probes = ProbeServer(settings.host, settings.http_port, self.problems, self._set_gauges)
+        self.election = Election(
+            kube,
+            settings.namespace,
+            LEASE,
+            settings.identity,
+            self._lead,
+            address=f"{settings.address}:{settings.sync_port}",
+        )
+        self.reflectors = self._reflectors()
+        self.extra: list[Callable[[], Coroutine[Any, Any, None]]] = []
+        """What else runs on every replica once everything is published: the sync stream."""
+
+    def _reflectors(self) -> dict[str, Reflector[Any, Any]]:
+        make: Callable[..., Reflector[Any, Any]] = partial(Reflector, self.kube)
+        world = self.world
+        found = {
+            "pods": make("/api/v1/pods", slim.pod, world.pod),
+            "namespaces": make("/api/v1/namespaces", slim.namespace, world.namespace),
+            "nodes": make("/api/v1/nodes", slim.node, self._node),
+            "endpointslices": make(
+                _API_SERVERS,
+                slim.api_endpoints,
+                world.api_server,
+                query={"labelSelector": "kubernetes.io/service-name=kubernetes"},
+            ),
+            "securityidentities": make(identities.PATH, slim.identity, self.identities.changed),
+            "policystatuses": make(
+                "/apis/yett.dev/v1alpha1/policystatuses", slim.status, self.writer.status_changed
+            ),
+        }
+        for kind, path in POLICIES_AT.items():
+            found[path.rpartition("/")[2]] = make(
+                path, partial(slim.policy, kind=kind), self._policy, optional=kind in OPTIONAL
+            )
+        return found
+
+    # -- running
+
+    async def run(self) -> None:
+        """Until cancelled; an exception means that the replica cannot go on."""
+        async with AsyncExitStack() as stack:
+            stack.callback(self.process.close)
+            async with asyncio.TaskGroup() as tasks:
+                for reflector in self.reflectors.values():
+                    tasks.create_task(reflector.run())
+                tasks.create_task(self.probes.run())
+                tasks.create_task(self.events.run())
+                await self.keeper.start()
+                tasks.create_task(self.keeper.run())
+                for reflector in self.reflectors.values():
+                    await reflector.synced.wait()
+                self._start_after_sync(tasks)
+
+    def _start_after_sync(self, tasks: asyncio.TaskGroup) -> None:
+        tasks.create_task(self.compiling.run())
+        tasks.create_task(self.election.run())
+        for run in self.extra:
+            tasks.create_task(run())
+
+    async def _lead(self) -> None:
+        """The leader's work, until it is cancelled."""
+        self.identities.leading = True
+        self.tracker.lead()
+        work: list[Callable[[], Awaitable[None]]] = [
+            self.identities.run,
+            self.writer.run,
+            self.keeper.lead,
+            self._sweep,
+        ]
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for run in work:
+                    tasks.create_task(_run(run))
+        finally:
+            self.identities.leading = False
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(_SWEEP)
+            self.identities.sweep(self.publisher.identities.values())
+
+    # -- what is heard
+
+    def _policy(self, source: str, policy: slim.SlimPolicy | None) -> None:
+        self.world.policy(source, policy)
+        self.writer.changed([source])
+
+    def _node(self, name: str, node: Node | None) -> None:
+        self.world.node(name, node)
+        if node is None:
+            self.tracker.nodes.forget(name)
+
+    def _fallback(self, policy: slim.SlimPolicy) -> bytes:
+        return self.writer.fallback(policy)
+
+    def _status_changed(self, sources: Iterable[str]) -> None:
+        self.writer.changed(sources)
+
+    def _compile_anew(self) -> None:
+        self.compiling.rebuild()
+
+    def _compiled(self, taken: Taken, outcome: Outcome, change: Change | None) -> None:
+        self.tracker.compiled(taken, outcome, change)
+
+    # -- what is told
+
+    def problems(self) -> list[str]:
+        """Why this replica cannot serve loaders yet."""
+        waiting = [name for name, each in self.reflectors.items() if not each.synced.is_set()]
+        found = [f"waiting for the list of {name}" for name in waiting]
+        if not self.publisher.revision:
+            found.append("nothing is compiled yet")
+        return found
+
+    def _set_gauges(self) -> None:
+        for name, each in self.reflectors.items():
+            SYNCED.labels(name).set(each.synced.is_set() and not each.error)
+            OBJECTS.labels(name).set(len(each.items))
+        judged = self.tracker.judged.values()
+        accepted = sum(each.judgement.accepted for each in judged)
+        POLICIES.labels("true").set(accepted)
+        POLICIES.labels("false").set(len(judged) - accepted)
+        REVISION.set(self.publisher.revision)
+        DOCUMENTS.set(len(self.publisher.documents))
+        IDENTITIES.set(len(self.publisher.identities))
+
+
+async def _run(run: Callable[[], Awaitable[None]]) -> None:
+    await run()
