@@ -27,6 +27,8 @@ IMAGE = Path(__file__).parent / "data" / "yett.bpf.o"
 PIN_DIR = Path("/sys/fs/bpf/yett")
 STATE_DIR = Path("/var/lib/yett")
 API = Path("/run/yett/loader.sock")
+TOKEN_FILE = Path("/var/run/secrets/yett/token")
+CA_FILE = Path("/var/run/secrets/yett/ca.crt")
 
 pin_dir = click.option(
     "--pin-dir",
@@ -99,14 +101,49 @@ def main() -> None:
 @state_dir
 @api
 @click.option("--allow-push", is_flag=True, help="Take snapshots over the API (labs, tests).")
+@click.option("--operator", metavar="URL", help="wss://HOST:PORT of the operator that snapshots come from.")
+@click.option("--node", metavar="NAME", help="This node's name in Kubernetes; with --operator.")
+@click.option(
+    "--token-file",
+    type=click.Path(path_type=Path),
+    default=TOKEN_FILE,
+    show_default=True,
+    help="ServiceAccount token for the operator; read again when it is renewed.",
+)
+@click.option(
+    "--ca-file",
+    type=click.Path(path_type=Path),
+    default=CA_FILE,
+    show_default=True,
+    help="Certificate authority of the operator.",
+)
 @size_options
 @one_sentence
-def run(pin_dir: Path, image: Path, state_dir: Path, api: Path, allow_push: bool, sizes: Sizes) -> None:
+def run(
+    pin_dir: Path,
+    image: Path,
+    state_dir: Path,
+    api: Path,
+    allow_push: bool,
+    operator: str | None,
+    node: str | None,
+    token_file: Path,
+    ca_file: Path,
+    sizes: Sizes,
+) -> None:
     """Enforce until SIGTERM; what is pinned stays in force afterwards."""
-    from yett_loader.daemon import Options, serve  # noqa: PLC0415 - the other commands start faster without
+    from yett_loader.daemon import Options, Sync, serve  # noqa: PLC0415 - the other commands start faster without
+    from yett_loader.sync.settings import Credentials, Operator  # noqa: PLC0415
 
+    sync = None
+    if operator is not None:
+        if allow_push:
+            raise NotReady("cannot take snapshots from two sides: give --operator or --allow-push, not both")
+        if not node:
+            raise NotReady("cannot follow an operator without the node's name: give --node")
+        sync = Sync(Operator.parse(operator), node, Credentials(token_file, ca_file))
     logging.basicConfig(level=logging.INFO, format="%(levelname).1s %(name)s: %(message)s")
-    asyncio.run(serve(Options(Pins(pin_dir), image, state_dir, api, allow_push, sizes)))
+    asyncio.run(serve(Options(Pins(pin_dir), image, state_dir, api, allow_push, sizes, sync)))
 
 
 @main.command()

@@ -11,7 +11,7 @@ import asyncio
 import hashlib
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
@@ -93,6 +93,8 @@ class Agent:
     """Why the last thing wanted is not in force; empty if it is."""
     waiting: dict[str, str] = field(default_factory=dict)
     names: Names = field(default_factory=Names)
+    listeners: list[Callable[[], None]] = field(default_factory=list)
+    """Called whenever what is in force, or what keeps it from being so, may have changed."""
     _enforcer: Enforcer = field(init=False)
     _digest: str = ""
     _have: MapState | None = None
@@ -131,8 +133,11 @@ class Agent:
             except (LoaderError, OSError) as error:
                 self.error = str(error)
                 raise
-            self.error = ""
-            return applied
+            else:
+                self.error = ""
+                return applied
+            finally:
+                self._tell()
 
     async def refresh(self) -> None:
         """Look at the interfaces again: pods that came, pods that went."""
@@ -148,6 +153,8 @@ class Agent:
             except (LoaderError, OSError) as error:
                 self.error = str(error)
                 log.error("%s", error)  # noqa: TRY400 - one sentence is what an administrator needs
+            finally:
+                self._tell()
 
     async def tidy(self) -> None:
         """Drop what was retired long enough ago."""
@@ -184,6 +191,10 @@ class Agent:
         return exact[0] if exact else loose[0] if len(loose) == 1 else None
 
     # -- inside ---------------------------------------------------------------------------
+
+    def _tell(self) -> None:
+        for listener in self.listeners:
+            listener()
 
     def _present(self, wanted: Wanted) -> Wanted:
         """Without interfaces that we do not govern: their number may have a new owner by now."""

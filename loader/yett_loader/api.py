@@ -33,6 +33,7 @@ from yett_loader.errors import LoaderError, NotReady, SnapshotError
 from yett_loader.metrics import prometheus, read_counters, read_hits
 from yett_loader.recorder import KEPT, Recorder
 from yett_loader.snapshot import BODY_LIMIT, Memory, from_bytes
+from yett_loader.sync.client import SyncClient
 
 OBSERVE_SECONDS = 15.0
 
@@ -40,10 +41,13 @@ OBSERVE_SECONDS = 15.0
 class Api:
     """Handlers around one agent and recorder."""
 
-    def __init__(self, agent: Agent, recorder: Recorder, *, allow_push: bool) -> None:
+    def __init__(
+        self, agent: Agent, recorder: Recorder, *, allow_push: bool, sync: SyncClient | None = None
+    ) -> None:
         self._agent = agent
         self._recorder = recorder
         self._allow_push = allow_push
+        self._sync = sync
         self._observed: asyncio.TimerHandle | None = None
         self._memory = Memory()
 
@@ -66,7 +70,8 @@ class Api:
         return app
 
     async def status(self, _request: web.Request) -> web.Response:
-        return web.json_response(report.status(self._agent, self._recorder))
+        sync = self._sync.status() if self._sync is not None else None
+        return web.json_response({**report.status(self._agent, self._recorder), "sync": sync})
 
     async def endpoints(self, _request: web.Request) -> web.Response:
         return web.json_response({"endpoints": report.endpoints(self._agent)})
@@ -83,7 +88,10 @@ class Api:
     async def metrics(self, _request: web.Request) -> web.Response:
         maps = self._agent.datapath.maps
         hits = read_hits(maps["rule_hits"], self._agent.assignment.names) if "rule_hits" in maps else {}
-        text = prometheus(read_counters(maps["metrics"]), hits, report.gauges(self._agent, self._recorder))
+        gauges = report.gauges(self._agent, self._recorder)
+        if self._sync is not None:
+            gauges |= self._sync.gauges()
+        text = prometheus(read_counters(maps["metrics"]), hits, gauges)
         return web.Response(text=text, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
 
     async def flows(self, request: web.Request) -> web.StreamResponse:

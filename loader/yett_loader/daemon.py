@@ -17,12 +17,25 @@ from yett_loader.errors import AbiMismatch
 from yett_loader.pins import Pins, locked
 from yett_loader.recorder import Recorder
 from yett_loader.store import Store
+from yett_loader.sync.client import SyncClient
+from yett_loader.sync.follower import Follower
+from yett_loader.sync.settings import Credentials, Operator
+from yett_loader.sync.target import AgentTarget
 
 log = logging.getLogger(__name__)
 
 TIDY_SECONDS = 5.0
 LOOK_AGAIN_SECONDS = 1.0
 """While a pod's interface is not found: neighbours and FDB entries come without a message to us."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sync:
+    """Where snapshots come from."""
+
+    operator: Operator
+    node: str
+    credentials: Credentials
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +48,8 @@ class Options:
     api: Path
     allow_push: bool = False
     sizes: Sizes = field(default_factory=Sizes)
+    sync: Sync | None = None
+    """None: snapshots come over the API, or not at all."""
 
 
 async def serve(options: Options) -> None:
@@ -57,7 +72,9 @@ async def serve(options: Options) -> None:
         changed = asyncio.Event()
         stack.enter_context(Doorbell(changed.set))
         await agent.start()
-        server = Server(Api(agent, recorder, allow_push=options.allow_push), options.api)
+        client = _client(options.sync, agent)
+        api = Api(agent, recorder, allow_push=options.allow_push, sync=client)
+        server = Server(api, options.api)
         await server.start()
         log.info("enforcing on %d interfaces, API on %s", len(datapath.attached()), options.api)
         tasks = [
@@ -65,6 +82,8 @@ async def serve(options: Options) -> None:
             asyncio.create_task(_keep_looking(agent, changed), name="interfaces"),
             asyncio.create_task(_keep_tidy(agent), name="tidy"),
         ]
+        if client is not None:
+            tasks.append(asyncio.create_task(client.run(), name="sync"))
         stopping = asyncio.create_task(stop.wait(), name="stop")
         try:
             done, _ = await asyncio.wait([*tasks, stopping], return_when=asyncio.FIRST_COMPLETED)
@@ -76,6 +95,12 @@ async def serve(options: Options) -> None:
             await asyncio.gather(*tasks, stopping, return_exceptions=True)
             await server.stop()
     log.info("stopped; what is pinned below %s stays in force", options.pins.home)
+
+
+def _client(sync: Sync | None, agent: Agent) -> SyncClient | None:
+    if sync is None:
+        return None
+    return SyncClient(sync.operator, sync.node, sync.credentials, Follower(AgentTarget(agent)))
 
 
 def _datapath(options: Options, store: Store) -> Datapath:

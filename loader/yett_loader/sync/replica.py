@@ -1,0 +1,223 @@
+"""PURE: what the operator has sent, complete up to a revision; updates are taken whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TypeVar, assert_never
+
+from yett_loader.endpoint import LocalEndpoint
+from yett_loader.snapshot import Wanted
+from yett_policy.document import Document, Ruleset, Snapshot, canonical
+from yett_policy.sync import values
+from yett_policy.sync.message import (
+    AddressesPart,
+    Begin,
+    Commit,
+    DocumentPart,
+    IdentitiesPart,
+    NodePart,
+    Part,
+    PodKey,
+    PodsPart,
+    Problem,
+    RulesetPart,
+)
+
+ROWS_MAX = 1 << 20
+"""Of a whole update, each kind."""
+
+K = TypeVar("K")
+V = TypeVar("V")
+Pod = tuple[int, tuple[str, ...]]
+
+
+class Refused(Exception):  # noqa: N818 - reads better
+    """Nothing of an update is taken."""
+
+    def __init__(self, problem: Problem, message: str) -> None:
+        super().__init__(message)
+        self.problem = problem
+
+
+@dataclass(frozen=True, slots=True)
+class Replica:
+    """A whole state; the next one is made beside it."""
+
+    epoch: str = ""
+    revision: int = 0
+    """0: the cluster's parts are not known, only documents and rulesets from disk."""
+    documents: Mapping[str, Document] = field(default_factory=dict)
+    """By digest."""
+    rulesets: Mapping[str, Ruleset] = field(default_factory=dict)
+    """By content."""
+    node: NodePart = field(default_factory=lambda: NodePart({}, {}, {}, ()))
+    ipcache: Mapping[str, int] = field(default_factory=dict)
+    identities: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
+    pods: Mapping[PodKey, Pod] = field(default_factory=dict)
+    wanted: Wanted = field(default_factory=lambda: Wanted(Snapshot()))
+    """All of it, as the agent wants it."""
+
+
+def from_disk(wanted: Wanted) -> Replica:
+    """What need not be sent again, though nothing is known about how new it is."""
+    return Replica(
+        documents={item.digest: item for item in wanted.snapshot.documents},
+        rulesets={content_of(item): item for item in wanted.snapshot.rulesets},
+        wanted=wanted,
+    )
+
+
+def content_of(ruleset: Ruleset) -> str:
+    """SHA-256 of a ruleset with its tables, as published."""
+    return hashlib.sha256(canonical(values.ruleset_json(ruleset))).hexdigest()
+
+
+class Update:
+    """One update on its way in, from Begin to Commit."""
+
+    def __init__(self, base: Replica, epoch: str, begin: Begin) -> None:
+        """Refused if it is no change to `base`."""
+        if begin.base is not None and (base.epoch != epoch or base.revision != begin.base):
+            raise Refused(
+                Problem.GAP,
+                f"update {begin.seq} changes revision {begin.base}, this node is at {base.revision}",
+            )
+        self.begin = begin
+        self._base = base
+        self._epoch = epoch
+        whole = begin.base is None
+        self._node: NodePart | None = None
+        self._documents: dict[str, Document] = {}
+        self._rulesets: dict[str, Ruleset] = {}
+        self._ipcache = {} if whole else dict(base.ipcache)
+        self._identities = {} if whole else dict(base.identities)
+        self._pods = {} if whole else dict(base.pods)
+        self._touched = {AddressesPart, IdentitiesPart, PodsPart} if whole else set[type]()
+
+    def take(self, part: Part) -> None:
+        """Refused if there is too much of it."""
+        match part:
+            case NodePart():
+                self._node = part
+            case DocumentPart(digest, document):
+                self._documents[digest] = document
+            case RulesetPart(content, ruleset):
+                self._rulesets[content] = ruleset
+            case AddressesPart(rows):
+                _change(self._ipcache, rows)
+            case IdentitiesPart(rows):
+                _change(self._identities, rows)
+            case PodsPart(rows):
+                _change(self._pods, rows)
+            case _:
+                assert_never(part)
+        self._touched.add(type(part))
+        for kind, held in (
+            ("addresses", self._ipcache),
+            ("identities", self._identities),
+            ("pods", self._pods),
+            ("documents", self._documents),
+            ("rulesets", self._rulesets),
+        ):
+            if len(held) > ROWS_MAX:
+                raise Refused(Problem.MALFORMED, f"more than {ROWS_MAX} {kind} in one update")
+
+    def commit(self, end: Commit) -> Replica:
+        """The new state; Refused if anything does not fit together."""
+        if end.seq != self.begin.seq:
+            raise Refused(Problem.MALFORMED, f"commit {end.seq} ends update {self.begin.seq}")
+        for kind, want, have in (
+            ("addresses", end.ipcache, len(self._ipcache)),
+            ("identities", end.identities, len(self._identities)),
+            ("pods", end.pods, len(self._pods)),
+        ):
+            if want != have:
+                raise Refused(Problem.GAP, f"{have} {kind} here, {want} at the operator")
+        if self._node is None and self.begin.base is None:
+            raise Refused(Problem.MALFORMED, "a snapshot without the node's part")
+        node = self._node or self._base.node
+        documents, rulesets = self._bodies(node)
+        return Replica(
+            epoch=self._epoch,
+            revision=self.begin.revision,
+            documents=documents,
+            rulesets=rulesets,
+            node=node,
+            ipcache=self._ipcache,
+            identities=self._identities,
+            pods=self._pods,
+            wanted=self._wanted(node, documents, rulesets),
+        )
+
+    def _bodies(self, node: NodePart) -> tuple[dict[str, Document], dict[str, Ruleset]]:
+        """What the node's part names, and nothing else."""
+        known = {**self._base.documents, **self._documents}
+        compiled = {**self._base.rulesets, **self._rulesets}
+        documents: dict[str, Document] = {}
+        for identity, digest in node.documents.items():
+            document = known.get(digest)
+            if document is None:
+                raise Refused(Problem.GAP, f"document {digest[:12]} of identity {identity} was not sent")
+            if document.identity != identity:
+                raise Refused(
+                    Problem.MALFORMED, f"document {digest[:12]} is of {document.identity}, not {identity}"
+                )
+            documents[digest] = document
+        rulesets: dict[str, Ruleset] = {}
+        for digest, content in node.rulesets.items():
+            ruleset = compiled.get(content)
+            if ruleset is None:
+                raise Refused(Problem.GAP, f"ruleset {digest[:12]} was not sent")
+            if ruleset.digest != digest:
+                raise Refused(Problem.MALFORMED, f"ruleset {ruleset.digest[:12]} stands as {digest[:12]}")
+            rulesets[content] = ruleset
+        for document in documents.values():
+            for entry in document.entries:
+                if entry.ruleset and entry.ruleset not in node.rulesets:
+                    raise Refused(
+                        Problem.MALFORMED,
+                        f"ruleset {entry.ruleset[:12]} of identity {document.identity} is not listed",
+                    )
+        return documents, rulesets
+
+    def _wanted(
+        self, node: NodePart, documents: Mapping[str, Document], rulesets: Mapping[str, Ruleset]
+    ) -> Wanted:
+        """Parts that did not change stay the same objects: who compares them is done at once."""
+        wanted = self._base.wanted
+        snapshot, endpoints = wanted.snapshot, wanted.endpoints
+        if self._touched & {NodePart, AddressesPart}:
+            merged = {**self._ipcache, **node.addresses}
+            if len(set(map(values.map_key, merged))) != len(merged):
+                raise Refused(Problem.MALFORMED, "a prefix occurs twice, in two spellings")
+            snapshot = replace(snapshot, ipcache=tuple(sorted(merged.items())))
+        if NodePart in self._touched:
+            snapshot = replace(
+                snapshot,
+                documents=tuple(sorted(documents.values(), key=lambda item: item.identity)),
+                rulesets=tuple(sorted(rulesets.values(), key=lambda item: item.digest)),
+            )
+            endpoints = _endpoints(node)
+        if IdentitiesPart in self._touched:
+            snapshot = replace(snapshot, identities=tuple(sorted(self._identities.items())))
+        if PodsPart in self._touched:
+            rows = ((*key, *pod) for key, pod in self._pods.items())
+            snapshot = replace(snapshot, pods=tuple(sorted(rows)))
+        return Wanted(snapshot, endpoints)
+
+
+def _change(held: dict[K, V], rows: Iterable[tuple[K, V | None]]) -> None:
+    for key, value in rows:
+        if value is None:
+            held.pop(key, None)
+        else:
+            held[key] = value
+
+
+def _endpoints(node: NodePart) -> tuple[LocalEndpoint, ...]:
+    endpoints = tuple(LocalEndpoint(*row) for row in node.endpoints)
+    if len({item.name for item in endpoints}) != len(endpoints):
+        raise Refused(Problem.MALFORMED, "an endpoint occurs twice")
+    return endpoints

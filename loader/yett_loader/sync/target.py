@@ -1,0 +1,137 @@
+"""What the stream works on: a port, and the agent behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from yett_loader.agent import Agent
+from yett_loader.assign import MapFull, digest_of
+from yett_loader.errors import KernelError, LoaderError
+from yett_loader.metrics import read_hits
+from yett_loader.snapshot import Wanted
+from yett_policy.document import Engine
+from yett_policy.sync.message import FAILURES_MAX, Failing
+
+MESSAGE_LIMIT = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class InForce:
+    """The truth about the node."""
+
+    applied: Mapping[int, str] = field(default_factory=dict)
+    """Identity -> digest of the document that is in the maps."""
+    failures: tuple[Failing, ...] = ()
+
+
+class Target(Protocol):
+    """Puts snapshots in force."""
+
+    @property
+    def wanted(self) -> Wanted | None:
+        """What it has now, from before if it must be."""
+
+    @property
+    def failed(self) -> bool:
+        """Whether the newest snapshot is not in force."""
+
+    async def apply(self, wanted: Wanted) -> None:
+        """LoaderError or OSError if that fails; what was in force before then still is."""
+
+    def in_force(self) -> InForce:
+        """As of now."""
+
+    def hits(self) -> Mapping[str, int]:
+        """Rule reference -> verdicts."""
+
+    def listen(self, listener: Callable[[], None]) -> None:
+        """Have it called whenever `in_force` may say something else."""
+
+
+class AgentTarget:
+    """The node's agent as a target."""
+
+    def __init__(self, agent: Agent) -> None:
+        self._agent = agent
+        self._reason = ""
+        """Of the last failure, CamelCase."""
+
+    @property
+    def wanted(self) -> Wanted | None:
+        """See `Target`."""
+        return self._agent.wanted
+
+    @property
+    def failed(self) -> bool:
+        """See `Target`."""
+        return bool(self._agent.error)
+
+    async def apply(self, wanted: Wanted) -> None:
+        """See `Target`."""
+        try:
+            await self._agent.apply(wanted)
+        except (LoaderError, OSError) as error:
+            self._reason = _reason(error)
+            raise
+
+    def in_force(self) -> InForce:
+        """See `Target`."""
+        agent = self._agent
+        wanted = agent.wanted
+        if wanted is None:
+            return InForce(failures=tuple(self._error()))
+        failures = [*self._error(), *self._unattached(wanted), *_without_sidecar(wanted)]
+        return InForce(
+            {item.identity: digest_of(item) for item in wanted.snapshot.documents},
+            tuple(failures[:FAILURES_MAX]),
+        )
+
+    def hits(self) -> Mapping[str, int]:
+        """See `Target`."""
+        maps = self._agent.datapath.maps
+        return read_hits(maps["rule_hits"], self._agent.assignment.names) if "rule_hits" in maps else {}
+
+    def listen(self, listener: Callable[[], None]) -> None:
+        """See `Target`."""
+        self._agent.listeners.append(listener)
+
+    def _error(self) -> list[Failing]:
+        if not self._agent.error:
+            return []
+        return [Failing(0, self._reason or "KernelError", self._agent.error[:MESSAGE_LIMIT])]
+
+    def _unattached(self, wanted: Wanted) -> list[Failing]:
+        identities = {item.name: item.identity for item in wanted.endpoints}
+        return [
+            Failing(identities[name], "NotAttached", f"{name}: {reason}"[:MESSAGE_LIMIT])
+            for name, reason in sorted(self._agent.waiting.items())
+            if name in identities
+        ]
+
+
+def _without_sidecar(wanted: Wanted) -> list[Failing]:
+    """There is no sidecar on the node: what needs one is denied, and said to be."""
+    sidecar = {item.digest for item in wanted.snapshot.rulesets if item.engine is Engine.SIDECAR}
+    if not sidecar:
+        return []
+    return [
+        Failing(
+            document.identity,
+            "SidecarNACK",
+            "this node has no sidecar: requests that need one are denied",
+        )
+        for document in wanted.snapshot.documents
+        if any(entry.ruleset in sidecar for entry in document.entries)
+    ]
+
+
+def _reason(error: Exception) -> str:
+    match error:
+        case MapFull():
+            return "MapFull"
+        case KernelError() | OSError():
+            return "KernelError"
+        case _:
+            return "LoaderError"

@@ -1,0 +1,119 @@
+"""Frames that go to many loaders, made once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
+from typing import TypeVar
+
+from yett_operator.ports import NodeSnapshot, PlacedPod, PodKey, PublishedDocument, PublishedRuleset
+from yett_operator.sync.history import Difference, History
+from yett_policy.sync import encode
+
+T = TypeVar("T")
+
+ROWS = 4096
+"""In one part: some 100 KB of JSON, so that reading one stops nobody for long."""
+KEPT_BYTES = 32 << 20
+"""Of documents and rulesets, as frames."""
+STALE_SHARE = 4
+"""A snapshot kept is topped up with what changed since, until that is a quarter of it."""
+
+PodValue = tuple[int, tuple[str, ...]]
+
+
+class Frames:
+    """Of one source."""
+
+    def __init__(self, history: History) -> None:
+        self._history = history
+        self._bodies: OrderedDict[str, bytes] = OrderedDict()
+        self._bytes = 0
+        self._deltas: dict[int, tuple[bytes, ...] | None] = {}
+        self._deltas_now = 0
+        self._snapshot: asyncio.Task[tuple[bytes, ...]] | None = None
+        self._snapshot_at = 0
+        self._snapshot_rows = 0
+
+    def document(self, item: PublishedDocument) -> bytes:
+        """Its frame."""
+        return self._body(item.digest, lambda: encode.document(item.digest, item.body))
+
+    def ruleset(self, item: PublishedRuleset) -> bytes:
+        """Its frame."""
+        return self._body(item.content, lambda: encode.ruleset(item.content, item.body))
+
+    def delta(self, base: int, now: int) -> tuple[bytes, ...] | None:
+        """The cluster's parts from one revision to another; None: the history is too short."""
+        if self._deltas_now != now:
+            self._deltas, self._deltas_now = {}, now
+        if base not in self._deltas:
+            difference = self._history.since(base, now)
+            self._deltas[base] = None if difference is None else tuple(_changed(difference))
+        return self._deltas[base]
+
+    def snapshot(self, node: NodeSnapshot) -> tuple[asyncio.Task[tuple[bytes, ...]], int]:
+        """The cluster's parts, all of them, at a revision that `delta` leads on from.
+
+        They are made in a thread; the task is shared, and must not be cancelled.
+        """
+        if self._snapshot is None or not self._usable(node.revision):
+            # Read now, before anybody changes them; a copy of references is quickly made.
+            ipcache = tuple(node.ipcache.items())
+            identities = tuple(node.identities.items())
+            pods = tuple(node.pods.items())
+            self._snapshot = asyncio.create_task(
+                asyncio.to_thread(lambda: tuple(_whole(ipcache, identities, pods)))
+            )
+            self._snapshot_at = node.revision
+            self._snapshot_rows = len(ipcache) + len(identities) + len(pods)
+        return self._snapshot, self._snapshot_at
+
+    def _usable(self, now: int) -> bool:
+        if self._snapshot is not None and self._snapshot.done() and self._snapshot.exception():
+            return False
+        difference = self._history.since(self._snapshot_at, now)
+        return difference is not None and len(difference) * STALE_SHARE <= max(ROWS, self._snapshot_rows)
+
+    def _body(self, key: str, make: Callable[[], bytes]) -> bytes:
+        frame = self._bodies.get(key)
+        if frame is None:
+            frame = self._bodies[key] = make()
+            self._bytes += len(frame)
+            while self._bytes > KEPT_BYTES and len(self._bodies) > 1:
+                self._bytes -= len(self._bodies.popitem(last=False)[1])
+        else:
+            self._bodies.move_to_end(key)
+        return frame
+
+
+def _changed(difference: Difference) -> Iterator[bytes]:
+    for rows in _pieces(difference.ipcache.items()):
+        yield encode.addresses(rows)
+    for named in _pieces(difference.identities.items()):
+        yield encode.identities(named)
+    for placed in _pieces(difference.pods.items()):
+        yield encode.pods([(key, _pod(pod)) for key, pod in placed])
+
+
+def _whole(
+    ipcache: Sequence[tuple[str, int]],
+    identities: Sequence[tuple[int, tuple[str, ...]]],
+    pods: Sequence[tuple[PodKey, PlacedPod]],
+) -> Iterator[bytes]:
+    yield from map(encode.addresses, _pieces(ipcache))
+    yield from map(encode.identities, _pieces(identities))
+    for placed in _pieces(pods):
+        yield encode.pods([(key, _pod(pod)) for key, pod in placed])
+
+
+def _pod(pod: PlacedPod | None) -> PodValue | None:
+    return None if pod is None else (pod.identity, pod.addresses)
+
+
+def _pieces(items: Iterable[T]) -> Iterator[list[T]]:
+    rest = iter(items)
+    while piece := list(islice(rest, ROWS)):
+        yield piece

@@ -1,0 +1,293 @@
+"""Frames as messages: hostile input until every check has been passed."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+
+from yett_policy.document import SCHEMA, canonical
+from yett_policy.sync import values
+from yett_policy.sync.frame import TO_LOADER_LIMIT, TO_OPERATOR_LIMIT, unpack
+from yett_policy.sync.message import (
+    FAILURES_MAX,
+    HITS_MAX,
+    LOCAL_MAX,
+    ROWS_MAX,
+    SEQUENCE_MAX,
+    TOKEN_LIMIT,
+    Ack,
+    AddressesPart,
+    Begin,
+    Commit,
+    Counters,
+    DocumentPart,
+    Failing,
+    Hello,
+    IdentitiesPart,
+    NodePart,
+    PodKey,
+    PodsPart,
+    Problem,
+    Refusal,
+    Renewal,
+    Resume,
+    RulesetPart,
+    ToLoader,
+    ToOperator,
+    Welcome,
+)
+from yett_policy.sync.reader import Malformed, Value
+
+T = TypeVar("T")
+
+_DIGITS = frozenset("0123456789abcdef")
+
+
+class UnknownRevision(Malformed):
+    """The other side speaks another revision of documents."""
+
+
+def from_loader(frame: bytes) -> ToOperator:
+    """What a loader says; Malformed if it is nothing of it."""
+    return _read(frame, TO_OPERATOR_LIMIT, _FROM_LOADER)
+
+
+def from_operator(frame: bytes) -> ToLoader:
+    """What the operator says; Malformed if it is nothing of it."""
+    return _read(frame, TO_LOADER_LIMIT, _FROM_OPERATOR)
+
+
+def _read(frame: bytes, limit: int, readers: Mapping[str, Callable[[Value], T]]) -> T:
+    value = unpack(frame, limit)
+    kind = value.raw.get("type") if isinstance(value.raw, dict) else None
+    if not isinstance(kind, str) or kind not in readers:
+        raise Malformed(f"message: its type is {str(kind)[:40]!r}, not one of {', '.join(readers)}")
+    return readers[kind](Value(value.raw, kind))
+
+
+def _hello(value: Value) -> Hello:
+    schema = value.raw.get("schema") if isinstance(value.raw, dict) else None
+    if schema != SCHEMA or isinstance(schema, bool):
+        # Another revision may have other fields: say that, not which of them is missing.
+        raise UnknownRevision(
+            f"hello.schema: revision {str(schema)[:40]} of documents is not the {SCHEMA} spoken here"
+        )
+    (
+        _,
+        _,
+        name,
+        instance,
+        version,
+        kernel,
+        subscribe,
+        applied,
+        failures,
+        documents,
+        rulesets,
+        resume,
+    ) = value.fields(
+        "type",
+        "schema",
+        "node",
+        "instance",
+        "version",
+        "kernel",
+        "subscribe",
+        "applied",
+        "failures",
+        "documents",
+        "rulesets",
+        "resume",
+    )
+    return Hello(
+        node=name.text(values.NAME_LIMIT),
+        instance=instance.text(64),
+        version=version.text(64),
+        kernel=kernel.text(256),
+        subscribe=subscribe.flag(),
+        applied=_digests(applied),
+        failures=_read_failures(failures),
+        documents=tuple(_digest(item) for item in documents.items(LOCAL_MAX)),
+        rulesets=tuple(_digest(item) for item in rulesets.items(ROWS_MAX)),
+        resume=None if resume.raw is None else _resume(resume),
+    )
+
+
+def _resume(value: Value) -> Resume:
+    epoch, revision = value.fields("epoch", "revision")
+    return Resume(epoch.text(64), revision.integer(1, SEQUENCE_MAX))
+
+
+def _ack(value: Value) -> Ack:
+    _, seq, applied, dropped, whole, failures = value.fields(
+        "type", "seq", "applied", "dropped", "whole", "failures"
+    )
+    return Ack(
+        seq=seq.integer(0, SEQUENCE_MAX),
+        applied=_digests(applied),
+        dropped=tuple(item.integer(1, values.IDENTITY_MAX) for item in dropped.items(LOCAL_MAX)),
+        whole=whole.flag(),
+        failures=_read_failures(failures),
+    )
+
+
+def _refusal(value: Value) -> Refusal:
+    _, seq, problem, message = value.fields("type", "seq", "problem", "message")
+    return Refusal(seq.integer(0, SEQUENCE_MAX), problem.one_of(Problem), message.text(1024))
+
+
+def _counters(value: Value) -> Counters:
+    _, hits = value.fields("type", "hits")
+    return Counters(
+        {_short(hits, rule, 4096): count.integer(0, 2**64 - 1) for rule, count in hits.mapping(HITS_MAX)}
+    )
+
+
+def _renewal(value: Value) -> Renewal:
+    _, token = value.fields("type", "token")
+    return Renewal(token.text(TOKEN_LIMIT))
+
+
+def _welcome(value: Value) -> Welcome:
+    schema = value.raw.get("schema") if isinstance(value.raw, dict) else None
+    if schema != SCHEMA or isinstance(schema, bool):
+        raise UnknownRevision(
+            f"welcome.schema: revision {str(schema)[:40]} of documents is not the {SCHEMA} spoken here"
+        )
+    _, _, epoch, seconds = value.fields("type", "schema", "epoch", "counters_seconds")
+    return Welcome(epoch.text(64), seconds.integer(1, 3600))
+
+
+def _begin(value: Value) -> Begin:
+    _, seq, base, revision = value.fields("type", "seq", "base", "revision")
+    return Begin(
+        seq.integer(1, SEQUENCE_MAX),
+        None if base.raw is None else base.integer(1, SEQUENCE_MAX),
+        revision.integer(1, SEQUENCE_MAX),
+    )
+
+
+def _node(value: Value) -> NodePart:
+    _, documents, rulesets, own, endpoints = value.fields(
+        "type", "documents", "rulesets", "addresses", "endpoints"
+    )
+    return NodePart(
+        documents=_digests(documents),
+        rulesets={
+            _digest(Value(digest, f"{rulesets.path}[{index}]")): _digest(content)
+            for index, (digest, content) in enumerate(rulesets.mapping(ROWS_MAX))
+        },
+        addresses={
+            values.prefix(Value(text, own.path)): identity.integer(1, values.IDENTITY_MAX)
+            for text, identity in own.mapping(ROWS_MAX)
+        },
+        endpoints=tuple(map(values.pod_row, endpoints.items(LOCAL_MAX))),
+    )
+
+
+def _document(value: Value) -> DocumentPart:
+    _, digest, body = value.fields("type", "digest", "document")
+    made = values.published_document(body)
+    if made.digest != _digest(digest):
+        raise digest.fail(f"the digest of the document is {made.digest}")
+    return DocumentPart(made.digest, made)
+
+
+def _ruleset(value: Value) -> RulesetPart:
+    _, content, body = value.fields("type", "content", "ruleset")
+    made = values.ruleset(body)
+    found = hashlib.sha256(canonical(body.raw)).hexdigest()
+    if found != _digest(content):
+        raise content.fail(f"the digest of the ruleset's bytes is {found}")
+    return RulesetPart(found, made)
+
+
+def _addresses(value: Value) -> AddressesPart:
+    _, rows = value.fields("type", "rows")
+    return AddressesPart(tuple(map(_address_row, rows.items(ROWS_MAX))))
+
+
+def _address_row(value: Value) -> tuple[str, int | None]:
+    text, identity = value.row(2)
+    return values.prefix(text), None if identity.raw is None else identity.integer(1, values.IDENTITY_MAX)
+
+
+def _identities(value: Value) -> IdentitiesPart:
+    _, rows = value.fields("type", "rows")
+    return IdentitiesPart(tuple(map(_identity_row, rows.items(ROWS_MAX))))
+
+
+def _identity_row(value: Value) -> tuple[int, tuple[str, ...] | None]:
+    number, listed = value.row(2)
+    return (
+        number.integer(1, values.IDENTITY_MAX),
+        None if listed.raw is None else values.labels(listed),
+    )
+
+
+def _pods(value: Value) -> PodsPart:
+    _, rows = value.fields("type", "rows")
+    return PodsPart(tuple(map(_pod_row, rows.items(ROWS_MAX))))
+
+
+def _pod_row(value: Value) -> tuple[PodKey, tuple[int, tuple[str, ...]] | None]:
+    namespace, name, identity, listed = value.row(4)
+    key = namespace.text(values.NAME_LIMIT), name.text(values.NAME_LIMIT)
+    if identity.raw is None:
+        return key, None
+    return key, (identity.integer(1, values.IDENTITY_MAX), values.addresses(listed))
+
+
+def _commit(value: Value) -> Commit:
+    _, seq, ipcache, known, named = value.fields("type", "seq", "ipcache", "identities", "pods")
+    return Commit(
+        seq.integer(1, SEQUENCE_MAX), *(item.integer(0, SEQUENCE_MAX) for item in (ipcache, known, named))
+    )
+
+
+def _digests(value: Value) -> dict[int, str]:
+    rows = [item.row(2) for item in value.items(LOCAL_MAX)]
+    found = {identity.integer(1, values.IDENTITY_MAX): _digest(digest) for identity, digest in rows}
+    if len(found) != len(rows):
+        raise value.fail("an identity occurs twice")
+    return found
+
+
+def _digest(value: Value) -> str:
+    text = value.text(64)
+    if len(text) != 64 or not _DIGITS.issuperset(text):
+        raise value.fail(f"{text[:64]!r} is no SHA-256 in hex")
+    return text
+
+
+def _read_failures(value: Value) -> tuple[Failing, ...]:
+    rows = [item.row(3) for item in value.items(FAILURES_MAX)]
+    return tuple(
+        Failing(identity.integer(0, values.IDENTITY_MAX), reason.text(64), message.text(1024))
+        for identity, reason, message in rows
+    )
+
+
+def _short(value: Value, text: str, limit: int) -> str:
+    return Value(text, value.path).text(limit)
+
+
+_FROM_LOADER: dict[str, Callable[[Value], ToOperator]] = {
+    "hello": _hello,
+    "ack": _ack,
+    "refusal": _refusal,
+    "counters": _counters,
+    "renewal": _renewal,
+}
+_FROM_OPERATOR: dict[str, Callable[[Value], ToLoader]] = {
+    "welcome": _welcome,
+    "begin": _begin,
+    "node": _node,
+    "document": _document,
+    "ruleset": _ruleset,
+    "addresses": _addresses,
+    "identities": _identities,
+    "pods": _pods,
+    "commit": _commit,
+}

@@ -1,0 +1,144 @@
+"""Messages as frames.
+
+Documents and rulesets go in as the bytes that they were published as.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from yett_policy.document import canonical
+from yett_policy.sync.frame import pack
+from yett_policy.sync.message import (
+    Ack,
+    Begin,
+    Commit,
+    Counters,
+    Failing,
+    Hello,
+    NodePart,
+    PodKey,
+    Refusal,
+    Renewal,
+    Welcome,
+)
+
+
+def hello(message: Hello) -> bytes:
+    """Frame."""
+    resume = message.resume
+    return _frame(
+        "hello",
+        schema=message.schema,
+        node=message.node,
+        instance=message.instance,
+        version=message.version,
+        kernel=message.kernel,
+        subscribe=message.subscribe,
+        applied=_pairs(message.applied),
+        failures=_failures(message.failures),
+        documents=message.documents,
+        rulesets=message.rulesets,
+        resume=None if resume is None else {"epoch": resume.epoch, "revision": resume.revision},
+    )
+
+
+def ack(message: Ack) -> bytes:
+    """Frame."""
+    return _frame(
+        "ack",
+        seq=message.seq,
+        applied=_pairs(message.applied),
+        dropped=message.dropped,
+        whole=message.whole,
+        failures=_failures(message.failures),
+    )
+
+
+def refusal(message: Refusal) -> bytes:
+    """Frame."""
+    return _frame("refusal", seq=message.seq, problem=message.problem, message=message.message)
+
+
+def counters(message: Counters) -> bytes:
+    """Frame."""
+    return _frame("counters", hits=dict(message.hits))
+
+
+def renewal(message: Renewal) -> bytes:
+    """Frame."""
+    return _frame("renewal", token=message.token)
+
+
+def welcome(message: Welcome) -> bytes:
+    """Frame."""
+    return _frame(
+        "welcome",
+        schema=message.schema,
+        epoch=message.epoch,
+        counters_seconds=message.counters_seconds,
+    )
+
+
+def begin(message: Begin) -> bytes:
+    """Frame."""
+    return _frame("begin", seq=message.seq, base=message.base, revision=message.revision)
+
+
+def node(message: NodePart) -> bytes:
+    """Frame."""
+    return _frame(
+        "node",
+        documents=_pairs(message.documents),
+        rulesets=dict(message.rulesets),
+        addresses=dict(message.addresses),
+        endpoints=message.endpoints,
+    )
+
+
+def document(digest: str, body: bytes) -> bytes:
+    """Frame; `body` is `Document.to_bytes()` and goes in as it is."""
+    return pack(b'{"digest":"%b","document":%b,"type":"document"}' % (digest.encode(), body))
+
+
+def ruleset(content: str, body: bytes) -> bytes:
+    """Frame; `body` is the canonical JSON of `values.ruleset_json`, `content` its SHA-256."""
+    return pack(b'{"content":"%b","ruleset":%b,"type":"ruleset"}' % (content.encode(), body))
+
+
+def addresses(rows: Iterable[tuple[str, int | None]]) -> bytes:
+    """Frame."""
+    return _frame("addresses", rows=list(rows))
+
+
+def identities(rows: Iterable[tuple[int, tuple[str, ...] | None]]) -> bytes:
+    """Frame."""
+    return _frame("identities", rows=list(rows))
+
+
+def pods(rows: Iterable[tuple[PodKey, tuple[int, tuple[str, ...]] | None]]) -> bytes:
+    """Frame."""
+    return _frame("pods", rows=[[*key, *(value or (None, ()))] for key, value in rows])
+
+
+def commit(message: Commit) -> bytes:
+    """Frame."""
+    return _frame(
+        "commit",
+        seq=message.seq,
+        ipcache=message.ipcache,
+        identities=message.identities,
+        pods=message.pods,
+    )
+
+
+def _frame(kind: str, **fields: object) -> bytes:
+    return pack(canonical({"type": kind, **fields}))
+
+
+def _pairs(mapping: Mapping[int, str]) -> list[tuple[int, str]]:
+    return sorted(mapping.items())
+
+
+def _failures(failures: Iterable[Failing]) -> list[tuple[int, str, str]]:
+    return [(item.identity, item.reason, item.message) for item in failures]
