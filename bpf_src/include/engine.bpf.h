@@ -236,10 +236,13 @@ static __always_inline int FN(walk)(struct scan *s)
 	const __u8 *in = w->chunk + (i & (SCAN_CHUNK - 1));
 
 	left = w->n - i;
-	/* A value that no rule looks at: any sixteen bytes without a control byte. */
-	if (state == rs->skip && !has_control(in)) {
-		w->i = i + (left < TRACE_LEN ? left : TRACE_LEN);
-		return 1;
+	/* A value that no rule looks at: straight to its end. */
+	if (state == rs->skip) {
+		k = plain_bytes(in);
+		if (k) {
+			w->i = i + (k < left ? k : left);
+			return 1;
+		}
 	}
 	w->before = state;
 #pragma unroll

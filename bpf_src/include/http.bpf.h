@@ -49,16 +49,32 @@ static __always_inline __u32 duplicate_reason(__u32 header)
 	return REASON_HTTP_AMBIGUOUS_HEADER;
 }
 
-/* Is one of sixteen bytes below 0x20 or 0x7f?  (SWAR: eight bytes a word.) */
-static __always_inline int has_control(const __u8 *in)
+/* How many of eight bytes there are before one below 0x20 or 0x7f.  (SWAR.) */
+static __always_inline __u32 plain_in(__u64 a)
 {
 	const __u64 ones = 0x0101010101010101ULL, high = 0x8080808080808080ULL;
-	__u64 a = *(const __u64 *)in, b = *(const __u64 *)(in + 8);
-	__u64 x = a ^ (ones * 0x7f), y = b ^ (ones * 0x7f);
-	__u64 found = ((a - ones * 0x20) & ~a) | ((x - ones) & ~x) | ((b - ones * 0x20) & ~b) |
-		      ((y - ones) & ~y);
+	__u64 x = a ^ (ones * 0x7f);
+	/* A borrow can only make a false bit above a true one, and the lowest counts. */
+	__u64 found = (((a - ones * 0x20) & ~a) | ((x - ones) & ~x)) & high;
 
-	return (found & high) != 0;
+	if (!found)
+		return 8;
+	return ((((found & -found) - 1) & ones) * ones >> 56) - 1;
+}
+
+/* Of PLAIN_STEP bytes. */
+#define PLAIN_STEP 64
+static __always_inline __u32 plain_bytes(const __u8 *in)
+{
+	__u32 n, k;
+
+#pragma unroll
+	for (k = 0; k < PLAIN_STEP; k += 8) {
+		n = plain_in(*(const __u64 *)(in + k));
+		if (n < 8)
+			return k + n;
+	}
+	return PLAIN_STEP;
 }
 
 /* Position of the only bit of a number below 2^16. */
