@@ -27,6 +27,10 @@ def main(context: click.Context, name: str) -> None:
 @click.option("--nodes", type=click.IntRange(1, 50), default=3, show_default=True)
 @click.pass_obj
 def up(cluster: Cluster, nodes: int) -> None:
+    if cluster.exists and cluster.control.box.up:
+        changed = cluster.update_images()
+        say(f"it is up; images that changed: {', '.join(changed) or 'none'}")
+        return
     try:
         cluster.up(nodes)
     except BaseException:

@@ -9,10 +9,10 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from cluster import binaries, cgroup, images, network, registry
+from cluster import binaries, cgroup, images, network, registry, state
 from cluster.box import Box, marked
 from cluster.control import Control
 from cluster.errors import ClusterError
@@ -20,6 +20,7 @@ from cluster.kubectl import Kubectl
 from cluster.node import Node
 from cluster.paths import CACHE_INSIDE, CONTROL, ROOT, SOURCES, Paths
 from cluster.progress import step
+from cluster.state import State
 from yett_lab.run import signal_quietly, wait_gone
 
 
@@ -39,12 +40,12 @@ class Cluster:
 
     @property
     def control(self) -> Control:
-        state = self._state()
-        return Control(Box(self.paths, CONTROL), self._binaries, int(state["uplink"]))
+        known = self._state()
+        return Control(Box(self.paths, CONTROL), self._binaries, known.uplink)
 
     @property
     def nodes(self) -> list[Node]:
-        return [self._node(index) for index in self._state()["nodes"]]
+        return [self._node(index) for index in self._state().nodes]
 
     def node(self, name: str) -> Node:
         """The node with this name."""
@@ -65,7 +66,7 @@ class Cluster:
                 )
             self.paths.directory.mkdir(parents=True)
             registry.collect(self.paths.directory / "registry.yaml")
-            self._save({"uplink": network.free_uplink(), "nodes": [], "binaries": built.name})
+            self._save(State(network.free_uplink(), built.name))
             with step("starting the control plane"):
                 control = self.control
                 control.box.start()
@@ -93,7 +94,7 @@ class Cluster:
     def join(self) -> Node:
         """One more node; ready on return."""
         with locked(self.paths):
-            used = self._state()["nodes"]
+            used = self._state().nodes
             index = next(number for number in range(1, 200) if number not in used)
             node = self._start_node(index)
             self._admit()
@@ -115,12 +116,12 @@ class Cluster:
             self.kubectl("delete", "node", name)
             node.stop()
             shutil.rmtree(node.box.directory)
-            state = self._state()
-            cidr = state["pods"].pop(str(node.index))
-            state["nodes"].remove(node.index)
-            self._save(state)
-            for box in (self.control.box, *(other.box for other in self.nodes)):
-                network.unroute_pods(box, cidr)
+            known = self._state()
+            others = {index: cidr for index, cidr in known.nodes.items() if index != node.index}
+            self._save(replace(known, nodes=others))
+            if cidr := known.nodes[node.index]:
+                for box in (self.control.box, *(other.box for other in self.nodes)):
+                    network.unroute_pods(box, cidr)
 
     def update_images(self) -> list[str]:
         """Build yett's images if they changed, and have the nodes pull them again."""
@@ -164,7 +165,7 @@ class Cluster:
 
     @property
     def _binaries(self) -> Path:
-        return CACHE_INSIDE / "kubernetes" / str(self._state()["binaries"])
+        return CACHE_INSIDE / "kubernetes" / self._state().binaries
 
     def _node(self, index: int) -> Node:
         return Node(Box(self.paths, f"node{index}"), index, self._binaries)
@@ -175,28 +176,27 @@ class Cluster:
         network.connect_node(self.control.box, node.box, index)
         node.configure(self.control.authority, self.control.server)
         node.start()
-        state = self._state()
-        self._save(state | {"nodes": [*state["nodes"], index]})
+        known = self._state()
+        self._save(replace(known, nodes={**known.nodes, index: None}))
         return node
 
     def _admit(self) -> None:
         """Give every node's pods their network, as the controllers allotted it; all ready on return."""
         nodes = self.nodes
         self._wait(lambda: len(self._cidrs()) == len(nodes), "the nodes did not register")
-        cidrs = self._cidrs()
-        self._save(self._state() | {"pods": cidrs})
-        numbered = {node.index: cidrs[str(node.index)] for node in nodes}
+        numbered = self._cidrs()
+        self._save(replace(self._state(), nodes=dict(numbered)))
         network.route_pods(self.control.box, numbered, own=None)
         for node in nodes:
             network.route_pods(node.box, numbered, own=node.index)
             node.allow_pods(numbered[node.index])
         self.kubectl("wait", "--for=condition=Ready", "nodes", "--all", "--timeout=60s", timeout=70)
 
-    def _cidrs(self) -> dict[str, str]:
+    def _cidrs(self) -> dict[int, str]:
         """Number of a node -> network of its pods, of those that have one."""
         items = json.loads(self.kubectl("get", "nodes", "-o", "json"))["items"]
         return {
-            item["metadata"]["name"].removeprefix("node"): item["spec"]["podCIDR"]
+            int(item["metadata"]["name"].removeprefix("node")): item["spec"]["podCIDR"]
             for item in items
             if "podCIDR" in item["spec"]
         }
@@ -215,16 +215,14 @@ class Cluster:
                 )
             time.sleep(0.2)
 
-    def _state(self) -> dict:
+    def _state(self) -> State:
         try:
-            return json.loads(self.paths.state.read_text())
+            return state.load(self.paths.state)
         except FileNotFoundError:
             raise ClusterError(f"cannot find cluster {self.paths.name}; run `scripts/cluster up`") from None
 
-    def _save(self, state: dict) -> None:
-        new = self.paths.state.with_suffix(".new")
-        new.write_text(json.dumps(state))
-        new.rename(self.paths.state)
+    def _save(self, changed: State) -> None:
+        changed.save(self.paths.state)
 
 
 @contextmanager

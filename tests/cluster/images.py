@@ -19,7 +19,7 @@ from cluster.paths import REPOSITORY, SOURCES, cache
 from cluster.progress import say, step
 from yett_lab.run import command
 
-_DIRECTORY = SOURCES / "images"
+_DIRECTORY = SOURCES / "containerfiles"
 _VERSION = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["version"]
 
 

@@ -11,7 +11,17 @@ from cluster.cgroup import hierarchies
 from cluster.paths import ROOT
 from yett_lab.run import command
 
-_DIRECTORIES = ("/etc", "/etc/cni", "/opt", "/run", "/usr/libexec", "/var/lib", "/var/log", "/run/netns", str(ROOT))
+_DIRECTORIES = (
+    "/etc",
+    "/etc/cni",
+    "/opt",
+    "/run",
+    "/usr/libexec",
+    "/var/lib",
+    "/var/log",
+    "/run/netns",
+    str(ROOT),
+)
 _NAMESPACES = ("mnt", "net", "pid", "uts", "ipc", "cgroup")
 _SYSCTLS = ("net/ipv4/ip_forward", "net/netfilter/nf_conntrack_max", "vm/overcommit_memory", "kernel/panic")
 

@@ -59,10 +59,11 @@ def test_a_cluster_that_lost_its_state_and_half_of_its_processes_leaves_nothing(
     before = leftovers.picture()
     other.up(1)
     during = leftovers.picture()
-    os.kill(other.nodes[0].box.pid, signal.SIGKILL)
-    other.control.box.end("kube-apiserver")
+    control, node = other.control.box, other.nodes[0].box
+    os.kill(node.pid, signal.SIGKILL)
+    control.end("kube-apiserver")
+    (control.run_directory / "box").unlink()
     other.paths.state.unlink()
-    (other.control.box.run_directory / "box").unlink()
     assert other.down()
     assert left(before, during) == []
     assert not other.down()

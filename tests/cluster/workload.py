@@ -73,7 +73,12 @@ def pod(name: str, image: str, capabilities: Sequence[str] = (), node: str = "no
         "seccompProfile": {"type": "RuntimeDefault"},
         "capabilities": {"drop": ["ALL"], "add": list(capabilities)},
     }
-    container = {"name": name, "image": image, "command": ["sleep", "3600"], "securityContext": security}
+    container: dict[str, Any] = {
+        "name": name,
+        "image": image,
+        "command": ["sleep", "3600"],
+        "securityContext": security,
+    }
     spec: dict[str, Any] = {"nodeName": node, "containers": [container]}
     if capabilities:
         container["volumeMounts"] = [{"name": "bpf", "mountPath": "/sys/fs/bpf"}]
