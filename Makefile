@@ -101,4 +101,3 @@ $(BPF_OBJECT): build/yett.bpf.o
 build/bindings.stamp: $(FFI)/build.py $(wildcard $(FFI)/*.cdef.h) bpf_src/include/yett_abi.h | setup
 	mkdir -p build && rm -f $(FFI)/_ffi*.so && $(PYTHON) $(FFI)/build.py >build/bindings.log
 	touch $@
-

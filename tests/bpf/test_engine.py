@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Iterator
 
 import pytest
-from corpus import confusion, framing, rules
-from corpus.case import Case
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
+from corpus import confusion, framing, rules
+from corpus.case import Case
 from support.enforce import compiled, document
 from support.testrun import SERVER_ID, Kernel, Seen
 from yett_policy.document import Direction, Ruleset, Verdict
@@ -38,15 +40,13 @@ def in_force(kernel: Kernel, spec: RulesetSpec) -> tuple[Ruleset, int]:
 
 
 def expected(ruleset: Ruleset, base: int, data: bytes) -> list[Seen]:
-    return [
-        Seen(item.verdict, item.reason, base + item.rule) for item in Machine(ruleset.tables).feed(data)
-    ]
+    return [Seen(item.verdict, item.reason, base + item.rule) for item in Machine(ruleset.tables).feed(data)]
 
 
 def cut(data: bytes, places: list[int]) -> list[bytes]:
     """Pieces between these places, none longer than a test run takes (a page less headroom)."""
     edges = sorted({*range(0, len(data), 3000), len(data), *(place % (len(data) + 1) for place in places)})
-    return [data[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+    return [data[a:b] for a, b in itertools.pairwise(edges)]
 
 
 def compare(kernel: Kernel, spec: RulesetSpec, data: bytes, places: list[int]) -> None:

@@ -4,9 +4,9 @@
  * own tests load.  from_pod counts into `metrics` and passes; it drops when config.flags
  * has TINY_DROP, and writes an event when it has CONFIG_RECORD_ALLOWED.
  */
-#define SEC(name) __attribute__((section(name), used))
-#define __uint(name, val) int(*name)[val]
-#define __type(name, val) typeof(val) *name
+#define SEC(name)	   __attribute__((section(name), used))
+#define __uint(name, val)  int(*name)[val]
+#define __type(name, val)  typeof(val) *name
 #define __array(name, val) typeof(val) *name[]
 
 typedef unsigned char __u8;
@@ -32,7 +32,14 @@ struct tiny_flow {
 #endif
 enum { TINY_DROP = 0x80000000 };
 
-enum { MAP_HASH = 1, MAP_ARRAY = 2, MAP_PERCPU_ARRAY = 6, MAP_LPM_TRIE = 11, MAP_ARRAY_OF_MAPS = 12, MAP_RINGBUF = 27 };
+enum {
+	MAP_HASH = 1,
+	MAP_ARRAY = 2,
+	MAP_PERCPU_ARRAY = 6,
+	MAP_LPM_TRIE = 11,
+	MAP_ARRAY_OF_MAPS = 12,
+	MAP_RINGBUF = 27
+};
 enum { NO_PREALLOC = 1 };
 
 static void *(*lookup)(void *map, const void *key) = (void *)1;
@@ -42,7 +49,8 @@ static void (*submit)(void *data, __u64 flags) = (void *)132;
 
 /* the context, as far as it is read here */
 struct skb {
-	__u32 len, pkt_type, mark, queue_mapping, protocol, vlan_present, vlan_tci, vlan_proto, priority, ingress_ifindex, ifindex;
+	__u32 len, pkt_type, mark, queue_mapping, protocol, vlan_present, vlan_tci, vlan_proto,
+		priority, ingress_ifindex, ifindex;
 };
 
 struct {
@@ -86,18 +94,18 @@ struct {
 	__array(values, struct policy_map);
 } policies SEC(".maps");
 
-#define RULESETS(tier, bytes)                      \
-	struct ruleset_map##tier {                 \
-		__uint(type, MAP_ARRAY);           \
-		__uint(max_entries, 1);            \
-		__type(key, __u32);                \
-		__uint(value_size, bytes);         \
-	};                                         \
-	struct {                                   \
-		__uint(type, MAP_ARRAY_OF_MAPS);   \
-		__uint(max_entries, 64);           \
-		__type(key, __u32);                \
-		__array(values, struct ruleset_map##tier); \
+#define RULESETS(tier, bytes)                                                                      \
+	struct ruleset_map##tier {                                                                 \
+		__uint(type, MAP_ARRAY);                                                           \
+		__uint(max_entries, 1);                                                            \
+		__type(key, __u32);                                                                \
+		__uint(value_size, bytes);                                                         \
+	};                                                                                         \
+	struct {                                                                                   \
+		__uint(type, MAP_ARRAY_OF_MAPS);                                                   \
+		__uint(max_entries, 64);                                                           \
+		__type(key, __u32);                                                                \
+		__array(values, struct ruleset_map##tier);                                         \
 	} rulesets##tier SEC(".maps")
 
 RULESETS(0, 64 << 10);
@@ -140,7 +148,8 @@ static int judge(struct skb *skb, __u32 direction)
 	settings = lookup(&config, &zero);
 	if (!settings || settings->abi != YETT_ABI_VERSION)
 		return 2;
-	index = direction * REASON_COUNT + (settings->flags & TINY_DROP ? REASON_POLICY_DENIED : REASON_ALLOWED);
+	index = direction * REASON_COUNT +
+		(settings->flags & TINY_DROP ? REASON_POLICY_DENIED : REASON_ALLOWED);
 	count = lookup(&metrics, &index);
 	if (count)
 		count->packets++;

@@ -40,9 +40,11 @@ class LoaderDaemon:
         log = (self.directory / "log").open("ab")
         with log:
             self._process = self._namespace.popen(
-                ["setpriv", "--pdeathsig", "KILL", sys.executable, "-m", "yett_loader", "run"]
-                + ["--pin-dir", str(self.pins.root), "--state-dir", str(self.directory / "state")]
-                + ["--api", str(self._api), "--object", str(image), "--allow-push"],
+                [
+                    *("setpriv", "--pdeathsig", "KILL", sys.executable, "-m", "yett_loader", "run"),
+                    *("--pin-dir", str(self.pins.root), "--state-dir", str(self.directory / "state")),
+                    *("--api", str(self._api), "--object", str(image), "--allow-push"),
+                ],
                 stdout=log,
                 stderr=log,
             )
@@ -50,12 +52,13 @@ class LoaderDaemon:
         while True:
             try:
                 self.status()
-                return
             except (OSError, http.client.HTTPException) as error:
                 if self._process.poll() is not None or time.monotonic() > deadline:
                     raise RuntimeError(
                         f"the loader does not answer: {error}; it said: {self.log()}"
                     ) from error
+            else:
+                return
                 time.sleep(0.02)
 
     def kill(self) -> None:

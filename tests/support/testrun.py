@@ -15,7 +15,6 @@ from typing import Any, Self
 from support import packet as pk
 from support.netns import Namespace
 from yett_loader.assign import Assignment, assign
-from yett_loader.datapath import Sizes
 from yett_loader.encode import encode
 from yett_loader.endpoint import LocalEndpoint
 from yett_loader.enforce import Enforcer
@@ -61,7 +60,11 @@ class Kernel:
         self.maps = {name: item.open() for name, item in self._object.maps.items() if not item.internal}
         self.enforcer = Enforcer(self.maps)
         self.enforcer.configure(
-            abi=abi.ABI_VERSION, flags=1, deny_events_per_second=10**9, history_slots=64, head_timeout_ms=60_000
+            abi=abi.ABI_VERSION,
+            flags=1,
+            deny_events_per_second=10**9,
+            history_slots=64,
+            head_timeout_ms=60_000,
         )
         self._events = RingBuffer(self.maps["events"])
         self._assignment = Assignment()
@@ -113,7 +116,9 @@ class Kernel:
     def flow(self, port: int) -> dict[str, Any] | None:
         """The flow entry of the client's port."""
         for key, value in self.maps["flows"].items():
-            if abi.unpack("flow_key", key)["remote_port"] == int.from_bytes(port.to_bytes(2, "big"), "little"):
+            if abi.unpack("flow_key", key)["remote_port"] == int.from_bytes(
+                port.to_bytes(2, "big"), "little"
+            ):
                 return dict(abi.unpack("flow", value))
         return None
 
@@ -155,7 +160,15 @@ class Connection:
         position = self.at if at is None else at
         ack = 0 if flags == pk.Flag.SYN else self.reply_seq
         segment = pk.tcp(
-            CLIENT, SERVER, self.port, 80, (self.isn + 1 + position) & 0xFFFFFFFF, ack, flags, payload, **options
+            CLIENT,
+            SERVER,
+            self.port,
+            80,
+            (self.isn + 1 + position) & 0xFFFFFFFF,
+            ack,
+            flags,
+            payload,
+            **options,
         )
         result = self.kernel.run("to_pod", pk.ip_packet(CLIENT, SERVER, segment))
         if at is None:
