@@ -150,7 +150,7 @@ class Worker:
             documents=documents,
             gone=delta.gone,
             rulesets={ruleset.digest: encode.ruleset(ruleset) for ruleset in new},
-            rulesets_gone=before - self._uses.keys(),
+            rulesets_gone=frozenset(before - self._uses.keys()),
             ruleset_facts={ruleset.digest: encode.facts(ruleset) for ruleset in new},
             ipcache=delta.ipcache,
             node_addresses=delta.node_addresses,

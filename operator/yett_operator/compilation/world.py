@@ -70,6 +70,7 @@ class World:
         """As `policy`."""
         _put(self.nodes, name, node)
         self._batch.nodes[name] = self._told(node)
+        self._batch.api_servers = self._outer_api_servers()
         self.changed.set()
 
     def api_server(self, name: str, addresses: tuple[str, ...] | None) -> None:

@@ -1,0 +1,334 @@
+"""The compiling process, and what is published of its outcomes."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from support.policy_world import policy_objects
+from yett_operator.compilation.batch import Batch, Outcome, PolicyText
+from yett_operator.compilation.process import CompilerDied, CompilerProcess
+from yett_operator.compilation.publish import Publisher
+from yett_operator.compilation.worker import Worker
+from yett_operator.kube.slim import SlimPod
+from yett_operator.ports import Change
+from yett_policy.cluster import Cluster, Pod
+from yett_policy.compiler import compile as compile_all
+from yett_policy.identity import Labels, Table
+from yett_policy.source.parse import parse_policy
+
+
+def l7policy(spec: dict[str, Any], name: str = "p") -> bytes:
+    return json.dumps(
+        {
+            "apiVersion": "yett.dev/v1alpha1",
+            "kind": "L7Policy",
+            "metadata": {"name": name, "namespace": "default"},
+            "spec": {"endpointSelector": {"matchLabels": {"app": "server"}}, **spec},
+        }
+    ).encode()
+
+
+def http(path: str) -> dict[str, Any]:
+    port = {"port": "80", "protocol": "TCP"}
+    return {"ingress": [{"toPorts": [{"ports": [port], "rules": {"http": [{"path": path}]}}]}]}
+
+
+def pod(name: str, app: str, address: str, **labels: str) -> Pod:
+    return Pod("default", name, {"app": app, **labels}, (address,))
+
+
+class Numbers:
+    """Gives what is missing, as the leader would."""
+
+    def __init__(self) -> None:
+        self.table = Table()
+
+    def give(self, missing: frozenset[Labels]) -> dict[Labels, int]:
+        self.table = self.table.allocate(missing)
+        return {labels: self.table.number(labels) for labels in missing}
+
+
+def settle(worker: Worker, batch: Batch, numbers: Numbers) -> Outcome:
+    """The outcome of a batch once every number is there, as one."""
+    outcomes = [worker.step(batch)]
+    while outcomes[-1].missing:
+        outcomes.append(worker.step(Batch(numbers=numbers.give(outcomes[-1].missing))))
+    merged: dict[str, Any] = {}
+    for name in Outcome.__dataclass_fields__:
+        values = [getattr(outcome, name) for outcome in outcomes]
+        if isinstance(values[0], dict):
+            merged[name] = {key: value for each in values for key, value in each.items()}
+        elif isinstance(values[0], frozenset):
+            merged[name] = frozenset().union(*values)
+    return Outcome(**{**merged, "missing": frozenset()})
+
+
+SERVER = pod("server", "server", "10.0.0.1")
+CLIENT = pod("client", "client", "10.0.0.2")
+
+
+def started(policy: bytes = l7policy(http("/a"))) -> tuple[Worker, Numbers, Outcome]:
+    worker, numbers = Worker(), Numbers()
+    batch = Batch(
+        policies={"L7Policy/default/p": PolicyText(policy)}, pods={SERVER.key: SERVER, CLIENT.key: CLIENT}
+    )
+    return worker, numbers, settle(worker, batch, numbers)
+
+
+def test_documents_come_as_the_bytes_that_the_core_makes() -> None:
+    _, numbers, outcome = started()
+    expected = compile_all(
+        parse_policy(json.loads(l7policy(http("/a")))), Cluster((SERVER, CLIENT)), numbers.table
+    )
+    assert {n: d.body for n, d in outcome.documents.items()} == {
+        n: d.to_bytes() for n, d in expected.documents.items()
+    }
+    assert {n: d.digest for n, d in outcome.documents.items()} == {
+        n: d.digest for n, d in expected.documents.items()
+    }
+    assert set(outcome.rulesets) == set(expected.rulesets)
+    server = outcome.pods[SERVER.key]
+    assert server is not None
+    assert outcome.subjects[server] == {"L7Policy/default/p"}
+
+
+def test_a_policy_that_turns_bad_leaves_the_last_good_version_in_force() -> None:
+    worker, numbers, _ = started()
+    bad = l7policy(http("/(a"))
+    outcome = settle(worker, Batch(policies={"L7Policy/default/p": PolicyText(bad)}), numbers)
+    judgement = outcome.judgements["L7Policy/default/p"]
+    assert judgement.reason == "Invalid"
+    assert judgement.message.startswith("spec.ingress[0].toPorts[0].rules.http[0].path: ")
+    assert judgement.kept
+    assert judgement.accepted_body == l7policy(http("/a"))
+    assert outcome.documents == {}
+    assert outcome.gone == frozenset()
+
+
+def test_after_a_restart_the_last_good_version_comes_from_the_status_of_the_policy() -> None:
+    bad, good = l7policy(http("/(a")), l7policy(http("/a"))
+    worker, numbers = Worker(), Numbers()
+    batch = Batch(
+        policies={"L7Policy/default/p": PolicyText(bad, fallback=good)},
+        pods={SERVER.key: SERVER, CLIENT.key: CLIENT},
+    )
+    outcome = settle(worker, batch, numbers)
+    assert outcome.judgements["L7Policy/default/p"].kept
+    assert outcome.documents == started(good)[2].documents
+
+
+def test_a_field_that_is_not_supported_has_a_reason_of_its_own() -> None:
+    worker, _, _ = started()
+    text = l7policy({"egress": [{"toFQDNs": [{"matchName": "example.com"}]}]})
+    outcome = worker.step(Batch(policies={"L7Policy/default/q": PolicyText(text)}))
+    judgement = outcome.judgements["L7Policy/default/q"]
+    assert judgement.reason == "UnsupportedField"
+    assert "toFQDNs" in judgement.message
+    assert not judgement.kept
+
+
+def test_a_policy_waits_for_the_numbers_of_addresses_that_it_names() -> None:
+    worker, numbers, _ = started()
+    spec = {"egress": [{"toCIDRSet": [{"cidr": "192.0.2.0/24", "except": ["192.0.2.7/32"]}]}]}
+    batch = Batch(policies={"L7Policy/default/p": PolicyText(l7policy(spec))})
+    first = worker.step(batch)
+    assert first.stalled
+    assert first.documents == {}
+    assert len(first.missing) == 2
+    half = dict([next(iter(numbers.give(first.missing).items()))])
+    assert worker.step(Batch(numbers=half)).stalled
+    done = worker.step(Batch(numbers=numbers.give(first.missing)))
+    assert not done.stalled
+    assert set(done.ipcache) == {"192.0.2.0/24", "192.0.2.7/32"}
+    assert done.documents
+
+
+def test_labels_of_roll_outs_make_no_identities_until_a_policy_selects_by_them() -> None:
+    worker, numbers = Worker(), Numbers()
+    pods = [
+        pod(f"s-{i}", "server", f"10.0.0.{i + 1}", **{"pod-template-hash": f"h{i % 2}"}) for i in range(4)
+    ]
+    first = settle(worker, Batch(pods={each.key: each for each in pods}), numbers)
+    assert len(set(first.pods.values())) == 1
+    spec = {
+        "endpointSelector": {"matchLabels": {"pod-template-hash": "h1"}},
+        "ingress": [{"fromEndpoints": [{}]}],
+    }
+    batch = Batch(policies={"L7Policy/default/p": PolicyText(l7policy(spec))})
+    by_hash = settle(worker, batch, numbers)
+    assert len(set(by_hash.pods.values())) == 2
+    selected = [number for number, sources in by_hash.subjects.items() if sources]
+    assert selected == [by_hash.pods["default", "s-1"]]
+    again = settle(worker, Batch(policies={"L7Policy/default/p": None}), numbers)
+    assert len(set(again.pods.values())) == 1
+
+
+def test_rulesets_that_no_document_names_any_more_are_reported_and_come_back() -> None:
+    worker, numbers, first = started()
+    (old,) = first.rulesets
+    name = "L7Policy/default/p"
+    second = settle(worker, Batch(policies={name: PolicyText(l7policy(http("/b")))}), numbers)
+    assert second.rulesets_gone == {old}
+    third = settle(worker, Batch(policies={name: PolicyText(l7policy(http("/a")))}), numbers)
+    assert set(third.rulesets) == {old}
+    assert third.rulesets[old] == first.rulesets[old]
+
+
+# -- what is published
+
+
+def slim(value: Pod, node: str, uid: str = "u") -> SlimPod:
+    return SlimPod(value, node, uid)
+
+
+def test_a_node_gets_the_documents_of_its_own_pods() -> None:
+    _, _, outcome = started()
+    publisher = Publisher()
+    with pytest.raises(RuntimeError, match="nothing is published"):
+        publisher.snapshot("n1")
+    publisher.publish_whole(outcome, {SERVER.key: slim(SERVER, "n1"), CLIENT.key: slim(CLIENT, "n2")})
+    snapshot = publisher.snapshot("n1")
+    assert list(snapshot.endpoints) == [SERVER.key]
+    assert list(snapshot.documents) == [outcome.pods[SERVER.key]]
+    assert set(snapshot.rulesets) == set(outcome.rulesets)
+    assert set(snapshot.pods) == {SERVER.key, CLIENT.key}
+    assert publisher.snapshot("n2").rulesets == {}
+    assert publisher.snapshot("unknown").endpoints == {}
+
+
+def test_a_pod_that_leaves_a_node_is_named_with_the_node() -> None:
+    worker, numbers, outcome = started()
+    publisher = Publisher()
+    publisher.publish_whole(outcome, {SERVER.key: slim(SERVER, "n1")})
+    gone = settle(worker, Batch(pods={SERVER.key: None}), numbers)
+    change = publisher.publish(gone, {SERVER.key: None})
+    assert change is not None
+    assert change.pods == {SERVER.key: None}
+    assert change.moved == {SERVER.key: "n1"}
+    assert change.ipcache == {"10.0.0.1/32": None}
+    assert publisher.by_node == {}
+
+
+def test_nothing_new_is_no_revision() -> None:
+    worker, numbers, outcome = started()
+    publisher = Publisher()
+    publisher.publish_whole(outcome, {SERVER.key: slim(SERVER, "n1")})
+    before = publisher.revision
+    again = settle(worker, Batch(pods={SERVER.key: SERVER}), numbers)
+    assert publisher.publish(again, {SERVER.key: slim(SERVER, "n1")}) is None
+    assert publisher.revision == before
+
+
+def test_a_compiler_that_starts_anew_changes_only_what_differs() -> None:
+    _, numbers, outcome = started()
+    publisher = Publisher()
+    pods = {SERVER.key: slim(SERVER, "n1"), CLIENT.key: slim(CLIENT, "n2")}
+    publisher.publish_whole(outcome, pods)
+    worker = Worker()
+    batch = Batch(
+        policies={"L7Policy/default/p": PolicyText(l7policy(http("/a")))},
+        pods={SERVER.key: SERVER},
+        numbers=dict(numbers.table.numbers),
+    )
+    change = publisher.publish_whole(settle(worker, batch, numbers), {SERVER.key: pods[SERVER.key]})
+    assert change is not None
+    assert change.documents == {}
+    assert change.gone == {outcome.pods[CLIENT.key]}
+    assert change.pods == {CLIENT.key: None}
+    assert change.moved == {CLIENT.key: "n2"}
+    assert change.ipcache == {"10.0.0.2/32": None}
+    assert change.rulesets == {}
+
+
+APPS = st.sampled_from(["a", "b", "api-server"])
+steps = st.lists(
+    st.one_of(
+        st.tuples(st.just("policy"), st.sampled_from("xy"), policy_objects),
+        st.tuples(st.just("no policy"), st.sampled_from("xy"), st.none()),
+        st.tuples(st.just("pod"), st.sampled_from("kl"), APPS),
+        st.tuples(st.just("no pod"), st.sampled_from("kl"), st.none()),
+        st.tuples(st.just("anew"), st.none(), st.none()),
+    ),
+    max_size=7,
+)
+
+
+@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
+@given(steps)
+def test_who_follows_the_changes_knows_what_a_snapshot_says(history: list[tuple[Any, Any, Any]]) -> None:
+    worker, numbers, publisher = Worker(), Numbers(), Publisher()
+    policies: dict[str, PolicyText] = {}
+    pods: dict[tuple[str, str], SlimPod] = {}
+    held: dict[str, dict[Any, Any]] = {"documents": {}, "ipcache": {}, "identities": {}, "pods": {}}
+    rulesets: set[str] = set()
+
+    def follow(change: Change) -> None:
+        for name, mapping in held.items():
+            for key, value in getattr(change, name).items():
+                if value is None:
+                    mapping.pop(key, None)
+                else:
+                    mapping[key] = value
+        for number in change.gone:
+            held["documents"].pop(number, None)
+        rulesets.update(change.rulesets)
+
+    publisher.listen(follow)
+    publisher.publish_whole(settle(worker, Batch(), numbers), {})
+    for kind, name, value in history:
+        batch, touched = Batch(), {}
+        match kind:
+            case "policy":
+                named = {**value, "metadata": {**value["metadata"], "name": name}}
+                policies[name] = batch.policies[name] = PolicyText(json.dumps(named).encode())
+            case "no policy":
+                policies.pop(name, None)
+                batch.policies[name] = None
+            case "pod":
+                made = slim(pod(name, value, f"10.0.0.{ord(name)}"), "n1" if value == "a" else "n2")
+                pods[made.key] = touched[made.key] = made
+                batch.pods[made.key] = made.facts
+            case "no pod":
+                pods.pop(("default", name), None)
+                touched["default", name] = None
+                batch.pods["default", name] = None
+            case "anew":
+                worker = Worker()
+                whole = Batch(
+                    policies=dict(policies),
+                    pods={key: each.facts for key, each in pods.items()},
+                    numbers=dict(numbers.table.numbers),
+                )
+                publisher.publish_whole(settle(worker, whole, numbers), pods)
+                continue
+        publisher.publish(settle(worker, batch, numbers), touched)
+    assert held["documents"] == publisher.documents
+    assert held["ipcache"] == publisher.ipcache
+    assert held["identities"] == publisher.identities
+    assert held["pods"] == publisher.pods == {k: publisher._place(k) for k in pods}
+    assert set(publisher.rulesets) <= rulesets
+    used = {digest for document in publisher.documents.values() for digest in document.rulesets}
+    assert set(publisher.rulesets) == used
+    for node in ("n1", "n2"):
+        assert set(publisher.snapshot(node).endpoints) == {k for k, p in pods.items() if p.node == node}
+
+
+async def test_the_process_works_and_its_death_is_noticed() -> None:
+    process = CompilerProcess()
+    try:
+        outcome = await process.step(Batch(pods={SERVER.key: SERVER}))
+        assert len(outcome.missing) == 1
+        assert process._pool is not None
+        (worker,) = process._pool._processes.values()
+        worker.kill()
+        with pytest.raises(CompilerDied):
+            await process.step(Batch())
+        again = await process.step(Batch())
+        assert again.missing == frozenset(), "a new process knows nothing of the pod"
+    finally:
+        process.close()

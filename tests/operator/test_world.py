@@ -1,0 +1,67 @@
+"""What is collected for the compiler."""
+
+from __future__ import annotations
+
+import pytest
+
+from yett_operator.compilation.world import World
+from yett_operator.kube.slim import SlimPod
+from yett_policy.cluster import Node, Pod
+
+
+def world() -> World:
+    return World(fallback=lambda _: b"")
+
+
+def pod(uid: str, address: str = "10.0.0.1", app: str = "a") -> SlimPod:
+    return SlimPod(Pod("default", "p", {"app": app}, (address,)), "n1", uid)
+
+
+KEY = ("default", "p")
+
+
+def test_many_changes_of_one_pod_are_one() -> None:
+    it = world()
+    for i in range(5):
+        it.pod(KEY, pod("u", f"10.0.0.{i}"))
+    assert it.take().batch.pods == {KEY: pod("u", "10.0.0.4").facts}
+    assert not it.take().batch
+
+
+def test_another_pod_of_the_same_name_never_inherits_anything() -> None:
+    it = world()
+    it.pod(KEY, pod("old"))
+    it.take()
+    it.pod(KEY, pod("new", "10.0.0.2", "b"))
+    first = it.take()
+    assert first.batch.pods == {KEY: None}, "the old one goes first"
+    assert it.changed.is_set()
+    second = it.take()
+    assert second.batch.pods == {KEY: pod("new", "10.0.0.2", "b").facts}
+    assert second.pods == {KEY: pod("new", "10.0.0.2", "b")}
+
+
+@pytest.mark.parametrize("node_first", [True, False])
+def test_a_node_is_told_to_be_an_api_servers_whichever_is_seen_first(node_first: bool) -> None:
+    it = world()
+    if node_first:
+        it.node("n1", Node("n1", ("192.0.2.1",)))
+    it.api_server("kubernetes", ("192.0.2.1", "192.0.2.9"))
+    if not node_first:
+        it.node("n1", Node("n1", ("192.0.2.1",)))
+    batch = it.take().batch
+    whole = it.take_all().batch
+    assert batch.nodes == whole.nodes == {"n1": Node("n1", ("192.0.2.1",), api_server=True)}
+    assert batch.api_servers == whole.api_servers == ("192.0.2.9",)
+
+
+def test_a_number_that_comes_back_is_not_forgotten() -> None:
+    it = world()
+    it.number(("k8s:app=a",), 300)
+    it.take()
+    it.forget_number(("k8s:app=a",))
+    del it.numbers["k8s:app=a",]
+    it.number(("k8s:app=a",), 301)
+    batch = it.take().batch
+    assert batch.numbers == {("k8s:app=a",): 301}
+    assert batch.forgotten == set()
