@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from yett_policy.ambiguity import ambiguities
 from yett_policy.document import ANY_PEER, ANY_PROTO, Direction, Document, Entry, Ruleset, Verdict
 from yett_policy.http import regex
 from yett_policy.http.alternatives import names_connect
+from yett_policy.http.ambiguity import ambiguities
 from yett_policy.http.rule import (
     HeaderOp,
     HeaderRule,
@@ -121,7 +121,7 @@ def judge_request(spec: RulesetSpec, request: Request, digest: str = "") -> Deci
 
     hopeless = doubts - {reason for rule in spec.rules for reason in rule.tolerate}
     if hopeless:
-        return denied(min(hopeless), hides=True)
+        return denied(_named(hopeless), hides=True)
     if named.intersection(repeated):
         return denied(Reason.HTTP_AMBIGUOUS_HEADER, hides=True)
     for rule in denying:
@@ -137,10 +137,15 @@ def judge_request(spec: RulesetSpec, request: Request, digest: str = "") -> Deci
                     return Decision(Verdict.AUDIT, Reason.DENY_RULE_L7, watched.ref, digest)
             return Decision(Verdict.ALLOW, Reason.ALLOWED, rule.ref, digest)
     if allowing:
-        return denied(min(doubts - set(allowing[0].tolerate)), hides=True)
+        return denied(_named(doubts - set(allowing[0].tolerate)), hides=True)
     if request.method == b"CONNECT":
         return denied(Reason.CONNECT_DENIED)
     return denied(Reason.POLICY_DENIED_L7)
+
+
+def _named(doubts: frozenset[Reason]) -> Reason:
+    """One reason for several: the first ambiguity; HTTP_TARGET, two in one byte, if that is all."""
+    return min(doubts - {Reason.HTTP_TARGET}, default=Reason.HTTP_TARGET)
 
 
 def matches(rule: HttpRule, request: Request) -> bool:
