@@ -45,7 +45,7 @@ def main() -> int:
 
 def run(*, quick: bool) -> dict[str, object]:
     """Everything, in order; the machine's state around it."""
-    begin, before = time.monotonic(), machine.processor_time()
+    begin, before, own = time.monotonic(), machine.processor_time(), machine.own_time()
     chosen = points.quick() if quick else points.full()
     measured, checks = measure(chosen)
     result = {
@@ -61,7 +61,9 @@ def run(*, quick: bool) -> dict[str, object]:
     spent, after = time.monotonic() - begin, machine.processor_time()
     result["seconds"] = round(spent)
     total = sum(after.values()) - sum(before.values())
+    idle = sum(after[name] - before[name] for name in ("idle", "iowait", "steal"))
     result["steal"] = round((after["steal"] - before["steal"]) / total, 4)
+    result["others"] = round(max(0, total - idle - (machine.own_time() - own)) / total, 4)
     return result
 
 

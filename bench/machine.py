@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import re
+import resource
 import subprocess
 import time
 from importlib.metadata import version
@@ -36,6 +37,12 @@ def processor_time() -> dict[str, float]:
     values = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]
     tick = os.sysconf("SC_CLK_TCK")
     return {name: int(value) / tick for name, value in zip(names, values, strict=False)}
+
+
+def own_time() -> float:
+    """Processor seconds of this process and of its children that have ended."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(item.ru_utime + item.ru_stime for item in used)
 
 
 def _first(argv: list[str], pattern: str) -> str:

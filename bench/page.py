@@ -10,6 +10,8 @@ from typing import Any
 from bench.summary import Spread, added, ratio
 from bench.targets import judge
 
+_QUIET = 5
+"""Percent of the processors that others may use before the page warns of it."""
 _PROSE = Path(__file__).with_name("page.md")
 LABELS = {
     "bare": "bare veth",
@@ -145,10 +147,18 @@ def _compile(items: Iterable[Mapping[str, Any]]) -> str:
 
 def _machine(result: Mapping[str, Any]) -> str:
     machine = result["machine"]
-    return (
+    others = 100 * result["others"]
+    text = (
         f"{machine['date']}, commit {machine['commit']}: {machine['processors']} processors"
         f" ({machine['processor']}, a virtual machine), {machine['memory_gib']} GiB, Linux {machine['kernel']};"
         f" wrk {machine['wrk']}, HAProxy {machine['haproxy']}, Envoy {machine['envoy']},"
         f" iptables {machine['iptables']}. The run took {result['seconds']} s;"
         f" the hypervisor took {100 * result['steal']:.1f} % of the processors' time."
+    )
+    if others < _QUIET:
+        return text
+    return (
+        f"{text}\n\n**Not a quiet machine**: other programs used {others:.0f} % of the processors during the run."
+        " Hence the wide spreads of requests/s and latency; ratios are within a round, a second or two"
+        " apart, and processor time per request suffers least."
     )

@@ -26,7 +26,7 @@ class Point:
     connections: int = 32
     rules: RuleList = BASE_RULES
     shape: Shape = BASE_SHAPE
-    rounds: int = 7
+    rounds: int = 6
     """The first is thrown away."""
     seconds: int = 1
 
@@ -55,10 +55,10 @@ def full() -> list[Point]:
                 continue
             axis = "chunked body" if chunked else "body"
             # A mebibyte is where yett promises most: more rounds there.
-            rounds = 9 if size == 1 << 20 else 6
+            rounds = 8 if size == 1 << 20 else 5
             points.append(Point(axis, label, shape=Shape(body=size, chunked=chunked), rounds=rounds))
     points += [
-        Point("rules", f"{count:,} mixed", RULED, rules=RuleList(Mix.MIXED, count), rounds=9)
+        Point("rules", f"{count:,} mixed", RULED, rules=RuleList(Mix.MIXED, count), rounds=7)
         for count in (1, 1000, 10_000)
     ]
     points += [
