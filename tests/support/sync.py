@@ -199,7 +199,9 @@ class Sink:
         self._note("acked", node)
         applied = {} if ack.whole else self.nodes[node]
         self.nodes[node] = {
-            number: digest for number, digest in {**applied, **ack.applied}.items() if number not in ack.dropped
+            number: digest
+            for number, digest in {**applied, **ack.applied}.items()
+            if number not in ack.dropped
         }
         self.failures[node] = tuple((item.identity, item.reason, item.message) for item in ack.failures)
 
@@ -253,7 +255,9 @@ class Target:
         self.applied.append(wanted)
 
     def in_force(self) -> InForce:
-        applied = {item.identity: item.digest for item in self.wanted.snapshot.documents} if self.wanted else {}
+        applied = (
+            {item.identity: item.digest for item in self.wanted.snapshot.documents} if self.wanted else {}
+        )
         failures = (Failing(0, "KernelError", self.error),) if self.error else ()
         return InForce(applied, failures + self.waiting)
 
@@ -282,9 +286,11 @@ class Certificates:
         key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]
         for argv in (
             ["-x509", *key, "-keyout", f"{directory}/ca.key", "-out", str(made.ca), "-subj", "/CN=ca"],
-            ["-x509", *key, "-keyout", str(made.key), "-out", str(made.certificate), "-subj", f"/CN={name}"]
-            + ["-CA", str(made.ca), "-CAkey", f"{directory}/ca.key"]
-            + ["-addext", f"subjectAltName=DNS:{name}", "-addext", "basicConstraints=critical,CA:FALSE"],
+            [
+                *("-x509", *key, "-keyout", str(made.key), "-out", str(made.certificate)),
+                *("-subj", f"/CN={name}", "-CA", str(made.ca), "-CAkey", f"{directory}/ca.key"),
+                *("-addext", f"subjectAltName=DNS:{name}", "-addext", "basicConstraints=critical,CA:FALSE"),
+            ],
         ):
             subprocess.run(["openssl", "req", *argv], check=True, capture_output=True, timeout=30)
         return made
@@ -311,14 +317,18 @@ class Replica:
         self.server = SyncServer(source, self.sink, self.tokens, self.settings)
         self.host = "127.0.0.1"
         self.port = 0
+        self.running = False
 
     async def start(self, host: str = "127.0.0.1", port: int = 0) -> None:
         self.host = host
         await self.server.start(host, port, self.certificates.server())
         self.port = self.server.port
+        self.running = True
 
     async def stop(self) -> None:
-        await self.server.stop()
+        if self.running:
+            self.running = False
+            await self.server.stop()
 
     async def restart(self, source: Source | None = None) -> None:
         """A new process on the same port, with everything forgotten."""
@@ -331,7 +341,9 @@ class Replica:
 class Loader:
     """A client with a target, running."""
 
-    def __init__(self, replica: Replica, node: str, directory: Path, target: Target | None = None) -> None:
+    def __init__(
+        self, replica: Replica | Proxy, node: str, directory: Path, target: Target | None = None
+    ) -> None:
         self.node = node
         self.target = target or Target()
         self.token = directory / f"token-{node}"
@@ -366,3 +378,61 @@ async def until(condition: Callable[[], object], seconds: float = 10.0) -> None:
         if time.monotonic() > deadline:
             raise AssertionError("it did not come true in time")
         await asyncio.sleep(0.005)
+
+
+class Proxy:
+    """Bytes between loader and operator, that can be held up or cut."""
+
+    def __init__(self, replica: Replica) -> None:
+        self._replica = replica
+        self._flowing = asyncio.Event()
+        self._flowing.set()
+        self._server: asyncio.Server | None = None
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.port = 0
+        self.certificates = replica.certificates
+
+    async def start(self) -> None:
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def stop(self) -> None:
+        assert self._server is not None
+        self._server.close()
+        self.cut()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def hold(self) -> None:
+        """Nothing passes, in either direction, and nobody is told."""
+        self._flowing.clear()
+
+    def release(self) -> None:
+        self._flowing.set()
+
+    def cut(self) -> None:
+        """Reset every connection."""
+        for writer in tuple(self._writers):
+            writer.transport.abort()
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there_reader, there_writer = await asyncio.open_connection(self._replica.host, self._replica.port)
+        for source, target in ((reader, there_writer), (there_reader, writer)):
+            self._writers.add(target)
+            task = asyncio.create_task(self._copy(source, target))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while data := await reader.read(65536):
+                await self._flowing.wait()
+                writer.write(data)
+                await writer.drain()
+        except OSError:
+            pass
+        finally:
+            self._writers.discard(writer)
+            writer.close()
