@@ -240,7 +240,7 @@ static __always_inline __u32 watch_upgrade(struct __sk_buff *skb, struct packet 
 __noinline int from_server(struct __sk_buff *skb, struct work *w, struct flow *f)
 {
 	struct packet *p;
-	__u32 end;
+	__u32 end, seen, i;
 
 	if (!w || !f)
 		return REASON_INTERNAL;
@@ -278,11 +278,15 @@ __noinline int from_server(struct __sk_buff *skb, struct work *w, struct flow *f
 			return reason;
 	}
 	end = p->seq + p->len + !!(p->flags & TCP_FIN);
-	if (before(f->reply_seq, end)) {
-		f->reply_seq = end;
-		if (end - f->answer_seq > SEQ_WINDOW)
-			f->answer_seq = end - SEQ_WINDOW / 2;
+	/* It must never go back: what a client acknowledges is held against it. */
+	for (i = 0; i < 8; i++) {
+		seen = f->reply_seq;
+		if (!before(seen, end) ||
+		    __sync_val_compare_and_swap(&f->reply_seq, seen, end) == seen)
+			break;
 	}
+	if (end - f->answer_seq > SEQ_WINDOW && before(f->answer_seq, end))
+		f->answer_seq = end - SEQ_WINDOW / 2;
 	return 0;
 }
 
