@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from yett_lab import access, control, down, lab, listing, manifest, paths
+from yett_lab import access, control, down, lab, listing, manifest, network, paths
 from yett_lab.errors import InputError, LabError
 
 from .conftest import NOTHING, machine
@@ -130,7 +130,9 @@ def test_a_lab_that_is_up_cannot_come_up_again(app: str) -> None:
 def test_nothing_is_added_to_the_machines_own_network(app: str) -> None:
     links = subprocess.run(["ip", "-o", "link"], capture_output=True, text=True, check=True).stdout
     routes = subprocess.run(["ip", "route"], capture_output=True, text=True, check=True).stdout
-    assert "yett" not in links
+    for name in ("fabric", *(network.veth(f"default/{pod}") for pod in ("api-server", "client"))):
+        assert f": {name}@" not in links
+        assert f": {name}:" not in links
     assert "10.244." not in routes
 
 

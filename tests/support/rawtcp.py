@@ -209,12 +209,18 @@ class RawTcp:
         self.wire.send(self.packet(self.segment(payload, flags, **fields), ttl=ttl), vlan=vlan)
 
     def send(self, payload: bytes, flags: Flag = PSH | ACK, *, size: int = 1400, **fields: Any) -> None:
-        """Send new bytes in segments of at most `size` bytes; the flags go on the last one."""
+        """Send new bytes in segments of at most `size` bytes; the flags go on the last one.
+
+        What begins one to three bytes into the stream waits for the server's first
+        acknowledgement, as a real client would repeat it until then.
+        """
         for start in range(0, len(payload), size):
             part = payload[start : start + size]
             last = start + size >= len(payload)
             self.inject(part, flags if last else ACK, **fields)
             self.sent += len(part)
+            if size < 4 and self.sent == len(part) and not last:
+                self.wait_acked(timeout=0.3)
         if flags & FIN:
             self.sent += 1
 
