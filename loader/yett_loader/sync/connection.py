@@ -253,6 +253,8 @@ class Connection:
         while True:
             await self._changed.wait()
             self._changed.clear()
+            if self._busy:
+                continue  # one answer for both
             now = self._follower.target.in_force()
             if now == self._said and self._taken == self._answered:
                 continue

@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import assert_never
 
-from aiohttp import WSMessage, WSMsgType, web
+from aiohttp import WebSocketError, WSMessage, WSMsgType, web
 
 from yett_operator import ports
 from yett_operator.sync.auth import Caller, Denied, Gate, Unavailable
@@ -169,7 +169,9 @@ class Session:
             case WSMsgType.PONG:
                 pass
             case WSMsgType.ERROR:
-                raise Ended(Close.PROTOCOL_ERROR, f"it broke the websocket protocol: {received.data}")
+                oversize = isinstance(received.data, WebSocketError) and received.data.code == Close.OVERSIZE
+                code = Close.OVERSIZE if oversize else Close.PROTOCOL_ERROR
+                raise Ended(code, f"it broke the websocket protocol: {received.data}")
             case _:
                 raise Ended(Close.PROTOCOL_ERROR, "messages are binary")
         return True

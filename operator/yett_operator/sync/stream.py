@@ -55,6 +55,8 @@ class Stream:
         self.seq = 0
         """Of the last update."""
         self._outstanding = 0
+        self._whole = False
+        """The outstanding one is a snapshot."""
         self._refusals = 0
         """Snapshots that were refused one after the other."""
 
@@ -76,7 +78,7 @@ class Stream:
         """It has taken nothing of it: a snapshot is due."""
         if seq != self._outstanding:
             return
-        self._refusals += self._told == 0
+        self._refusals += self._whole
         self._told = self._at = 0
         self._part = None
         self._touched = True
@@ -138,6 +140,7 @@ class Stream:
             return []
         self.seq += 1
         self._outstanding = self.seq
+        self._whole = base is None
         self._told = snapshot.revision
         frames = [encode.begin(Begin(self.seq, base, snapshot.revision))]
         if base is None or part != self._part:

@@ -25,8 +25,9 @@ TOKEN_LIMIT = 16384
 
 
 class Close(IntEnum):
-    """Why a stream was ended: websocket close codes of our own."""
+    """Why a stream was ended: websocket close codes, from 4000 on our own."""
 
+    OVERSIZE = 1009
     PROTOCOL_ERROR = 4400
     NOT_AUTHENTICATED = 4401
     """The token that kept the stream alive is no longer valid."""

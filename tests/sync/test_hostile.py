@@ -1,0 +1,420 @@
+"""What the loader refuses: an operator that lies."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+
+from support import wanted as build
+from support.sync import Certificates, Loader, Target, published, published_ruleset, until
+from yett_policy.sync import decode, encode
+from yett_policy.sync.frame import (
+    DEFLATED,
+    SUBPROTOCOL,
+    TO_LOADER_LIMIT,
+    bundle,
+    pack,
+    unbundle,
+    unpack,
+)
+from yett_policy.sync.message import (
+    Ack,
+    Begin,
+    Commit,
+    Hello,
+    NodePart,
+    Problem,
+    Refusal,
+    ToOperator,
+    Welcome,
+)
+
+RULES = build.ruleset()
+DOCUMENT = build.document(build.WEB, RULES)
+GOOD_DOCUMENT = published(DOCUMENT)
+GOOD_RULESET = published_ruleset(RULES)
+NODE = NodePart(
+    {build.WEB: GOOD_DOCUMENT.digest},
+    {RULES.digest: GOOD_RULESET.content},
+    {"192.168.0.1/32": 1},
+    (("default", "web", build.WEB, ("10.0.0.2",)),),
+)
+
+
+def snapshot(seq: int = 1, revision: int = 1, parts: dict[str, bytes] | None = None) -> list[bytes]:
+    """A good one; `parts` take the place of its own."""
+    whole = {
+        "begin": encode.begin(Begin(seq, None, revision)),
+        "ruleset": encode.ruleset(GOOD_RULESET.content, GOOD_RULESET.body),
+        "document": encode.document(GOOD_DOCUMENT.digest, GOOD_DOCUMENT.body),
+        "node": encode.node(NODE),
+        "addresses": encode.addresses([("10.0.0.2/32", build.WEB)]),
+        "commit": encode.commit(Commit(seq, 1, 0, 0)),
+    }
+    return list((whole | (parts or {})).values())
+
+
+class Liar:
+    """An operator's server that says whatever a test wants."""
+
+    def __init__(self, certificates: Certificates) -> None:
+        self.certificates = certificates
+        self.port = 0
+        self.hellos: list[Hello] = []
+        self.heard: list[ToOperator] = []
+        self.script: list[list[bytes]] = []
+        """Updates, each sent when the one before was answered."""
+        self.welcome = encode.welcome(Welcome("liar", 30))
+        self.socket: web.WebSocketResponse | None = None
+        self._runner: web.AppRunner | None = None
+
+    async def start(self) -> None:
+        app = web.Application()
+        app.add_routes([web.get("/v1/sync", self._serve)])
+        self._runner = web.AppRunner(app, shutdown_timeout=0.1, handler_cancellation=True)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, "127.0.0.1", 0, ssl_context=self.certificates.server()).start()
+        self.port = self._runner.addresses[0][1]
+
+    async def stop(self) -> None:
+        assert self._runner is not None
+        await self._runner.cleanup()
+
+    async def say(self, *frames: bytes) -> None:
+        assert self.socket is not None
+        for part in bundle(frames):
+            await self.socket.send_bytes(part)
+
+    def answers(self) -> list[ToOperator]:
+        return [item for item in self.heard if isinstance(item, Ack | Refusal)]
+
+    async def _serve(self, request: web.Request) -> web.WebSocketResponse:
+        self.socket = socket = web.WebSocketResponse(protocols=(SUBPROTOCOL,), compress=False)
+        await socket.prepare(request)
+        script = iter(self.script)
+        async for received in socket:
+            for frame in unbundle(received.data):
+                item = decode.from_loader(frame)
+                if isinstance(item, Hello):
+                    self.hellos.append(item)
+                    await socket.send_bytes(next(bundle([self.welcome])))
+                else:
+                    self.heard.append(item)
+                if isinstance(item, Hello | Ack | Refusal):
+                    for part in bundle(next(script, [])):
+                        await socket.send_bytes(part)
+        return socket
+
+
+@pytest.fixture
+async def liar(certificates: Certificates) -> AsyncIterator[Liar]:
+    made = Liar(certificates)
+    await made.start()
+    yield made
+    await made.stop()
+
+
+Follow = Callable[..., Loader]
+
+
+@pytest.fixture
+def follow(load: Callable[..., Loader]) -> Follow:
+    return load
+
+
+async def test_the_good_snapshot_of_these_tests_is_taken(liar: Liar, follow: Follow) -> None:
+    liar.script = [snapshot()]
+    loader = follow(liar)
+    await until(liar.answers)
+    assert liar.answers() == [Ack(1, {build.WEB: DOCUMENT.digest})]
+    assert loader.target.wanted is not None
+    assert loader.target.wanted.snapshot.documents == (DOCUMENT,)
+
+
+def changed(frame: bytes, change: Callable[[dict[str, object]], object]) -> bytes:
+    """Another JSON in the frame."""
+    raw = unpack(frame, TO_LOADER_LIMIT).raw
+    assert isinstance(raw, dict)
+    change(raw)
+    return pack(json.dumps(raw).encode())
+
+
+def document_changed(change: Callable[[dict[str, object]], object]) -> bytes:
+    """A document with other contents, whose digest was not made anew."""
+    body = json.loads(GOOD_DOCUMENT.body)
+    change(body)
+    return encode.document(GOOD_DOCUMENT.digest, json.dumps(body).encode())
+
+
+def ruleset_changed(change: Callable[[dict[str, object]], object]) -> bytes:
+    body = json.loads(GOOD_RULESET.body)
+    change(body)
+    return encode.ruleset(GOOD_RULESET.content, json.dumps(body).encode())
+
+
+OTHER = published(build.document(build.WEB, build.ruleset("/other")))
+
+LIES: list[tuple[str, dict[str, bytes], Problem, str]] = [
+    (
+        "a document behind its digest's back",
+        {"document": document_changed(lambda d: d["entries"][0].update(verdict=1))},  # type: ignore[index]
+        Problem.MALFORMED,
+        "document.digest: the digest of the document is ",
+    ),
+    (
+        "a document of another revision",
+        {"document": document_changed(lambda d: d.update(schema=7))},
+        Problem.MALFORMED,
+        "document.document.schema: revision 7 is not the 1",
+    ),
+    (
+        "a port that is none",
+        {"document": document_changed(lambda d: d["entries"][0].update(port=65536))},  # type: ignore[index]
+        Problem.MALFORMED,
+        "document.document.entries[0].port: 65536 is not in 0..65535",
+    ),
+    (
+        "an unknown field",
+        {"document": document_changed(lambda d: d.update(more=1))},
+        Problem.MALFORMED,
+        "unknown field 'more'",
+    ),
+    (
+        "a ruleset behind its digest's back",
+        {"ruleset": ruleset_changed(lambda r: r.update(engine_reason="because"))},
+        Problem.MALFORMED,
+        "ruleset.content: the digest of the ruleset's bytes is ",
+    ),
+    (
+        "rules that are not those of the digest",
+        {"ruleset": ruleset_changed(lambda r: r["spec"].update(audit=True))},  # type: ignore[attr-defined]
+        Problem.MALFORMED,
+        "ruleset.ruleset.digest: the digest of its rules is ",
+    ),
+    (
+        "a document that was not sent",
+        {"document": encode.identities([])},
+        Problem.GAP,
+        "of identity 300 was not sent",
+    ),
+    (
+        "another document than the one named",
+        {"document": encode.document(OTHER.digest, OTHER.body)},
+        Problem.GAP,
+        "was not sent",
+    ),
+    (
+        "a ruleset that was not sent",
+        {"ruleset": encode.identities([])},
+        Problem.GAP,
+        "ruleset ",
+    ),
+    (
+        "a ruleset that is not listed",
+        {"node": changed(encode.node(NODE), lambda n: n.update(rulesets={}))},
+        Problem.MALFORMED,
+        "is not listed",
+    ),
+    (
+        "a document under another identity",
+        {"node": changed(encode.node(NODE), lambda n: n.update(documents=[[301, GOOD_DOCUMENT.digest]]))},
+        Problem.MALFORMED,
+        "is of 300, not 301",
+    ),
+    (
+        "an endpoint twice",
+        {"node": changed(encode.node(NODE), lambda n: n["endpoints"].extend(n["endpoints"]))},  # type: ignore[attr-defined]
+        Problem.MALFORMED,
+        "an endpoint occurs twice",
+    ),
+    (
+        "an identity out of range",
+        {"addresses": pack(b'{"type":"addresses","rows":[["10.0.0.2/32",4294967296]]}')},
+        Problem.MALFORMED,
+        "4294967296 is not in 1..4294967295",
+    ),
+    (
+        "a prefix that is none",
+        {"addresses": encode.addresses([("10.0.0.2/31", 300), ("10.0.0.1/24", 300)])},
+        Problem.MALFORMED,
+        "'10.0.0.1/24' is no prefix",
+    ),
+    (
+        "one prefix in two spellings",
+        {
+            "addresses": encode.addresses([("10.0.0.2/32", 300), ("::ffff:10.0.0.2/128", 300)]),
+            "commit": encode.commit(Commit(1, 2, 0, 0)),
+        },
+        Problem.MALFORMED,
+        "a prefix occurs twice",
+    ),
+    (
+        "fewer addresses than were announced",
+        {"commit": encode.commit(Commit(1, 2, 0, 0))},
+        Problem.GAP,
+        "1 addresses here, 2 at the operator",
+    ),
+    ("no part of the node", {"node": encode.identities([])}, Problem.MALFORMED, "without the node's part"),
+    ("another commit", {"commit": encode.commit(Commit(2, 1, 0, 0))}, Problem.MALFORMED, "commit 2 ends"),
+    (
+        "a change to what is not here",
+        {"begin": encode.begin(Begin(1, 7, 8))},
+        Problem.GAP,
+        "changes revision 7, this node is at 0",
+    ),
+    ("a number left out", {"begin": encode.begin(Begin(3, None, 1))}, Problem.GAP, "update 3 follows 0"),
+    (
+        "a bomb",
+        {"addresses": DEFLATED + zlib.compress(bytes(17 << 20))},
+        Problem.MALFORMED,
+        "bytes when inflated",
+    ),
+    ("what is no frame", {"addresses": b"\x07" + bytes(300)}, Problem.MALFORMED, "its tag is 07"),
+    (
+        "half a character",
+        {"addresses": pack(rb'{"type":"addresses","rows":[["\ud800",1]]}')},
+        Problem.MALFORMED,
+        "surrogate",
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("parts", "problem", "text"), [row[1:] for row in LIES], ids=[row[0] for row in LIES]
+)
+async def test_a_lie_is_refused_whole_and_the_truth_is_taken_afterwards(
+    liar: Liar,
+    follow: Follow,
+    caplog: pytest.LogCaptureFixture,
+    parts: dict[str, bytes],
+    problem: Problem,
+    text: str,
+) -> None:
+    seq = 3 if parts.get("begin") == encode.begin(Begin(3, None, 1)) else 1
+    liar.script = [snapshot(parts=parts), snapshot(seq + 1)]
+    loader = follow(liar)
+    await until(lambda: len(liar.answers()) == 2)
+    refusal, ack = liar.answers()
+    assert isinstance(refusal, Refusal)
+    assert (refusal.seq, refusal.problem) == (seq, problem)
+    assert text in refusal.message
+    assert ack == Ack(seq + 1, {build.WEB: DOCUMENT.digest})
+    assert loader.snapshots == 1
+    assert loader.follower.numbers.refused == {problem: 1}
+    assert len([item for item in caplog.records if "nothing of update" in item.getMessage()]) == 1
+    assert len(liar.hellos) == 1
+
+
+async def test_what_is_in_force_stays_when_a_change_is_refused(liar: Liar, follow: Follow) -> None:
+    liar.script = [
+        snapshot(),
+        [
+            encode.begin(Begin(2, 1, 2)),
+            encode.addresses([("10.0.0.2/32", None), ("10.0.0.9/32", 300)]),
+            encode.commit(Commit(2, 5, 0, 0)),
+        ],
+    ]
+    loader = follow(liar)
+    await until(lambda: len(liar.answers()) == 2)
+    assert dict(loader.follower.replica.ipcache) == {"10.0.0.2/32": build.WEB}
+    assert loader.follower.replica.revision == 1
+    assert loader.snapshots == 1
+
+
+async def test_a_replayed_update_is_refused_and_changes_nothing(liar: Liar, follow: Follow) -> None:
+    change = [
+        encode.begin(Begin(2, 1, 2)),
+        encode.addresses([("10.0.0.2/32", None)]),
+        encode.commit(Commit(2, 0, 0, 0)),
+    ]
+    back = [
+        encode.begin(Begin(3, 2, 3)),
+        encode.addresses([("10.0.0.2/32", 301)]),
+        encode.commit(Commit(3, 1, 0, 0)),
+    ]
+    liar.script = [snapshot(), change, back, change, snapshot(1), [*snapshot(4, 4)]]
+    loader = follow(liar)
+    await until(lambda: len(liar.answers()) == 6)
+    kinds = [(type(item).__name__, item.seq) for item in liar.answers()]  # type: ignore[union-attr]
+    assert kinds == [("Ack", 1), ("Ack", 2), ("Ack", 3), ("Refusal", 2), ("Refusal", 1), ("Ack", 4)]
+    assert loader.follower.numbers.refused == {"Replayed": 2}
+    assert loader.snapshots == 4
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [
+        [encode.addresses([("10.0.0.2/32", 300)])],
+        [encode.commit(Commit(1, 0, 0, 0))],
+        [encode.welcome(Welcome("again", 30))],
+        [encode.begin(Begin(1, None, 1)), encode.begin(Begin(2, None, 1))],
+        [pack(b"{}")],
+        [pack(b"no JSON")],
+        [b""],
+    ],
+    ids=["a part", "a commit", "a welcome", "a beginning within another", "no type", "no JSON", "nothing"],
+)
+async def test_what_comes_out_of_order_ends_the_stream(
+    liar: Liar, follow: Follow, frames: list[bytes]
+) -> None:
+    liar.script = [frames]
+    loader = follow(liar)
+    await until(lambda: len(liar.hellos) >= 2)
+    assert loader.snapshots == 0
+
+
+async def test_an_oversize_frame_ends_the_stream(liar: Liar, follow: Follow) -> None:
+    loader = follow(liar)
+    await until(lambda: liar.hellos and loader.follower.stale_since is None)
+    assert liar.socket is not None
+    await liar.socket.send_bytes(bytes(TO_LOADER_LIMIT + (1 << 20)))
+    await until(lambda: loader.follower.numbers.refused == {"Oversize": 1})
+    await until(lambda: len(liar.hellos) >= 2)
+    assert loader.follower.numbers.received_bytes < 10_000
+
+
+async def test_another_revision_of_documents_is_refused(liar: Liar, follow: Follow) -> None:
+    liar.welcome = pack(b'{"type":"welcome","schema":2,"epoch":"e","counters_seconds":30,"new":1}')
+    loader = follow(liar)
+    await until(lambda: loader.follower.numbers.refused["UnknownRevision"] >= 2)
+    assert loader.follower.stale_since is not None
+    assert loader.snapshots == 0
+
+
+async def test_an_update_before_the_answer_to_the_last_ends_the_stream(liar: Liar, follow: Follow) -> None:
+    liar.script = [[*snapshot(), *snapshot(2, 2)]]
+    loader = follow(liar, target=Target(delay=0.2))
+    await until(lambda: len(liar.hellos) >= 2)
+    assert loader.follower.replica.revision == 1
+
+
+async def test_a_server_of_another_name_is_not_spoken_to(
+    tmp_path: Path, follow: Follow, caplog: pytest.LogCaptureFixture
+) -> None:
+    other = Liar(Certificates.make(tmp_path, "elsewhere"))
+    await other.start()
+    follow(other)
+    await until(lambda: "certificate" in caplog.text.lower())
+    assert other.hellos == []
+    await other.stop()
+
+
+async def test_a_server_of_another_authority_is_not_spoken_to(
+    liar: Liar, tmp_path: Path, follow: Follow, caplog: pytest.LogCaptureFixture
+) -> None:
+    stranger = Certificates.make(tmp_path)
+    liar.certificates = stranger
+    follow(liar)  # its server still shows the first authority's certificate
+    await until(lambda: "certificate verify failed" in caplog.text.lower())
+    assert liar.hellos == []
+
+
+async def test_a_server_that_pings_no_more_is_left(liar: Liar, follow: Follow) -> None:
+    loader = follow(liar)
+    await until(lambda: loader.follower.stale_since is None)
+    await until(lambda: len(liar.hellos) >= 2, 10)
