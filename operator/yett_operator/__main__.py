@@ -19,14 +19,18 @@ log = logging.getLogger(__name__)
 async def run(settings: Settings) -> None:
     """Until SIGTERM or SIGINT; an exception if the replica cannot go on."""
     # Not at the top: the compiling process imports this file, and needs none of it.
+    import aiohttp.web  # noqa: PLC0415
+
     from yett_operator import kopfed  # noqa: PLC0415
     from yett_operator.app import Operator  # noqa: PLC0415
     from yett_operator.kube.client import Kube  # noqa: PLC0415
+    from yett_operator.relay import PATH as RELAY  # noqa: PLC0415
     from yett_operator.webhook.server import AdmissionServer  # noqa: PLC0415
 
     async with await Kube.connect(settings.kubeconfig) as kube:
         operator = Operator(settings, kube)
-        admission = AdmissionServer(operator.keeper, settings.host, settings.webhook_port)
+        relay = aiohttp.web.get(RELAY, operator.relay_server.handle)
+        admission = AdmissionServer(operator.keeper, settings.host, settings.webhook_port, [relay])
         work = asyncio.ensure_future(operator.run())
         await _first(operator.keeper.ready.wait(), work)
         started = asyncio.Event()

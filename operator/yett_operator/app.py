@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any
+
+from kubernetes_asyncio.client import ApiClient
 
 from yett_operator import identities
 from yett_operator.compilation.batch import Outcome
@@ -21,12 +23,24 @@ from yett_operator.kube import slim
 from yett_operator.kube.client import Kube
 from yett_operator.kube.reflector import Reflector
 from yett_operator.leader import Election
-from yett_operator.metrics import DOCUMENTS, IDENTITIES, OBJECTS, POLICIES, REVISION, SYNCED
+from yett_operator.metrics import (
+    DOCUMENTS,
+    IDENTITIES,
+    OBJECTS,
+    POLICIES,
+    REGISTRY,
+    REVISION,
+    SYNCED,
+    Samples,
+)
 from yett_operator.ports import Change
 from yett_operator.probes import ProbeServer
+from yett_operator.relay import RelayClient, RelayServer, RelaySink
 from yett_operator.settings import Settings
 from yett_operator.status.tracker import Tracker
 from yett_operator.status.writer import StatusWriter
+from yett_operator.sync.server import SyncServer
+from yett_operator.sync.token_review import TokenReview
 from yett_operator.webhook.keeper import Keeper
 from yett_policy.cluster import Node
 
@@ -70,11 +84,17 @@ class Operator:
             LEASE,
             settings.identity,
             self._lead,
-            address=f"{settings.address}:{settings.sync_port}",
+            address=f"{settings.address}:{settings.webhook_port}",
         )
+        self.sink = RelaySink(self.tracker.nodes.via(""))
+        self.relay_server = RelayServer(self.keeper, self.tracker.nodes, lambda: self.election.leading)
+        self.relay_client = RelayClient(
+            self.keeper, self.tracker.nodes, self.sink, self._other_leader, settings.names[0]
+        )
+        review = ApiClient(kube.configuration)
+        self.sync = SyncServer(self.publisher, self.sink, TokenReview(review, settings.namespace))
+        self._review = review
         self.reflectors = self._reflectors()
-        self.extra: list[Callable[[], Coroutine[Any, Any, None]]] = []
-        """What else runs on every replica once everything is published: the sync stream."""
 
     def _reflectors(self) -> dict[str, Reflector[Any, Any]]:
         make: Callable[..., Reflector[Any, Any]] = partial(Reflector, self.kube)
@@ -104,8 +124,12 @@ class Operator:
 
     async def run(self) -> None:
         """Until cancelled; an exception means that the replica cannot go on."""
+        samples = Samples(self.sync.counters.samples)
+        REGISTRY.register(samples)
         async with AsyncExitStack() as stack:
+            stack.callback(REGISTRY.unregister, samples)
             stack.callback(self.process.close)
+            stack.push_async_callback(self._review.close)
             async with asyncio.TaskGroup() as tasks:
                 for reflector in self.reflectors.values():
                     tasks.create_task(reflector.run())
@@ -120,8 +144,16 @@ class Operator:
     def _start_after_sync(self, tasks: asyncio.TaskGroup) -> None:
         tasks.create_task(self.compiling.run())
         tasks.create_task(self.election.run())
-        for run in self.extra:
-            tasks.create_task(run())
+        tasks.create_task(self.relay_client.run())
+        tasks.create_task(self._serve_loaders())
+
+    async def _serve_loaders(self) -> None:
+        settings = self.settings
+        await self.sync.start(settings.host, settings.sync_port, self.keeper.context)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await self.sync.stop()
 
     async def _lead(self) -> None:
         """The leader's work, until it is cancelled."""
@@ -139,6 +171,7 @@ class Operator:
                     tasks.create_task(_run(run))
         finally:
             self.identities.leading = False
+            await self.relay_server.close()
 
     async def _sweep(self) -> None:
         while True:
@@ -167,6 +200,10 @@ class Operator:
 
     def _compiled(self, taken: Taken, outcome: Outcome, change: Change | None) -> None:
         self.tracker.compiled(taken, outcome, change)
+
+    def _other_leader(self) -> str:
+        """Where to tell what is heard; empty on the leader."""
+        return "" if self.election.leading else self.election.leader_address
 
     # -- what is told
 

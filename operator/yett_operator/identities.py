@@ -55,12 +55,17 @@ class Identities:
         self._idle_since: dict[Labels, float] = {}
         self._top = [FIRST_POD - 1, FIRST_ADDRESS - 1]
         """Highest number seen, of pods and of addresses."""
+        self._sweeping: set[Labels] = set()
+        """Label sets that the compiler was asked to give up."""
         self._given_up: set[Labels] = set()
+        """Those that it has given up; their objects go."""
 
     # -- what the reflector says
 
     def changed(self, number: int, identity: SlimIdentity | None) -> None:
         """An object is there, or is gone."""
+        if identity is not None and self._objects.get(number) == identity.labels:
+            return
         old = self._objects.pop(number, None)
         if old is not None:
             self._numbers_of[old].discard(number)
@@ -98,9 +103,10 @@ class Identities:
         """Numbers that the compiler will not use again: their objects may go."""
         for each in labels:
             self._world.numbers.pop(each, None)
-        if self.leading:
-            self._given_up |= labels
+        if self.leading and labels & self._sweeping:
+            self._given_up |= labels & self._sweeping
             self._wanted.set()
+        self._sweeping -= labels
 
     # -- the leader's work
 
@@ -125,6 +131,7 @@ class Identities:
         self._idle_since = {labels: self._idle_since.get(labels, now) for labels in idle}
         for labels, since in self._idle_since.items():
             if now - since >= self._unused:
+                self._sweeping.add(labels)
                 self._world.forget_number(labels)
 
     def _is_known(self, labels: Labels) -> bool:

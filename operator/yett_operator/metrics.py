@@ -4,7 +4,9 @@ policy and node names.
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from collections.abc import Callable, Iterable, Iterator
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric
 
 REGISTRY = CollectorRegistry()
 
@@ -53,3 +55,23 @@ ADMISSIONS = Counter("yett_admission_reviews", "Admission reviews, by answer.", 
 CERTIFICATE_EXPIRY = Gauge(
     "yett_certificate_expiry_timestamp_seconds", "When the serving certificate expires.", registry=REGISTRY
 )
+
+Sample = tuple[str, str, dict[str, str], float]
+"""(name, counter or gauge, labels, value)."""
+
+
+class Samples:
+    """A collector of numbers that somebody else counts."""
+
+    def __init__(self, read: Callable[[], Iterable[Sample]]) -> None:
+        self._read = read
+
+    def collect(self) -> Iterator[Metric]:
+        """For prometheus_client."""
+        found: dict[str, Metric] = {}
+        for name, kind, labels, value in self._read():
+            family = name.removesuffix("_total") if kind == "counter" else name
+            found.setdefault(family, Metric(family, "Of the sync stream.", kind)).add_sample(
+                name, labels, value
+            )
+        yield from found.values()

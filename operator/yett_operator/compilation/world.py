@@ -82,10 +82,10 @@ class World:
 
     def number(self, labels: Labels, number: int) -> None:
         """An identity that is written down."""
+        self._batch.forgotten.discard(labels)
         if self.numbers.get(labels) != number:
             self.numbers[labels] = number
             self._batch.numbers[labels] = number
-            self._batch.forgotten.discard(labels)
             self.changed.set()
 
     def forget_number(self, labels: Labels) -> None:

@@ -15,10 +15,8 @@ _BY_TYPE = {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["typ
 _OWN_BOUNDS: dict[tuple[str, str], Schema] = {
     ("RollUp", CONDITIONS): _BY_TYPE,
     ("PolicyStatusStatus", CONDITIONS): _BY_TYPE,
-    ("PolicyStatusStatus", "failedNodes"): {
-        "x-kubernetes-list-type": "map",
-        "x-kubernetes-list-map-keys": ["node"],
-    },
+    # Not a map: with server-side apply one that loses its last item becomes null.
+    ("PolicyStatusStatus", "failedNodes"): {"x-kubernetes-list-type": "atomic"},
     ("SecurityIdentitySpec", "labels"): {"x-kubernetes-list-type": "atomic"},
     ("SecurityIdentitySpec", "number"): {"format": "int64"},
 }

@@ -94,6 +94,11 @@ class Kube:
         )
 
     @property
+    def configuration(self) -> Configuration:
+        """For clients of other parts of the API."""
+        return self._configuration
+
+    @property
     def server(self) -> str:
         """URL of the API server."""
         return str(self._configuration.host)

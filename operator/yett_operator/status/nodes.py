@@ -1,4 +1,4 @@
-"""What nodes say: the `AckSink` of the sync stream."""
+"""What nodes say: behind the `AckSink` of the sync stream."""
 
 from __future__ import annotations
 
@@ -35,10 +35,16 @@ class NodeState:
     applied: dict[int, str] = field(default_factory=dict)
     failures: tuple[Failure, ...] = ()
     info: NodeInfo = field(default_factory=NodeInfo)
+    source: str = ""
+    """The replica that it is connected to; empty: this one."""
 
 
 class Nodes:
-    """All nodes that a loader spoke for."""
+    """All nodes that a loader spoke for, to this replica or to another that tells us.
+
+    A loader that changes replicas is heard from both for a moment: the one that it connected
+    to last counts.
+    """
 
     def __init__(self, dirty: Dirty, clock: Callable[[], float] = time.monotonic) -> None:
         self.states: dict[str, NodeState] = {}
@@ -46,22 +52,28 @@ class Nodes:
         self._dirty = dirty
         self._clock = clock
 
-    def connected(self, node: str, info: NodeInfo) -> None:
-        """See `AckSink`.  What was in force before stays known until the node says more."""
+    def via(self, source: str) -> NodesVia:
+        """The sink for what is heard through one replica; `` is this one."""
+        return NodesVia(self, source)
+
+    def connected(self, node: str, info: NodeInfo, source: str) -> None:
+        """What was in force before stays known until the node says more."""
         state = self.states.setdefault(node, NodeState())
-        state.connected, state.changed_at, state.info = True, self._clock(), info
+        state.connected, state.changed_at, state.info, state.source = True, self._clock(), info, source
         self._changed(node)
 
-    def disconnected(self, node: str) -> None:
-        """See `AckSink`."""
+    def disconnected(self, node: str, source: str) -> None:
+        """It is not connected through that replica any more."""
         state = self.states.get(node)
-        if state is not None and state.connected:
+        if state is not None and state.connected and state.source == source:
             state.connected, state.changed_at = False, self._clock()
             self._changed(node)
 
-    def acked(self, node: str, ack: Ack) -> None:
-        """See `AckSink`."""
-        state = self.states.setdefault(node, NodeState(changed_at=self._clock()))
+    def acked(self, node: str, ack: Ack, source: str) -> None:
+        """What is in force there has changed."""
+        state = self.states.get(node)
+        if state is None or state.source != source:
+            return
         before = state.applied
         if ack.whole:
             touched = before.keys() | ack.applied.keys()
@@ -78,7 +90,7 @@ class Nodes:
         self._dirty.identities(differing)
 
     def counted(self, node: str, hits: Mapping[str, int]) -> None:
-        """See `AckSink`."""
+        """Rule reference -> verdicts so far."""
         self._dirty.policies(self.hits.counted(node, hits))
 
     def forget(self, node: str) -> None:
@@ -88,6 +100,10 @@ class Nodes:
             del self.states[node]
             self._count()
 
+    def through(self, source: str) -> list[str]:
+        """Nodes that are connected through a replica."""
+        return [name for name, state in self.states.items() if state.connected and state.source == source]
+
     def _changed(self, node: str) -> None:
         self._count()
         self._dirty.node(node)
@@ -96,3 +112,27 @@ class Nodes:
         connected = sum(state.connected for state in self.states.values())
         NODES.labels("connected").set(connected)
         NODES.labels("disconnected").set(len(self.states) - connected)
+
+
+class NodesVia:
+    """An `AckSink`: what is heard through one replica."""
+
+    def __init__(self, nodes: Nodes, source: str) -> None:
+        self._nodes = nodes
+        self._source = source
+
+    def connected(self, node: str, info: NodeInfo) -> None:
+        """See `AckSink`."""
+        self._nodes.connected(node, info, self._source)
+
+    def disconnected(self, node: str) -> None:
+        """See `AckSink`."""
+        self._nodes.disconnected(node, self._source)
+
+    def acked(self, node: str, ack: Ack) -> None:
+        """See `AckSink`."""
+        self._nodes.acked(node, ack, self._source)
+
+    def counted(self, node: str, hits: Mapping[str, int]) -> None:
+        """See `AckSink`."""
+        self._nodes.counted(node, hits)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
 import aiohttp.web
@@ -28,18 +28,22 @@ BODY_MAX = 8 << 20
 class AdmissionServer:
     """What `settings.admission.server` of Kopf wants: called with the function that answers."""
 
-    def __init__(self, keeper: Keeper, host: str, port: int) -> None:
+    def __init__(
+        self, keeper: Keeper, host: str, port: int, more: Iterable[aiohttp.web.RouteDef] = ()
+    ) -> None:
+        """`more`: what else is served there."""
         self.port = port
         """0 becomes a free one when it starts."""
         self._keeper = keeper
         self._host = host
+        self._more = tuple(more)
         self._answer: Any = None
 
     async def __call__(self, answer: Any) -> AsyncIterator[Any]:
         """Serve until cancelled."""
         self._answer = answer
         app = aiohttp.web.Application(client_max_size=BODY_MAX)
-        app.add_routes([aiohttp.web.post(PATH, self._review)])
+        app.add_routes([aiohttp.web.post(PATH, self._review), *self._more])
         runner = aiohttp.web.AppRunner(app, handle_signals=False, shutdown_timeout=1.0, access_log=None)
         await runner.setup()
         try:

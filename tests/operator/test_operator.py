@@ -1,0 +1,454 @@
+"""Replicas of the operator against a real API server; loaders are the callers of its port."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import aiohttp.web
+import pytest
+
+from support.apiserver import ApiServer, eventually, free_ports
+from yett_operator.app import Operator
+from yett_operator.kube.client import Kube
+from yett_operator.ports import Ack, Change, Failure, NodeInfo
+from yett_operator.relay import PATH as RELAY
+from yett_operator.settings import Settings
+
+pytestmark = pytest.mark.cluster
+
+
+class Replica:
+    """One operator in this process, without Kopf (admission has tests of its own)."""
+
+    def __init__(self, operator: Operator, task: asyncio.Task[None], server: Any) -> None:
+        self.operator = operator
+        self.task = task
+        self._server = server
+
+    async def kill(self) -> None:
+        """As SIGTERM does."""
+        self.task.cancel()
+        await asyncio.gather(self.task, return_exceptions=True)
+        await self._server.cleanup()
+
+
+class Node:
+    """A loader that puts in force whatever it is told, at once."""
+
+    def __init__(self, name: str, operator: Operator, *, works: bool = True) -> None:
+        self.name, self.operator, self.works = name, operator, works
+        operator.sink.connected(name, NodeInfo("test", "6.18"))
+        self._end = operator.publisher.listen(self._changed)
+        self.ack()
+
+    def _changed(self, _: Change) -> None:
+        if self.works:
+            self.ack()
+
+    def ack(self, *failures: Failure) -> None:
+        if self.operator.publisher.revision:
+            documents = self.operator.publisher.snapshot(self.name).documents
+            applied = {number: document.digest for number, document in documents.items()}
+            self.operator.sink.acked(self.name, Ack(applied, whole=True, failures=failures))
+
+    def leave(self) -> None:
+        self._end()
+        self.operator.sink.disconnected(self.name)
+
+
+@asynccontextmanager
+async def replica(api: ApiServer, namespace: str, name: str) -> AsyncIterator[Replica]:
+    (port,) = free_ports(1)
+    settings = Settings(
+        namespace=namespace,
+        pod=name,
+        host="127.0.0.1",
+        http_port=0,
+        webhook_port=port,
+        sync_port=0,
+        kubeconfig=str(api.kubeconfig),
+    )
+    async with await Kube.connect(settings.kubeconfig) as kube:
+        operator = Operator(settings, kube)
+        task = asyncio.create_task(operator.run())
+        await operator.keeper.ready.wait()
+        app = aiohttp.web.Application()
+        app.add_routes([aiohttp.web.get(RELAY, operator.relay_server.handle)])
+        runner = aiohttp.web.AppRunner(app, shutdown_timeout=0.5)
+        await runner.setup()
+        await aiohttp.web.TCPSite(runner, "127.0.0.1", port, ssl_context=operator.keeper.context).start()
+        try:
+            await eventually(lambda: operator.publisher.revision or (task.done() and task.result()))
+            yield Replica(operator, task, runner)
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            await runner.cleanup()
+
+
+@pytest.fixture
+def namespace(api: ApiServer, request: pytest.FixtureRequest) -> str:
+    """One of the test's own: for the operator and for policies and pods."""
+    name = "t" + format(abs(hash(request.node.nodeid)) % 10**12, "x")
+    api.kubectl("create", "namespace", name)
+    return name
+
+
+@pytest.fixture(autouse=True)
+def clean(api: ApiServer, namespace: str) -> Any:
+    yield
+    for kind in ("l7p", "netpol", "polst", "pods"):
+        api.kubectl("delete", kind, "--all", "-n", namespace, "--force", "--grace-period=0", "--wait=false")
+    api.kubectl("delete", "cl7p", "--all")
+
+
+def l7policy(name: str = "p", path: str = "/public", **spec: Any) -> dict[str, Any]:
+    port = {"port": "80", "protocol": "TCP"}
+    rules = {"ports": [port], "rules": {"http": [{"path": path}]}}
+    return {
+        "apiVersion": "yett.dev/v1alpha1",
+        "kind": "L7Policy",
+        "metadata": {"name": name},
+        "spec": {
+            "endpointSelector": {"matchLabels": {"app": "server"}},
+            "ingress": [{"toPorts": [rules]}],
+            **spec,
+        },
+    }
+
+
+def make_pod(api: ApiServer, namespace: str, name: str, app: str, address: str, node: str = "n1") -> None:
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "labels": {"app": app}},
+        "spec": {"nodeName": node, "containers": [{"name": "c", "image": "i"}]},
+    }
+    api.kubectl("apply", "-n", namespace, "-f", "-", stdin=json.dumps(pod))
+    status = {"status": {"phase": "Running", "podIPs": [{"ip": address}], "podIP": address}}
+    api.kubectl(
+        "patch",
+        "pod",
+        name,
+        "-n",
+        namespace,
+        "--subresource=status",
+        "--type=merge",
+        "-p",
+        json.dumps(status),
+    )
+
+
+async def put(api: ApiServer, namespace: str, *objects: Any) -> str:
+    return await asyncio.to_thread(
+        api.kubectl, "apply", "-n", namespace, "-f", "-", stdin="\n---\n".join(map(json.dumps, objects))
+    )
+
+
+async def pods(api: ApiServer, namespace: str) -> None:
+    await asyncio.to_thread(make_pod, api, namespace, "server", "server", "10.1.0.1")
+    await asyncio.to_thread(make_pod, api, namespace, "client", "client", "10.1.0.2")
+
+
+async def get(api: ApiServer, namespace: str, *what: str) -> Any:
+    return await asyncio.to_thread(api.get, "-n", namespace, *what)
+
+
+async def condition(api: ApiServer, namespace: str, name: str, *what: str) -> tuple[str, str, str]:
+    obj = await get(api, namespace, *(what or ("l7p", "p")))
+    for each in obj.get("status", {}).get("conditions", []):
+        if each["type"] == name and each["observedGeneration"] == obj["metadata"]["generation"]:
+            return each["status"], each["reason"], each["message"]
+    return "", "", ""
+
+
+async def ready(api: ApiServer, namespace: str, status: str = "True", reason: str = "") -> Any:
+    found = await condition(api, namespace, "Ready")
+    return found if found[0] == status and reason in found[1] else None
+
+
+async def test_a_policy_becomes_ready_when_its_node_has_it(api: ApiServer, namespace: str) -> None:
+    async with replica(api, namespace, "op-0") as one:
+        await pods(api, namespace)
+        node = Node("n1", one.operator)
+        await put(api, namespace, l7policy())
+        await asyncio.to_thread(
+            api.kubectl, "wait", "-n", namespace, "--for=condition=Ready", "l7p/p", "--timeout=10s"
+        )
+        detail = (await get(api, namespace, "polst", "l7policy-p"))["status"]
+        assert detail["enforced"] == "1/1"
+        assert detail["engine"] == "kernel"
+        assert detail["engineReason"].startswith("fits the kernel budget")
+        assert detail["pods"] == 1
+        assert detail["nodes"] == {"desired": 1, "enforced": 1, "failed": 0}
+        table = await asyncio.to_thread(api.kubectl, "get", "polst", "-n", namespace)
+        assert table.splitlines()[0].split() == [
+            "NAME",
+            "POLICY",
+            "ENFORCED",
+            "ENGINE",
+            "DENIED",
+            "READY",
+            "AGE",
+        ]
+        one.operator.sink.counted(
+            "n1", {f"L7Policy/{namespace}/p:default-deny": 3, f"L7Policy/{namespace}/p:ingress[0]": 2}
+        )
+
+        async def denied() -> bool:
+            status = (await get(api, namespace, "polst", "l7policy-p"))["status"]
+            return bool(status["requests"] == {"allowed": 2, "denied": 3, "audited": 0})
+
+        await eventually(denied)
+        events = (await get(api, namespace, "events"))["items"]
+        assert [event["reason"] for event in events if event["involvedObject"]["name"] == "p"] == [
+            "PolicyProgrammed"
+        ]
+        node.leave()
+
+
+async def test_a_node_that_fails_lags_or_is_gone_shows_within_five_seconds(
+    api: ApiServer, namespace: str
+) -> None:
+    async with replica(api, namespace, "op-0") as one:
+        await pods(api, namespace)
+        node = Node("n1", one.operator)
+        await put(api, namespace, l7policy())
+        await eventually(lambda: ready(api, namespace))
+
+        node.ack(Failure(0, "MapFull", "cannot place 9 entries: map policy holds 8"))
+        found = await eventually(lambda: ready(api, namespace, "False"), within=5)
+        assert found[1] == "MapFull"
+        assert "map policy holds 8" in found[2]
+        node.ack()
+        await eventually(lambda: ready(api, namespace), within=5)
+
+        node.works = False
+        await put(api, namespace, l7policy(path="/other"))
+        await eventually(lambda: ready(api, namespace, "False", "Lagging"), within=5)
+        node.ack()
+        await eventually(lambda: ready(api, namespace), within=5)
+
+        node.leave()
+        found = await eventually(lambda: ready(api, namespace, "False", "Disconnected"), within=5)
+        assert "stays in force" in found[2]
+        reasons = {event["reason"] for event in (await get(api, namespace, "events"))["items"]}
+        assert "PolicyDegraded" in reasons
+
+
+async def test_a_bad_version_is_refused_and_the_good_one_stays_also_over_a_restart(
+    api: ApiServer, namespace: str
+) -> None:
+    async with replica(api, namespace, "op-0") as one:
+        await pods(api, namespace)
+        node = Node("n1", one.operator)
+        await put(api, namespace, l7policy())
+        await eventually(lambda: ready(api, namespace))
+        before = {n: d.digest for n, d in one.operator.publisher.documents.items()}
+        bad = l7policy(path="/(public")
+        await put(api, namespace, bad)
+        found = await eventually(lambda: refused(api, namespace))
+        assert found[1] == "Invalid"
+        assert found[2].startswith("spec.ingress[0].toPorts[0].rules.http[0].path: ")
+        assert {n: d.digest for n, d in one.operator.publisher.documents.items()} == before
+        node.leave()
+    async with replica(api, namespace, "op-1") as other:
+        assert {n: d.digest for n, d in other.operator.publisher.documents.items()} == before
+        assert (await refused(api, namespace))[1] == "Invalid"
+        await put(api, namespace, l7policy(path="/new"))
+        Node("n1", other.operator)
+        await eventually(lambda: ready(api, namespace))
+        assert {n: d.digest for n, d in other.operator.publisher.documents.items()} != before
+
+
+async def refused(api: ApiServer, namespace: str) -> Any:
+    found = await condition(api, namespace, "Accepted")
+    return found if found[0] == "False" else None
+
+
+async def test_numbers_survive_a_restart_and_are_never_given_twice(api: ApiServer, namespace: str) -> None:
+    def numbers(operator: Operator) -> dict[str, int]:
+        return {name: pod.identity for (ns, name), pod in operator.publisher.pods.items() if ns == namespace}
+
+    async with replica(api, namespace, "op-0") as one:
+        await pods(api, namespace)
+        await eventually(lambda: len(numbers(one.operator)) == 2)
+        before = numbers(one.operator)
+    await asyncio.to_thread(make_pod, api, namespace, "aaa", "first-in-order", "10.1.0.9")
+    async with replica(api, namespace, "op-1") as other:
+        await eventually(lambda: len(numbers(other.operator)) == 3)
+        after = numbers(other.operator)
+        assert {name: after[name] for name in before} == before
+        assert len(set(after.values())) == 3
+        objects = {item["metadata"]["name"] for item in (await get(api, namespace, "secid"))["items"]}
+        assert {str(number) for number in after.values()} <= objects
+
+
+async def test_labels_and_namespace_labels_move_a_pod_to_another_identity(
+    api: ApiServer, namespace: str
+) -> None:
+    async with replica(api, namespace, "op-0") as one:
+        await pods(api, namespace)
+        Node("n1", one.operator)
+        await put(api, namespace, l7policy())
+        await eventually(lambda: ready(api, namespace))
+        publisher = one.operator.publisher
+
+        def governed(name: str) -> bool:
+            pod = publisher.pods[namespace, name]
+            return bool(publisher.documents[pod.identity].rulesets)
+
+        assert governed("server")
+        assert not governed("client")
+        label = ["label", "pod", "-n", namespace, "--overwrite"]
+        await asyncio.to_thread(api.kubectl, *label, "client", "app=server")
+        await eventually(lambda: governed("client"))
+        assert publisher.pods[namespace, "client"].identity == publisher.pods[namespace, "server"].identity
+        await asyncio.to_thread(api.kubectl, *label, "server", "app=other")
+        await eventually(lambda: not governed("server"))
+        old = publisher.pods[namespace, "client"].identity
+        await asyncio.to_thread(api.kubectl, "label", "namespace", namespace, "team=red")
+        await eventually(lambda: publisher.pods[namespace, "client"].identity != old)
+        assert publisher.ipcache["10.1.0.2/32"] == publisher.pods[namespace, "client"].identity
+
+
+async def test_a_pod_that_is_gone_leaves_nothing_to_who_gets_its_address(
+    api: ApiServer, namespace: str
+) -> None:
+    async with replica(api, namespace, "op-0") as one:
+        await pods(api, namespace)
+        await eventually(lambda: "10.1.0.1/32" in one.operator.publisher.ipcache)
+        old = one.operator.publisher.ipcache["10.1.0.1/32"]
+        seen: list[int | None] = []
+        one.operator.publisher.listen(lambda change: seen.append(change.ipcache.get("10.1.0.1/32", -1)))
+        await asyncio.to_thread(
+            api.kubectl, "delete", "pod", "server", "-n", namespace, "--force", "--grace-period=0"
+        )
+        await asyncio.to_thread(make_pod, api, namespace, "thief", "thief", "10.1.0.1")
+        await eventually(lambda: one.operator.publisher.ipcache.get("10.1.0.1/32") not in {None, old})
+        assert None in seen
+        assert old not in seen
+
+
+async def test_two_replicas_publish_the_same_and_the_second_takes_over(
+    api: ApiServer, namespace: str
+) -> None:
+    async with replica(api, namespace, "op-0") as one:
+        await eventually(lambda: one.operator.election.leading)
+        async with replica(api, namespace, "op-1") as two:
+            assert not two.operator.election.leading
+            await pods(api, namespace)
+            node = Node("n1", two.operator)  # connected to the one that does not lead
+            await put(api, namespace, l7policy(egress=[{"toCIDR": ["198.51.100.0/24"]}]))
+            await eventually(lambda: ready(api, namespace))
+            await eventually(
+                lambda: (
+                    one.operator.publisher.ipcache == two.operator.publisher.ipcache
+                    and one.operator.publisher.documents == two.operator.publisher.documents
+                )
+            )
+            assert "198.51.100.0/24" in two.operator.publisher.ipcache
+            written = await get(api, namespace, "polst", "l7policy-p")
+            await one.kill()
+            await eventually(lambda: two.operator.election.leading, within=15)
+            await put(api, namespace, l7policy(path="/later"))
+            await eventually(lambda: ready(api, namespace))
+            after = await get(api, namespace, "polst", "l7policy-p")
+            assert after["metadata"]["uid"] == written["metadata"]["uid"]
+            transitions = [
+                (await get(api, namespace, "lease", "yett-operator"))["spec"].get("leaseTransitions")
+            ]
+            assert transitions == [1]
+            node.leave()
+
+
+async def test_a_node_behind_a_replica_that_dies_is_missed(api: ApiServer, namespace: str) -> None:
+    async with replica(api, namespace, "op-0") as one, replica(api, namespace, "op-1") as two:
+        await eventually(lambda: one.operator.election.leading or two.operator.election.leading)
+        leader, other = (one, two) if one.operator.election.leading else (two, one)
+        await pods(api, namespace)
+        Node("n1", other.operator)
+        await put(api, namespace, l7policy())
+        await eventually(lambda: ready(api, namespace))
+        await other.kill()
+        await eventually(lambda: ready(api, namespace, "False", "Disconnected"), within=5)
+        Node("n1", leader.operator)
+        await eventually(lambda: ready(api, namespace), within=5)
+
+
+async def test_a_killed_compiler_is_replaced_without_a_wrong_change(api: ApiServer, namespace: str) -> None:
+    async with replica(api, namespace, "op-0") as one:
+        await pods(api, namespace)
+        await put(api, namespace, l7policy())
+        operator = one.operator
+        await eventually(lambda: operator.publisher.rulesets)
+        changes: list[Change] = []
+        operator.publisher.listen(changes.append)
+        assert operator.process._pool is not None
+        (process,) = operator.process._pool._processes.values()
+        process.kill()
+        await asyncio.to_thread(make_pod, api, namespace, "late", "client", "10.1.0.7")
+        await eventually(lambda: "10.1.0.7/32" in operator.publisher.ipcache)
+        assert [set(change.ipcache) for change in changes if change.ipcache] == [{"10.1.0.7/32"}]
+        assert not any(change.documents or change.gone for change in changes)
+
+
+async def test_churn_of_pods_writes_a_status_at_most_once_a_second(api: ApiServer, namespace: str) -> None:
+    async with replica(api, namespace, "op-0") as one:
+        await put(api, namespace, l7policy())
+        await pods(api, namespace)
+        nodes = [Node(name, one.operator) for name in ("n0", "n1", "n2")]
+        await eventually(lambda: ready(api, namespace))
+        first = (await get(api, namespace, "polst", "l7policy-p"))["metadata"]["resourceVersion"]
+        writes = await watch_versions(api, namespace, first, one.operator)
+        assert 2 <= len(writes) <= 6, "4 s of churn"
+        for node in nodes:
+            node.leave()
+
+
+async def watch_versions(api: ApiServer, namespace: str, first: str, operator: Operator) -> list[str]:
+    path = f"/apis/yett.dev/v1alpha1/namespaces/{namespace}/policystatuses"
+    seen: list[str] = []
+
+    async def watch() -> None:
+        async for event in operator.kube.watch(path, resourceVersion=first):
+            if event["type"] == "MODIFIED":
+                seen.append(event["object"]["metadata"]["resourceVersion"])  # noqa: PERF401 - it never ends
+
+    task = asyncio.create_task(watch())
+    pod = "/api/v1/namespaces/" + namespace + "/pods"
+    for i in range(40):
+        body = {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": f"churn-{i}", "labels": {"app": "server"}},
+            "spec": {"nodeName": f"n{i % 3}", "containers": [{"name": "c", "image": "i"}]},
+        }
+        await operator.kube.post(pod, body)
+        await asyncio.sleep(0.1)
+    await asyncio.sleep(0.5)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    return seen
+
+
+async def test_nothing_of_ours_is_on_users_objects(api: ApiServer, namespace: str) -> None:
+    async with replica(api, namespace, "op-0") as one:
+        await pods(api, namespace)
+        Node("n1", one.operator)
+        policy = l7policy()
+        await put(api, namespace, policy)
+        await eventually(lambda: ready(api, namespace))
+        stored = await get(api, namespace, "l7p", "p")
+        assert "finalizers" not in stored["metadata"]
+        assert set(stored["metadata"]["annotations"]) == {"kubectl.kubernetes.io/last-applied-configuration"}
+        assert "labels" not in stored["metadata"]
+        assert (await put(api, namespace, policy)).strip().endswith("unchanged")
+        diff = await asyncio.to_thread(
+            api.kubectl, "diff", "-n", namespace, "-f", "-", stdin=json.dumps(policy)
+        )
+        assert diff == ""
