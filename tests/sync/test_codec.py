@@ -1,0 +1,288 @@
+"""Messages as bytes: what goes in comes out, and nothing that comes in is a crash."""
+
+from __future__ import annotations
+
+import json
+from typing import TypeVar
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from support import wanted as build
+from support.sync import published, published_ruleset
+from yett_policy.document import Verdict
+from yett_policy.sync import decode, encode
+from yett_policy.sync.frame import (
+    BUNDLE,
+    INFLATED_LIMIT,
+    TO_LOADER_LIMIT,
+    TO_OPERATOR_LIMIT,
+    bundle,
+    pack,
+    unbundle,
+    unpack,
+)
+from yett_policy.sync.message import (
+    Ack,
+    AddressesPart,
+    Begin,
+    Commit,
+    Counters,
+    DocumentPart,
+    Failing,
+    Hello,
+    IdentitiesPart,
+    NodePart,
+    PodsPart,
+    Problem,
+    Refusal,
+    Renewal,
+    Resume,
+    RulesetPart,
+    ToOperator,
+    Welcome,
+)
+from yett_policy.sync.once import Once
+from yett_policy.sync.reader import Malformed
+
+T = TypeVar("T")
+
+identities = st.integers(1, 2**32 - 1)
+digests = st.binary(min_size=32, max_size=32).map(bytes.hex)
+names = st.text(st.characters(codec="utf-8"), max_size=64)
+revisions = st.integers(1, 2**53)
+prefixes = st.one_of(
+    st.ip_addresses(v=4).map(lambda item: f"{item}/32"), st.ip_addresses(v=6).map(lambda item: f"{item}/128")
+)
+pods = st.lists(st.ip_addresses().map(str), max_size=8).map(tuple)
+applied = st.dictionaries(identities, digests, max_size=20)
+failures = st.lists(st.builds(Failing, st.integers(0, 2**32 - 1), names, names), max_size=5).map(tuple)
+
+
+def several(item: st.SearchStrategy[T]) -> st.SearchStrategy[tuple[T, ...]]:
+    return st.lists(item, max_size=10).map(tuple)
+
+
+hellos = st.builds(
+    Hello,
+    node=names,
+    instance=names,
+    version=names,
+    kernel=names,
+    subscribe=st.booleans(),
+    applied=applied,
+    failures=failures,
+    documents=several(digests),
+    rulesets=several(digests),
+    resume=st.none() | st.builds(Resume, names, revisions),
+    schema=st.just(1),
+)
+acks = st.builds(Ack, st.integers(0, 2**53), applied, several(identities), st.booleans(), failures)
+node_parts = st.builds(
+    NodePart,
+    applied,
+    st.dictionaries(digests, digests, max_size=5),
+    st.dictionaries(prefixes, identities, max_size=5),
+    several(st.tuples(names, names, identities, pods)),
+)
+
+
+@given(hellos)
+def test_a_hello_survives_the_round_trip(message: Hello) -> None:
+    assert decode.from_loader(encode.hello(message)) == message
+
+
+@given(acks)
+def test_an_ack_survives_the_round_trip(message: Ack) -> None:
+    assert decode.from_loader(encode.ack(message)) == message
+
+
+@given(node_parts)
+def test_a_nodes_part_survives_the_round_trip(message: NodePart) -> None:
+    assert decode.from_operator(encode.node(message)) == message
+
+
+@given(
+    several(st.tuples(prefixes, st.none() | identities)),
+    several(st.tuples(identities, st.none() | several(names))),
+    several(st.tuples(st.tuples(names, names), st.none() | st.tuples(identities, pods))),
+)
+def test_the_clusters_parts_survive_the_round_trip(
+    addresses: tuple[tuple[str, int | None], ...],
+    known: tuple[tuple[int, tuple[str, ...] | None], ...],
+    placed: tuple[tuple[tuple[str, str], tuple[int, tuple[str, ...]] | None], ...],
+) -> None:
+    assert decode.from_operator(encode.addresses(addresses)) == AddressesPart(addresses)
+    assert decode.from_operator(encode.identities(known)) == IdentitiesPart(known)
+    assert decode.from_operator(encode.pods(placed)) == PodsPart(placed)
+
+
+@given(
+    st.one_of(
+        st.builds(Begin, revisions, st.none() | revisions, revisions),
+        st.builds(Commit, revisions, *[st.integers(0, 2**53)] * 3),
+        st.builds(Welcome, names, st.integers(1, 3600), st.just(1)),
+    )
+)
+def test_what_stands_around_an_update_survives_the_round_trip(message: Begin | Commit | Welcome) -> None:
+    match message:
+        case Begin():
+            frame = encode.begin(message)
+        case Commit():
+            frame = encode.commit(message)
+        case Welcome():
+            frame = encode.welcome(message)
+    assert decode.from_operator(frame) == message
+
+
+@given(
+    st.one_of(
+        st.builds(Refusal, st.integers(0, 2**53), st.sampled_from(Problem), names),
+        st.builds(Counters, st.dictionaries(names, st.integers(0, 2**64 - 1), max_size=20)),
+        st.builds(Renewal, names),
+    )
+)
+def test_the_other_answers_survive_the_round_trip(message: Refusal | Counters | Renewal) -> None:
+    match message:
+        case Refusal():
+            frame = encode.refusal(message)
+        case Counters():
+            frame = encode.counters(message)
+        case Renewal():
+            frame = encode.renewal(message)
+    again: ToOperator = decode.from_loader(frame)
+    assert again == message
+
+
+def test_a_document_and_a_ruleset_survive_as_published() -> None:
+    rules = build.ruleset()
+    document = build.document(build.WEB, rules)
+    body, compiled = published(document), published_ruleset(rules)
+    assert decode.from_operator(encode.document(body.digest, body.body)) == DocumentPart(
+        document.digest, document
+    )
+    assert decode.from_operator(encode.ruleset(compiled.content, compiled.body)) == RulesetPart(
+        compiled.content, rules
+    )
+
+
+def test_a_token_is_shown_nowhere() -> None:
+    assert "secret" not in repr(Renewal("secret"))
+
+
+# -- hostile bytes --------------------------------------------------------------------------
+
+SAMPLES = [
+    encode.hello(
+        Hello("n", "i", "1", "6", True, {300: "0" * 64}, (Failing(0, "MapFull", "x"),), ("1" * 64,), ())
+    ),
+    encode.ack(Ack(1, {300: "0" * 64}, (301,))),
+    encode.counters(Counters({"rule": 1})),
+    encode.begin(Begin(1, None, 1)),
+    encode.node(
+        NodePart({300: "0" * 64}, {"1" * 64: "2" * 64}, {"::1/128": 1}, (("a", "b", 300, ("::1",)),))
+    ),
+    encode.document((item := published(build.document(build.WEB, verdict=Verdict.ALLOW))).digest, item.body),
+    encode.ruleset((made := published_ruleset(build.ruleset())).content, made.body),
+    encode.addresses([("10.0.0.1/32", 300), ("::/0", None)]),
+    encode.identities([(300, ("a=b",)), (301, None)]),
+    encode.pods([(("a", "b"), (300, ("10.0.0.1",))), (("a", "c"), None)]),
+]
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=5,
+)
+
+
+def both(frame: bytes) -> None:
+    """Either side refuses it in one sentence, or understands it."""
+    for read in (decode.from_loader, decode.from_operator):
+        try:
+            read(frame)
+        except Malformed as error:
+            assert str(error)
+            assert "\n" not in str(error)
+
+
+@given(st.sampled_from(SAMPLES), st.data())
+def test_frames_with_other_bytes_are_refused_or_understood(frame: bytes, data: st.DataObject) -> None:
+    plain = b"\0" + json.dumps(unpack(frame, TO_LOADER_LIMIT).raw).encode()
+    victim = bytearray(data.draw(st.sampled_from([frame, plain])))
+    for _ in range(data.draw(st.integers(1, 4))):
+        match data.draw(st.sampled_from(["change", "insert", "drop", "cut"])):
+            case "change" if victim:
+                victim[data.draw(st.integers(0, len(victim) - 1))] = data.draw(st.integers(0, 255))
+            case "insert":
+                place = data.draw(st.integers(0, len(victim)))
+                victim[place:place] = data.draw(st.binary(max_size=4))
+            case "drop" if victim:
+                del victim[data.draw(st.integers(0, len(victim) - 1))]
+            case "cut":
+                del victim[data.draw(st.integers(0, len(victim))) :]
+    both(bytes(victim))
+
+
+@given(st.sampled_from(SAMPLES), st.data(), anything)
+def test_whatever_value_stands_anywhere_is_refused_or_understood(
+    frame: bytes, data: st.DataObject, value: object
+) -> None:
+    raw = unpack(frame, TO_LOADER_LIMIT).raw
+    here = raw
+    while isinstance(here, dict | list):
+        key = data.draw(st.sampled_from(sorted(here) if isinstance(here, dict) else range(len(here))))
+        if not isinstance(here[key], dict | list) or not here[key] or data.draw(st.integers(0, 3)) == 0:
+            here[key] = value
+            break
+        here = here[key]
+    both(pack(json.dumps(raw).encode()))
+
+
+@given(st.binary(max_size=300))
+@example(b"")
+@example(b"\1")
+def test_random_bytes_are_refused(frame: bytes) -> None:
+    both(frame)
+
+
+@given(st.binary(max_size=300))
+def test_random_messages_are_refused_or_are_frames(message: bytes) -> None:
+    try:
+        frames = list(unbundle(message))
+    except Malformed:
+        return
+    assert sum(len(frame) + 4 for frame in frames) == len(message)
+
+
+@given(st.lists(st.binary(max_size=200) | st.just(bytes(BUNDLE)), max_size=20))
+def test_frames_keep_their_order_and_edges_in_messages(frames: list[bytes]) -> None:
+    messages = list(bundle(frames))
+    assert [frame for message in messages for frame in unbundle(message)] == frames
+    assert all(len(message) <= BUNDLE + 4 or len(list(unbundle(message))) == 1 for message in messages)
+
+
+def test_the_limits_of_a_frame_are_checked_before_it_is_made() -> None:
+    with pytest.raises(Malformed, match=f"at most {TO_OPERATOR_LIMIT} are taken"):
+        decode.from_loader(b"\0" + bytes(TO_OPERATOR_LIMIT))
+    bomb = pack(b'"' + b" " * INFLATED_LIMIT + b'"')
+    assert len(bomb) < TO_OPERATOR_LIMIT
+    with pytest.raises(Malformed, match="when inflated"):
+        decode.from_loader(bomb)
+
+
+def test_the_largest_tables_fit_into_a_frame() -> None:
+    """Even if deflate found nothing in them to save."""
+    from yett_policy.http.layout import TIER_SIZE  # noqa: PLC0415
+
+    assert max(TIER_SIZE) * 4 / 3 + (1 << 20) < TO_LOADER_LIMIT < INFLATED_LIMIT
+
+
+def test_the_first_time_is_a_first_time_once() -> None:
+    once = Once(room=2)
+    assert [once.first(item) for item in "aabab"] == [True, False, True, False, False]
+    assert once.first("c")
+    assert once.first("a")
+    once.forget("a")
+    assert once.first("a")
