@@ -101,8 +101,9 @@ static __always_inline int judge(struct __sk_buff *skb, const int from_pod)
 		count(f->direction, REASON_POISONED, 0);
 		return answer_poisoned(skb, w, f);
 	}
+	now = bpf_ktime_get_coarse_ns();
 	/* New, or to be judged again; or a new connection on ports that are free again. */
-	if (!f || f->epoch != w->epoch || (syn && (f->flags & (FLOW_POISONED | FLOW_CLOSED)))) {
+	if (!f || f->epoch != w->epoch || (syn && is_over(f, now))) {
 		if (open_flow(skb) != OPENED_FLOW) {
 			if (w->verdict == VERDICT_DENY && w->reason == REASON_MIDSTREAM)
 				return reset_both(skb, w, w->p.seq);
@@ -115,8 +116,7 @@ static __always_inline int judge(struct __sk_buff *skb, const int from_pod)
 			return finish(skb, w);
 		}
 	}
-	now = bpf_ktime_get_coarse_ns();
-	if (now - f->seen > NSEC_PER_SEC)
+	if (f->seen + NSEC_PER_SEC < now)
 		f->seen = now;
 	if (f->verdict == VERDICT_DENY) { /* a live flow lost its permission */
 		w->identity = f->identity;

@@ -31,8 +31,8 @@ static __always_inline __u64 idle_limit(const struct flow_key *key, const struct
 
 static long collect_flow(void *map, struct flow_key *key, struct flow *f, __u64 *now)
 {
-	/* `seen` is only kept to the second */
-	if (*now - f->seen <= (idle_limit(key, f) + 1) * 1000000000ULL)
+	/* `seen` is only kept to the second, and may be later than `now`: other CPUs go on. */
+	if (f->seen + (idle_limit(key, f) + 1) * 1000000000ULL >= *now)
 		return 0;
 	if (__sync_val_compare_and_swap(&f->busy, 0, 1)) /* not dead after all */
 		return 0;

@@ -19,6 +19,18 @@ static __always_inline int is_syn(const struct packet *p)
 	return p->proto == IPPROTO_TCP && (p->flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
 }
 
+#define REUSE_AFTER (3 * NSEC_PER_SEC)
+
+/*
+ * May a SYN begin another connection on the ports of this flow?  The server's answer to an old
+ * SYN could still be on its way if the flow was alive just now; if it was silent for a while, a
+ * server that still knows the connection will answer with anything but a SYN-ACK (RFC 5961, 4).
+ */
+static __always_inline int is_over(struct flow *f, __u64 now)
+{
+	return (f->flags & (FLOW_POISONED | FLOW_CLOSED)) || f->seen + REUSE_AFTER < now;
+}
+
 /* The port that policy speaks of: the server's; for ICMP the type. */
 static __always_inline __u32 policy_port(struct work *w, __u8 direction)
 {
@@ -153,7 +165,8 @@ __noinline int open_flow(struct __sk_buff *skb)
 	}
 	syn = is_syn(&w->p);
 	old = bpf_map_lookup_elem(&flows, &w->key);
-	if (old && !syn && !(old->flags & FLOW_POISONED)) {
+	if (old && !(old->flags & FLOW_POISONED) &&
+	    !(syn && is_over(old, bpf_ktime_get_coarse_ns()))) {
 		judge_flow(ep, w, old); /* the same stream after a change of policy */
 		take_verdict(w, old);
 		return OPENED_FLOW;
