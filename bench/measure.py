@@ -74,14 +74,7 @@ def _measure(point: Point, systems: dict[str, System]) -> dict[str, Any]:
     samples: dict[str, list[load.Sample]] = {system.name: [] for system in chosen}
     for number in range(point.rounds):
         for system in chosen:
-            sample = load.run(
-                system.world.topology.client.namespace,
-                f"http://{system.world.address}:{port}",
-                wanted,
-                connections=point.connections,
-                seconds=point.seconds,
-                pids=system.pids,
-            )
+            sample = _sample(system, point, wanted, port)
             if number:
                 samples[system.name].append(sample)
     line = "  ".join(
@@ -93,7 +86,7 @@ def _measure(point: Point, systems: dict[str, System]) -> dict[str, Any]:
         "value": point.value,
         "connections": point.connections,
         "rules": point.rules.name,
-        "head": len(wanted[0]) - (point.shape.body or 0) if point.shape.body is None else point.shape.head,
+        "head": point.shape.head,
         "systems": {
             name: {
                 "rps": [round(s.rps, 1) for s in found],
@@ -104,3 +97,17 @@ def _measure(point: Point, systems: dict[str, System]) -> dict[str, Any]:
             for name, found in samples.items()
         },
     }
+
+
+def _sample(system: System, point: Point, wanted: list[bytes], port: int) -> load.Sample:
+    try:
+        return load.run(
+            system.world.topology.client.namespace,
+            f"http://{system.world.address}:{port}",
+            wanted,
+            connections=point.connections,
+            seconds=point.seconds,
+            pids=system.pids,
+        )
+    except load.LoadError as error:
+        raise load.LoadError(f"{system.label}, {point.name}: {error}") from error
