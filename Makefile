@@ -17,8 +17,8 @@ SHELL        := bash
 .SHELLFLAGS  := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo lab-down cluster-up cluster-down test test-bpf test-cluster test-kernels fuzz bench lint lint-python lint-c lint-scripts \
-	fmt bpf bindings crds wheel clean
+.PHONY: help setup demo lab-down cluster-up cluster-down test test-bpf test-cluster test-kernels fuzz bench \
+	lint lint-python lint-c lint-scripts fmt bpf bindings crds wheel clean
 $(if $(V),,.SILENT:)
 
 help: ## this list

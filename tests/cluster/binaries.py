@@ -7,9 +7,11 @@ import hashlib
 import os
 import re
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from cluster.errors import ClusterError
@@ -27,6 +29,7 @@ COMPONENTS = (
     "kubelet",
 )
 _INPUTS = ("go.mod", "go.sum", "main.go", "coredns/main.go")
+_PROGRAMS = (".", "./coredns")
 _EVERY = 20
 """Seconds between two lines of progress."""
 
@@ -72,51 +75,41 @@ def ensure() -> Path:
 
 
 def _build(out: Path) -> None:
-    environment = os.environ | {"CGO_ENABLED": "0", "GOTOOLCHAIN": "local"}
-    environment["PATH"] = f"{environment.get('PATH', '')}:{REPOSITORY / '.venv/bin'}"
-    go = shutil.which("go", path=environment["PATH"])
-    if go is None:
+    search = f"{os.environ.get('PATH', os.defpath)}:{REPOSITORY / '.venv/bin'}"
+    found = shutil.which("go", path=search)
+    if found is None:
         raise ClusterError("cannot build Kubernetes: there is no go; run `scripts/setup cluster`")
+    go = (found, "-C", str(MODULE))
     major, minor, *_ = version().removeprefix("v").split(".")
     variables = {"gitVersion": version(), "gitMajor": major, "gitMinor": minor}
     flags = " ".join(f"-X k8s.io/component-base/version.{key}={value}" for key, value in variables.items())
     say(f"building Kubernetes {version()}, etcd and CoreDNS: about ten minutes on two cores, once")
-    command(
-        [go, "-C", str(MODULE), "mod", "download"], what="download the Go modules of Kubernetes", timeout=900
-    )
-    packages = command(
-        [go, "-C", str(MODULE), "list", "-deps", ".", "./coredns"], what="list packages", timeout=300
-    )
-    total = len(packages.splitlines())
-    argv = [
-        "nice",
-        "-n",
-        "19",
-        go,
-        "-C",
-        str(MODULE),
-        "build",
-        "-v",
-        "-trimpath",
-        "-ldflags",
-        f"-s -w {flags}",
-    ]
-    argv += ["-o", f"{out}/", ".", "./coredns"]
+    # The listing also downloads the modules.
+    argv = [*go, "list", "-deps", *_PROGRAMS]
+    total = len(command(argv, what="download the Go modules of Kubernetes", timeout=900).splitlines())
+    argv = ["nice", "-n", "19", *go, "build", "-v", "-trimpath", "-ldflags", f"-s -w {flags}"]
+    argv += ["-o", f"{out}/", *_PROGRAMS]
+    environment = os.environ | {"CGO_ENABLED": "0", "GOTOOLCHAIN": "local"}
     with tempfile.TemporaryFile("w+") as log:
-        with subprocess.Popen(argv, env=environment, stdout=log, stderr=log) as process:
-            _watch(process, log.fileno(), total)
+        with subprocess.Popen(
+            argv, env=environment, stdout=log, stderr=log, start_new_session=True
+        ) as process:
+            try:
+                _watch(process, log.fileno(), total)
+            finally:
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGTERM)  # go leaves its compilers running
         log.seek(0)
         if process.returncode != 0:
             raise ClusterError(f"cannot build Kubernetes: {''.join(log.readlines()[-5:]).strip()}")
 
 
 def _watch(process: subprocess.Popen[bytes], log: int, total: int) -> None:
-    """A line every now and then until the build ends."""
+    """A line every now and then until the build ends; it writes a line for each package."""
     said = time.monotonic()
     while process.poll() is None:
         time.sleep(0.2)
         if time.monotonic() - said >= _EVERY:
             said = time.monotonic()
-            with os.fdopen(os.dup(log), "rb", buffering=0) as file:
-                built = os.pread(file.fileno(), os.fstat(file.fileno()).st_size, 0).count(b"\n")
-            say(f"building Kubernetes: {min(built, total):,} of at most {total:,} packages compiled")
+            built = os.pread(log, os.fstat(log).st_size, 0).count(b"\n")
+            say(f"building Kubernetes: {built:,} of at most {total:,} packages compiled")

@@ -45,6 +45,12 @@ def test_the_api_server_reaches_pods(cluster: Cluster):
         assert json.loads(cluster.kubectl("get", "--raw", path))["path"] == "/from-control"
 
 
+def test_logs_come_from_the_node_of_the_pod(cluster: Cluster):
+    with applied(cluster, placed("node2", "node3")):
+        echoed(cluster, "http://api-service/logged")
+        assert '"GET /logged"' in cluster.kubectl("logs", "api-server")
+
+
 def test_each_node_has_a_bpffs_of_its_own(cluster: Cluster):
     first, second, _ = (node.box for node in cluster.nodes)
     first.run(["mkdir", "/sys/fs/bpf/mine"], what="pin")
