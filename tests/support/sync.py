@@ -43,7 +43,6 @@ FAST = Times(
     retry_first=0.05,
     retry_most=0.2,
     lived=60.0,
-    resolve=0.2,
     renew=60.0,
     again=0.2,
     report=0.0,

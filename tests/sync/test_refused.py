@@ -34,9 +34,7 @@ from yett_policy.sync.message import (
 Serve = Callable[..., Awaitable[Replica]]
 Socket = aiohttp.ClientWebSocketResponse
 
-HELLO = Hello(
-    node="node-a", instance="0", version="1", kernel="6.18", subscribe=True, applied={}, failures=()
-)
+HELLO = Hello(node="node-a", instance="0", version="1", kernel="6.18", applied={}, failures=())
 
 
 @asynccontextmanager

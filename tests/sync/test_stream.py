@@ -11,7 +11,6 @@ import pytest
 
 from support import wanted as build
 from support.sync import Loader, Replica, Source, Target, pod, until
-from yett_loader.sync.connection import Connection
 from yett_operator.sync import history
 from yett_policy.document import Verdict
 from yett_policy.sync.message import Failing
@@ -263,7 +262,7 @@ async def test_a_hundred_loaders_are_told_of_a_pod_within_moments(serve: Serve, 
     await settled(replica, *loaders)
     assert time.monotonic() - start < 5  # a loaded machine; the benchmark measures
     assert replica.server.counters.updates == {"snapshot": 100, "delta": 100}
-    assert replica.server.counters.subscribed == 100
+    assert replica.server.counters.streams == 100
 
 
 async def test_the_first_snapshot_is_made_once_for_all(
@@ -290,26 +289,3 @@ async def test_the_first_snapshot_is_made_once_for_all(
     await settled(replica, late)
     assert made == [1]
     assert addresses(late)["10.9.0.1/32"] == build.WEB
-
-
-async def test_an_update_that_is_under_way_is_put_in_force_though_its_connection_is_lost(
-    serve: Serve, load: Load, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    source = Source()
-    source.begin("node-a")
-    replica = await serve(source)
-    loader = load(replica, target=Target(delay=0.3))
-    connections: list[Connection] = []
-    run = Connection.run
-
-    async def noted(self: Connection, welcomed: Callable[[], None]) -> None:
-        connections.append(self)
-        await run(self, welcomed)
-
-    monkeypatch.setattr(Connection, "run", noted)
-    await until(lambda: loader.follower.replica.revision)
-    assert loader.snapshots == 0
-    connections[0].leave()
-    await until(lambda: len(connections) == 2)
-    await until(lambda: replica.sink.nodes.get("node-a"))
-    assert loader.target.applied[0] == loader.target.applied[-1]

@@ -1,10 +1,11 @@
-"""The loader's client: finds the operator's replicas, listens to one, reports to all."""
+"""The loader's client: finds a replica of the operator, follows it, and finds another when it must."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import random
+import socket
 import ssl
 import time
 
@@ -18,7 +19,6 @@ from yett_policy.sync.frame import BUNDLE, SUBPROTOCOL, TO_LOADER_LIMIT
 
 log = logging.getLogger(__name__)
 
-REPLICAS_MAX = 8
 MESSAGE_LIMIT = TO_LOADER_LIMIT + BUNDLE
 
 
@@ -38,37 +38,30 @@ class SyncClient:
         self._credentials = credentials
         self._follower = follower
         self._times = times or Times()
-        self._addresses: frozenset[str] = frozenset()
-        self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._listening: str | None = None
-        """The replica that updates come from, or are about to."""
-        self._reporting: dict[str, Connection] = {}
-        """Connections to the others."""
-        self._complaints: dict[str, str] = {}
-        """By address, and by `resolve`: what was logged last, until it is well again."""
+        self._address = ""
+        """Of the replica that is followed, or was tried last."""
+        self._complaint = ""
+        """What was logged last, until it is well again."""
 
     async def run(self) -> None:
         """For ever."""
         connector = aiohttp.TCPConnector(limit=0, force_close=True)
         trying = asyncio.create_task(self._follower.keep_trying(self._times.again))
+        failures = 0
         try:
             async with aiohttp.ClientSession(connector=connector) as session:
                 while True:
-                    await self._resolve()
-                    for address in self._addresses:
-                        if address not in self._tasks or self._tasks[address].done():
-                            task = asyncio.create_task(self._keep(session, address), name=f"sync {address}")
-                            self._tasks[address] = task
-                    await asyncio.sleep(self._times.resolve if self._addresses else self._times.retry_first)
-                    for address, task in list(self._tasks.items()):
-                        if task.done():
-                            del self._tasks[address]
-                            task.result()
+                    begun = time.monotonic()
+                    complaint = await self._follow(session)
+                    if self._follower.stale_since is None:
+                        self._follower.stale_since = time.time()
+                        self._complaint = ""
+                    failures = 1 if time.monotonic() - begun > self._times.lived else failures + 1
+                    self._complain(complaint)
+                    await asyncio.sleep(self._pause(failures))
         finally:
             trying.cancel()
-            for task in self._tasks.values():
-                task.cancel()
-            await asyncio.gather(trying, *self._tasks.values(), return_exceptions=True)
+            await asyncio.gather(trying, return_exceptions=True)
             await self._follower.close()
 
     def status(self) -> dict[str, object]:
@@ -76,9 +69,9 @@ class SyncClient:
         replica, numbers = self._follower.replica, self._follower.numbers
         return {
             "operator": f"{self._operator.host}:{self._operator.port}",
-            "replicas": sorted(self._addresses),
-            "listening_to": self._listening if self._follower.stale_since is None else None,
+            "replica": self._address if self._follower.stale_since is None else "",
             "stale_since": self._follower.stale_since,
+            "problem": self._complaint,
             "epoch": replica.epoch,
             "revision": replica.revision,
             "updates": numbers.updates,
@@ -106,42 +99,32 @@ class SyncClient:
 
     # -- inside ----------------------------------------------------------------------------
 
-    async def _resolve(self) -> None:
+    async def _follow(self, session: aiohttp.ClientSession) -> str:
+        """One replica, for as long as it goes well; why it does not."""
+        try:
+            self._address = await self._resolve()
+            await self._connect(session, self._address)
+        except (Broken, NotReady, aiohttp.ClientError, OSError, TimeoutError) as error:
+            self._follower.numbers.failed_connects += self._follower.stale_since is not None
+            return _sentence(error)
+        return "it ended"
+
+    async def _resolve(self) -> str:
+        """Some replica, another than the last one if there is another."""
         host, loop = self._operator.host, asyncio.get_running_loop()
         try:
-            found = await loop.getaddrinfo(host, self._operator.port, type=1)
+            found = await loop.getaddrinfo(host, self._operator.port, type=socket.SOCK_STREAM)
         except OSError as error:
-            self._complain("resolve", f"cannot find the operator {host}: {error.strerror or error}")
-            return
-        self._complaints.pop("resolve", None)
-        self._addresses = frozenset(sorted({str(item[4][0]) for item in found})[:REPLICAS_MAX])
-
-    async def _keep(self, session: aiohttp.ClientSession, address: str) -> None:
-        """Connected to one replica, for as long as the name resolves to it."""
-        failures = 0
-        while address in self._addresses:
-            begun, complaint = time.monotonic(), ""
-            try:
-                await self._connect(session, address)
-            except (Broken, NotReady, aiohttp.ClientError, OSError, TimeoutError) as error:
-                complaint = _sentence(error)
-            finally:
-                self._lost(address)
-            if not complaint:
-                continue  # it left by itself, to come back in another role
-            failures = 1 if time.monotonic() - begun > self._times.lived else failures + 1
-            self._follower.numbers.failed_connects += 1
-            self._complain(address, f"no stream from the operator at {address}: {complaint}")
-            await asyncio.sleep(self._pause(failures))
+            raise Broken(f"cannot find {host}: {error.strerror or error}") from None
+        addresses = {str(item[4][0]) for item in found}
+        others = addresses - {self._address} or addresses
+        return random.choice(sorted(others))  # noqa: S311 - no secret
 
     async def _connect(self, session: aiohttp.ClientSession, address: str) -> None:
-        subscribe = self._listening is None
-        if subscribe:
-            self._listening = address
         token, tls = self._token(), self._tls()
         host = f"[{address}]" if ":" in address else address
         async with asyncio.timeout(self._times.connect):
-            socket = await session.ws_connect(
+            opened = await session.ws_connect(
                 f"wss://{host}:{self._operator.port}{self._operator.path}",
                 ssl=tls,
                 server_hostname=self._operator.host,
@@ -152,39 +135,26 @@ class SyncClient:
                 max_msg_size=MESSAGE_LIMIT,
                 timeout=aiohttp.ClientWSTimeout(ws_close=1.0),
             )
-        async with socket:
-            if socket.protocol != SUBPROTOCOL:
+        async with opened:
+            if opened.protocol != SUBPROTOCOL:
                 raise Broken(f"it does not speak {SUBPROTOCOL}")
-            connection = Connection(
-                socket, self._node, self._follower, self._token, self._times, subscribe=subscribe
-            )
-            await connection.run(lambda: self._welcomed(address, connection))
+            connection = Connection(opened, self._node, self._follower, self._token, self._times)
+            await connection.run(self._welcomed)
 
-    def _complain(self, about: str, sentence: str) -> None:
-        if self._complaints.get(about) != sentence:
-            self._complaints[about] = sentence
-            log.warning("%s; what is in force stays so", sentence)
-
-    def _welcomed(self, address: str, connection: Connection) -> None:
+    def _welcomed(self) -> None:
+        log.info("following the operator at %s", self._address)
         self._follower.numbers.connects += 1
-        self._complaints.pop(address, None)
-        if connection.subscribed:
-            log.info("following the operator at %s", address)
-            self._follower.stale_since = None
-        else:
-            self._reporting[address] = connection
-            if self._listening is None:
-                connection.leave()  # whoever was to be listened to failed meanwhile
+        self._follower.stale_since = None
+        self._complaint = ""
 
-    def _lost(self, address: str) -> None:
-        self._reporting.pop(address, None)
-        if self._listening != address:
+    def _complain(self, complaint: str) -> None:
+        """Log it, unless it was said the last time."""
+        if complaint == self._complaint:
             return
-        self._listening = None
-        if self._follower.stale_since is None:
-            self._follower.stale_since = time.time()
-        if self._reporting:
-            random.choice(list(self._reporting.values())).leave()  # noqa: S311 - no secret
+        self._complaint = complaint
+        log.warning(
+            "no stream from the operator (%s): %s; what is in force stays so", self._address, complaint
+        )
 
     def _pause(self, failures: int) -> float:
         span = min(self._times.retry_first * 2.0 ** min(failures - 1, 16), self._times.retry_most)

@@ -48,15 +48,12 @@ class Connection:
         follower: Follower,
         token: Callable[[], str],
         times: Times,
-        *,
-        subscribe: bool,
     ) -> None:
         self._socket = socket
         self._node = node
         self._follower = follower
         self._token = token
         self._times = times
-        self._subscribe = subscribe
         self._epoch = ""
         self._counters_seconds = 30
         self._last = 0
@@ -73,15 +70,9 @@ class Connection:
         """An update is on its way into force."""
         self._said = InForce()
         self._changed = asyncio.Event()
-        self._leave = asyncio.Event()
-
-    @property
-    def subscribed(self) -> bool:
-        """Whether updates come from here."""
-        return self._subscribe
 
     async def run(self, welcomed: Callable[[], None]) -> None:
-        """Until either side ends it; Broken if that was not meant."""
+        """Until either side ends it: Broken says why."""
         await self._hello()
         welcomed()
         stop = self._follower.listen(self._changed.set)
@@ -93,7 +84,6 @@ class Connection:
                 ("sync report", self._report()),
                 ("sync counters", self._count()),
                 ("sync renew", self._renew()),
-                ("sync leave", self._until_leave()),
             )
         ]
         try:
@@ -105,10 +95,6 @@ class Connection:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-
-    def leave(self) -> None:
-        """End it, to come back in another role."""
-        self._leave.set()
 
     # -- beginning -------------------------------------------------------------------------
 
@@ -122,7 +108,6 @@ class Connection:
                     instance=INSTANCE,
                     version=package_version()[:64],
                     kernel=os.uname().release[:256],
-                    subscribe=self._subscribe,
                     applied=self._said.applied,
                     failures=self._said.failures,
                     documents=tuple(replica.documents)[:LOCAL_MAX],
@@ -215,8 +200,6 @@ class Connection:
             self._update.take(item)
 
     async def _begin(self, begin: message.Begin) -> None:
-        if not self._subscribe:
-            raise Broken("an update without a subscription")
         if self._update is not None:
             raise Broken(f"update {begin.seq} within another")
         if begin.seq <= self._last:
@@ -284,9 +267,6 @@ class Connection:
             # A file that cannot be read now is read again later; the stream outlives some of that.
             with suppress(NotReady):
                 await self._send(encode.renewal(message.Renewal(self._token())))
-
-    async def _until_leave(self) -> None:
-        await self._leave.wait()
 
     async def _send(self, *frames: bytes) -> None:
         for part in bundle(frames):

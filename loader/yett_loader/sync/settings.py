@@ -14,7 +14,7 @@ PORT = 8443
 
 @dataclass(frozen=True, slots=True)
 class Operator:
-    """Its address: every replica that the name resolves to is reported to, one is listened to."""
+    """Its address; of the replicas that the name resolves to, one is followed."""
 
     host: str
     port: int
@@ -55,8 +55,6 @@ class Times:
     """Between attempts to connect; each is a random part of a span that doubles."""
     lived: float = 5.0
     """A connection that held so long was a good one: the next attempt waits as after the first."""
-    resolve: float = 10.0
-    """Between looks at which replicas there are."""
     renew: float = 300.0
     """Between tokens on an open stream."""
     again: float = 5.0

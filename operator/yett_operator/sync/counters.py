@@ -12,8 +12,6 @@ class Counters:
 
     streams: int = 0
     """Open now."""
-    subscribed: int = 0
-    """Of these, those that take updates from here."""
     accepted: int = 0
     refused: Counter[str] = field(default_factory=Counter)
     """Callers and streams, by reason."""
@@ -29,7 +27,6 @@ class Counters:
         """(name, kind, labels, value) of every series, for Prometheus."""
         return [
             ("yett_sync_streams", "gauge", {}, self.streams),
-            ("yett_sync_streams_subscribed", "gauge", {}, self.subscribed),
             ("yett_sync_streams_accepted_total", "counter", {}, self.accepted),
             ("yett_sync_acks_total", "counter", {}, self.acks),
             ("yett_sync_sent_bytes_total", "counter", {}, self.sent_bytes),

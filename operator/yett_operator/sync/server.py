@@ -148,7 +148,6 @@ class SyncServer:
         timer = self._leaving.pop(session.node, None)
         if timer is not None:
             timer.cancel()
-        self._count()
         self._sink.connected(session.node, session.info)
         self._sink.acked(session.node, session.known)
 
@@ -156,7 +155,6 @@ class SyncServer:
         if self._sessions.get(session.node) is not session:
             return
         del self._sessions[session.node]
-        self._count()
         if not session.silent:
             loop = asyncio.get_running_loop()
             self._leaving[session.node] = loop.call_later(self._settings.grace, self._left, session.node)
@@ -183,9 +181,6 @@ class SyncServer:
     def _counted(self, session: Session, counters: message.Counters) -> None:
         if self._sessions.get(session.node) is session:
             self._sink.counted(session.node, counters.hits)
-
-    def _count(self) -> None:
-        self.counters.subscribed = sum(item.stream is not None for item in self._sessions.values())
 
     def _later(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)

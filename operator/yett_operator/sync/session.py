@@ -66,7 +66,7 @@ class Session:
         self.node = caller.node
         self.info = ports.NodeInfo()
         self.stream: Stream | None = None
-        """None: the loader takes updates from another replica."""
+        """None before the hello."""
         self.silent = False
         """Reported as gone, though the connection is open."""
         self.known = ports.Ack({}, whole=True)
@@ -84,8 +84,7 @@ class Session:
         except Ended as ended:
             await self._refuse(ended)
             return
-        if hello.subscribe:
-            self.stream = self._around.stream(self.node, hello)
+        self.stream = stream = self._around.stream(self.node, hello)
         self._around.enter(self)
         tasks: list[asyncio.Task[None]] = []
         try:
@@ -93,9 +92,8 @@ class Session:
             tasks = [
                 asyncio.create_task(self._receive(), name=f"receive {self.node}"),
                 asyncio.create_task(self._watch(), name=f"watch {self.node}"),
+                asyncio.create_task(stream.run(self._send), name=f"send {self.node}"),
             ]
-            if self.stream is not None:
-                tasks.append(asyncio.create_task(self.stream.run(self._send), name=f"send {self.node}"))
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()

@@ -21,7 +21,7 @@ Send = Callable[[Sequence[bytes]], Awaitable[None]]
 
 
 class Stream:
-    """Updates of one subscribed loader."""
+    """Updates of one loader."""
 
     def __init__(
         self,

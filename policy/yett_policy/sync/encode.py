@@ -34,7 +34,6 @@ def hello(message: Hello) -> bytes:
         instance=message.instance,
         version=message.version,
         kernel=message.kernel,
-        subscribe=message.subscribe,
         applied=_pairs(message.applied),
         failures=_failures(message.failures),
         documents=message.documents,

@@ -86,8 +86,6 @@ class Hello:
     """Of this run of the loader."""
     version: str
     kernel: str
-    subscribe: bool
-    """False: tell me nothing, another replica does; I only report."""
     applied: Mapping[int, str]
     """Identity -> digest of the document in force."""
     failures: tuple[Failing, ...] = ()
