@@ -20,6 +20,8 @@ from cluster.progress import say, step
 from yett_lab.run import command
 
 _DIRECTORY = SOURCES / "containerfiles"
+_LAYERS_MAX = 250
+"""A change of yett's sources makes ten, of about 10 MB each."""
 _VERSION = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["version"]
 
 
@@ -75,6 +77,7 @@ def yett_images() -> list[Image]:
 
 def provide(images: list[Image], address: str) -> list[Image]:
     """Build and push those that the registry does not have as they should be; those that changed."""
+    _tidy()
     changed = []
     for image in images:
         made_from = f"inputs-{image.digest()}"
@@ -87,6 +90,14 @@ def provide(images: list[Image], address: str) -> list[Image]:
             continue
         changed.append(image)
     return changed
+
+
+def _tidy() -> None:
+    """Drop the layers of old builds once there are many; the next build makes those that it needs again."""
+    layers = buildah("images", "--all", "--quiet", what="list the images").split()
+    if len(layers) > _LAYERS_MAX:
+        with step("removing the layers of old images"):
+            buildah("rmi", "--prune", what="remove the layers of old images")
 
 
 def _provide(image: Image, address: str, made_from: str) -> None:
