@@ -8,7 +8,6 @@ import os
 import signal
 import sys
 from collections.abc import Coroutine
-from pathlib import Path
 from typing import Any
 
 from yett_operator.logs import configure
@@ -65,8 +64,6 @@ def main() -> int:
     """Exit status: 0 ended by a signal, 1 it could not go on, 2 a setting is wrong."""
     try:
         settings = from_environment(os.environ)
-        if settings.kubeconfig is not None and not Path(settings.kubeconfig).is_file():
-            raise SettingsError(f"YETT_KUBECONFIG={settings.kubeconfig} is no file")
     except SettingsError as error:
         print(f"yett-operator: {error}", file=sys.stderr)
         return 2

@@ -6,6 +6,7 @@ import secrets
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 PREFIX = "YETT_"
 
@@ -73,4 +74,7 @@ def from_environment(environment: Mapping[str, str]) -> Settings:
     level = values.get("log_level", "INFO")
     if level not in {"DEBUG", "INFO", "WARNING", "ERROR"}:
         raise SettingsError(f"{PREFIX}LOG_LEVEL={level} is none of DEBUG, INFO, WARNING and ERROR")
+    kubeconfig = values.get("kubeconfig")
+    if isinstance(kubeconfig, str) and not Path(kubeconfig).is_file():
+        raise SettingsError(f"{PREFIX}KUBECONFIG={kubeconfig} is no file")
     return Settings(**values)  # type: ignore[arg-type]
