@@ -102,6 +102,9 @@ static __always_inline int judge(struct __sk_buff *skb, const int from_pod)
 		return answer_poisoned(skb, w, f);
 	}
 	now = bpf_ktime_get_coarse_ns();
+	if (f && syn && (f->flags & FLOW_RESET) && (f->flags & FLOW_SYNCED) && is_request(f, w) &&
+	    !is_over(f, now))
+		return end_old_stream(skb, w, f);
 	/* New, or to be judged again; or a new connection on ports that are free again. */
 	if (!f || f->epoch != w->epoch || (syn && is_over(f, now))) {
 		if (open_flow(skb) != OPENED_FLOW) {

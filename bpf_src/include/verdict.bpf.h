@@ -55,6 +55,24 @@ __noinline int reset_both(struct __sk_buff *skb, struct work *w, __u32 forward_s
 	return make_answer(skb, w, &a) ? TC_ACT_SHOT : TC_ACT_UNSPEC;
 }
 
+/*
+ * A SYN on ports whose client has just sent a reset: perhaps the server did not take that, and
+ * still knows the old connection.  So the SYN becomes a reset that it must take, and the client's
+ * next SYN, a second later, finds the ports free.
+ */
+__noinline int end_old_stream(struct __sk_buff *skb, struct work *w, struct flow *f)
+{
+	struct answer a = {.flags = TCP_RST | TCP_ACK};
+
+	if (!w || !f)
+		return TC_ACT_SHOT;
+	count(f->direction, REASON_TCP_HANDSHAKE, 0);
+	a.seq = f->passed_seq;
+	a.ack = f->reply_seq;
+	poison_flow(f, 0);
+	return make_answer(skb, w, &a) ? TC_ACT_SHOT : TC_ACT_UNSPEC;
+}
+
 /* A packet of a flow that was denied: answered with what ends the connection, never passed. */
 __noinline int answer_poisoned(struct __sk_buff *skb, struct work *w, struct flow *f)
 {
