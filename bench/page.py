@@ -170,6 +170,7 @@ def _machine(result: Mapping[str, Any]) -> str:
         f" iptables {machine['iptables']}. The run took {result['seconds']} s;"
         f" the hypervisor took {100 * result['steal']:.1f} % of the processors' time."
     )
+    text += f" {result['note']}" if "note" in result else ""
     if others < _QUIET:
         return text
     return (
