@@ -7,6 +7,7 @@ import ctypes
 import mmap
 import os
 import socket
+import struct
 import tempfile
 import threading
 import time
@@ -187,6 +188,32 @@ def test_a_denied_request_is_recorded_with_its_first_bytes(judge: Judge) -> None
     events = [event for event in judge.gate.events() if event["reason"] == Reason.POLICY_DENIED_L7]
     assert len(events) == 1
     assert bytes(events[0]["head"])[: events[0]["head_len"]].startswith(b"GET /pr")
+
+
+# -- the same ports again
+
+
+@pytest.mark.parametrize("ending", ["reset", "fin"])
+def test_the_ports_of_an_ended_connection_carry_the_next_one(ending: str, judge: Judge) -> None:
+    kind = socket.AF_INET6 if judge.family == 6 else socket.AF_INET
+    port = 41_000 + 10 * (ending == "fin") + judge.family
+    for _ in range(3):
+        with judge.topo.client.namespace:
+            client = socket.socket(kind, socket.SOCK_STREAM)
+        with client:
+            client.settimeout(5)
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            client.bind((judge.topo.client.address(judge.family), port))
+            client.connect(judge.address())
+            client.sendall(GET_PUBLIC)
+            assert digest(GET_PUBLIC) in read_responses(client, 1)
+            if ending == "reset":
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            else:
+                client.shutdown(socket.SHUT_WR)
+                while client.recv(1 << 16):
+                    pass
+    assert set(judge.denials()) <= {Reason.TCP_HANDSHAKE}  # a SYN that first ended the old connection
 
 
 # -- many requests, large bodies
