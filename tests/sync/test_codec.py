@@ -53,7 +53,8 @@ digests = st.binary(min_size=32, max_size=32).map(bytes.hex)
 names = st.text(st.characters(codec="utf-8"), max_size=64)
 revisions = st.integers(1, 2**53)
 prefixes = st.one_of(
-    st.ip_addresses(v=4).map(lambda item: f"{item}/32"), st.ip_addresses(v=6).map(lambda item: f"{item}/128")
+    st.ip_addresses(v=4).map(lambda item: f"{item}/32"),
+    st.ip_addresses(v=6, network="2000::/3").map(lambda item: f"{item}/128"),
 )
 pods = st.lists(st.ip_addresses().map(str), max_size=8).map(tuple)
 applied = st.dictionaries(identities, digests, max_size=20)

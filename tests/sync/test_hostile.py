@@ -251,7 +251,7 @@ LIES: list[tuple[str, dict[str, bytes], Problem, str]] = [
             "commit": encode.commit(Commit(1, 2, 0, 0)),
         },
         Problem.MALFORMED,
-        "a prefix occurs twice",
+        "is spelled in another way",
     ),
     (
         "fewer addresses than were announced",

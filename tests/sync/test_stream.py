@@ -25,8 +25,14 @@ def addresses(loader: Loader) -> dict[str, int]:
 
 
 async def settled(replica: Replica, *loaders: Loader) -> None:
-    """Every loader has what the source says."""
-    await until(lambda: all(item.follower.replica.revision == replica.source.revision for item in loaders))
+    """Every loader has put in force what the source says."""
+    await until(
+        lambda: all(
+            item.follower.replica.revision == replica.source.revision
+            and item.target.wanted is item.follower.replica.wanted
+            for item in loaders
+        )
+    )
 
 
 async def test_a_loader_gets_what_its_node_needs_and_says_what_is_in_force(serve: Serve, load: Load) -> None:

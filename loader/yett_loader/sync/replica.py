@@ -31,6 +31,7 @@ ROWS_MAX = 1 << 20
 K = TypeVar("K")
 V = TypeVar("V")
 Pod = tuple[int, tuple[str, ...]]
+_CLUSTER = (AddressesPart, IdentitiesPart, PodsPart)
 
 
 class Refused(Exception):  # noqa: N818 - reads better
@@ -94,7 +95,8 @@ class Update:
         self._ipcache = {} if whole else dict(base.ipcache)
         self._identities = {} if whole else dict(base.identities)
         self._pods = {} if whole else dict(base.pods)
-        self._touched = {AddressesPart, IdentitiesPart, PodsPart} if whole else set[type]()
+        self._changed: dict[type, set[object]] = {kind: set() for kind in _CLUSTER}
+        """Keys that changed, by kind of part."""
 
     def take(self, part: Part) -> None:
         """Refused if there is too much of it."""
@@ -106,14 +108,13 @@ class Update:
             case RulesetPart(content, ruleset):
                 self._rulesets[content] = ruleset
             case AddressesPart(rows):
-                _change(self._ipcache, rows)
+                self._change(AddressesPart, self._ipcache, rows)
             case IdentitiesPart(rows):
-                _change(self._identities, rows)
+                self._change(IdentitiesPart, self._identities, rows)
             case PodsPart(rows):
-                _change(self._pods, rows)
+                self._change(PodsPart, self._pods, rows)
             case _:
                 assert_never(part)
-        self._touched.add(type(part))
         for kind, held in (
             ("addresses", self._ipcache),
             ("identities", self._identities),
@@ -186,34 +187,39 @@ class Update:
         self, node: NodePart, documents: Mapping[str, Document], rulesets: Mapping[str, Ruleset]
     ) -> Wanted:
         """Parts that did not change stay the same objects: who compares them is done at once."""
-        wanted = self._base.wanted
+        whole, wanted = self.begin.base is None, self._base.wanted
         snapshot, endpoints = wanted.snapshot, wanted.endpoints
-        if self._touched & {NodePart, AddressesPart}:
-            merged = {**self._ipcache, **node.addresses}
-            if len(set(map(values.map_key, merged))) != len(merged):
-                raise Refused(Problem.MALFORMED, "a prefix occurs twice, in two spellings")
-            snapshot = replace(snapshot, ipcache=tuple(sorted(merged.items())))
-        if NodePart in self._touched:
+        if whole or (self._node is not None and node.addresses != self._base.node.addresses):
+            snapshot = replace(snapshot, ipcache=tuple(sorted({**self._ipcache, **node.addresses}.items())))
+        elif changed := self._changed[AddressesPart] - node.addresses.keys():
+            rows = ((key, self._ipcache[key]) for key in changed if key in self._ipcache)
+            kept = (row for row in snapshot.ipcache if row[0] not in changed)
+            snapshot = replace(snapshot, ipcache=tuple(sorted([*kept, *rows])))
+        if self._node is not None:
             snapshot = replace(
                 snapshot,
                 documents=tuple(sorted(documents.values(), key=lambda item: item.identity)),
                 rulesets=tuple(sorted(rulesets.values(), key=lambda item: item.digest)),
             )
             endpoints = _endpoints(node)
-        if IdentitiesPart in self._touched:
+        if whole or self._changed[IdentitiesPart]:
             snapshot = replace(snapshot, identities=tuple(sorted(self._identities.items())))
-        if PodsPart in self._touched:
-            rows = ((*key, *pod) for key, pod in self._pods.items())
-            snapshot = replace(snapshot, pods=tuple(sorted(rows)))
+        if whole:
+            snapshot = replace(snapshot, pods=tuple(sorted((*key, *pod) for key, pod in self._pods.items())))
+        elif changed := self._changed[PodsPart]:
+            named = ((*key, *self._pods[key]) for key in self._pods.keys() & changed)
+            staying = (row for row in snapshot.pods if row[:2] not in changed)
+            snapshot = replace(snapshot, pods=tuple(sorted([*staying, *named])))
         return Wanted(snapshot, endpoints)
 
-
-def _change(held: dict[K, V], rows: Iterable[tuple[K, V | None]]) -> None:
-    for key, value in rows:
-        if value is None:
-            held.pop(key, None)
-        else:
-            held[key] = value
+    def _change(self, kind: type, held: dict[K, V], rows: Iterable[tuple[K, V | None]]) -> None:
+        changed = self._changed[kind]
+        for key, value in rows:
+            changed.add(key)
+            if value is None:
+                held.pop(key, None)
+            else:
+                held[key] = value
 
 
 def _endpoints(node: NodePart) -> tuple[LocalEndpoint, ...]:

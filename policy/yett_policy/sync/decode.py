@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
+from functools import lru_cache
+from ipaddress import IPv6Network, ip_network
 from typing import TypeVar
 
 from yett_policy.document import SCHEMA, canonical
@@ -42,6 +44,8 @@ from yett_policy.sync.reader import Malformed, Value
 T = TypeVar("T")
 
 _DIGITS = frozenset("0123456789abcdef")
+_MAPPED = IPv6Network("::ffff:0:0/96")
+"""In the kernel an IPv4 address is one of these: there it would be the same prefix."""
 
 
 class UnknownRevision(Malformed):
@@ -176,7 +180,7 @@ def _node(value: Value) -> NodePart:
             for index, (digest, content) in enumerate(rulesets.mapping(ROWS_MAX))
         },
         addresses={
-            values.prefix(Value(text, own.path)): identity.integer(1, values.IDENTITY_MAX)
+            _prefix(Value(text, own.path)): identity.integer(1, values.IDENTITY_MAX)
             for text, identity in own.mapping(ROWS_MAX)
         },
         endpoints=tuple(map(values.pod_row, endpoints.items(LOCAL_MAX))),
@@ -207,7 +211,21 @@ def _addresses(value: Value) -> AddressesPart:
 
 def _address_row(value: Value) -> tuple[str, int | None]:
     text, identity = value.row(2)
-    return values.prefix(text), None if identity.raw is None else identity.integer(1, values.IDENTITY_MAX)
+    return _prefix(text), None if identity.raw is None else identity.integer(1, values.IDENTITY_MAX)
+
+
+def _prefix(value: Value) -> str:
+    """Spelled in the one way, so that two texts are two prefixes."""
+    text = values.prefix(value)
+    if not _one_spelling(text):
+        raise value.fail(f"{text[:64]!r} is spelled in another way than the operator does")
+    return text
+
+
+@lru_cache(1 << 17)  # a snapshot names mostly what the one before named
+def _one_spelling(text: str) -> bool:
+    network = ip_network(text)
+    return str(network) == text and not (isinstance(network, IPv6Network) and network.subnet_of(_MAPPED))
 
 
 def _identities(value: Value) -> IdentitiesPart:
