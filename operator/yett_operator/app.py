@@ -100,7 +100,7 @@ class Operator:
         make: Callable[..., Reflector[Any, Any]] = partial(Reflector, self.kube)
         world = self.world
         found = {
-            "pods": make("/api/v1/pods", slim.pod, world.pod),
+            "pods": make("/api/v1/pods", slim.pod, world.pod, items=world.pods),
             "namespaces": make("/api/v1/namespaces", slim.namespace, world.namespace),
             "nodes": make("/api/v1/nodes", slim.node, self._node),
             "endpointslices": make(

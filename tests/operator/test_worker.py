@@ -310,7 +310,11 @@ def test_who_follows_the_changes_knows_what_a_snapshot_says(history: list[tuple[
     assert held["documents"] == publisher.documents
     assert held["ipcache"] == publisher.ipcache
     assert held["identities"] == publisher.identities
-    assert held["pods"] == publisher.pods == {k: publisher._place(k) for k in pods}
+    assert held["pods"] == publisher.pods
+    assert {key: (each.node, each.addresses) for key, each in publisher.pods.items()} == {
+        key: (each.node, each.facts.addresses) for key, each in pods.items()
+    }
+    assert publisher._waiting == {}
     assert set(publisher.rulesets) <= rulesets
     used = {digest for document in publisher.documents.values() for digest in document.rulesets}
     assert set(publisher.rulesets) == used

@@ -40,9 +40,8 @@ class Publisher:
         self.pods: dict[PodKey, PlacedPod] = {}
         self.by_node: defaultdict[str, dict[PodKey, PlacedPod]] = defaultdict(dict)
         self.by_identity: defaultdict[int, dict[PodKey, PlacedPod]] = defaultdict(dict)
-        self._known: dict[PodKey, SlimPod] = {}
-        """Pods as the compiler last saw them."""
-        self._number: dict[PodKey, int] = {}
+        self._waiting: dict[PodKey, SlimPod] = {}
+        """Pods without an identity."""
         self._epoch = secrets.token_hex(8)
         self._revision = 0
         self._listeners: list[Listener] = []
@@ -96,12 +95,10 @@ class Publisher:
 
     def publish(self, outcome: Outcome, pods: Mapping[PodKey, SlimPod | None]) -> Change | None:
         """What a batch led to; `pods` are those of the batch.  None if nothing changed."""
-        _update(self._known, pods)
-        _update(self._number, outcome.pods)
         placed: dict[PodKey, PlacedPod | None] = {}
         moved: dict[PodKey, str] = {}
         for key in pods.keys() | outcome.pods.keys():
-            old, new = self.pods.get(key), self._place(key)
+            old, new = self.pods.get(key), self._place(key, pods, outcome.pods)
             if old == new:
                 continue
             placed[key] = new
@@ -152,9 +149,10 @@ class Publisher:
             | _changed(self.node_addresses, outcome.node_addresses),
             identities=_absent(self.identities, outcome.identities)
             | _changed(self.identities, outcome.identities),
-            pods=_absent(self._number, outcome.pods) | dict(outcome.pods),
+            pods=_absent(self.pods, outcome.pods) | dict(outcome.pods),
         )
-        return self.publish(outcome, _absent(self._known, pods) | dict(pods))
+        gone = dict.fromkeys((self.pods.keys() | self._waiting.keys()) - pods.keys())
+        return self.publish(outcome, {**gone, **pods})
 
     def _tell(self, change: Change) -> None:
         self._revision = change.revision
@@ -164,11 +162,23 @@ class Publisher:
             except Exception:
                 log.exception("a listener failed at revision %d", change.revision)
 
-    def _place(self, key: PodKey) -> PlacedPod | None:
-        slim, number = self._known.get(key), self._number.get(key)
-        if slim is None or number is None:
+    def _place(
+        self, key: PodKey, pods: Mapping[PodKey, SlimPod | None], numbers: Mapping[PodKey, int | None]
+    ) -> PlacedPod | None:
+        """Where a pod is now, by what is new and by what is known of it."""
+        old, slim = self.pods.get(key), self._waiting.pop(key, None)
+        if key in pods:
+            slim = pods[key]
+            if slim is None:
+                return None
+        number = numbers.get(key, None if old is None else old.identity)
+        if number is None:
+            if slim is not None:
+                self._waiting[key] = slim
             return None
-        return PlacedPod(*key, number, slim.facts.addresses, slim.node, slim.uid)
+        if slim is not None:
+            return PlacedPod(*key, number, slim.facts.addresses, slim.node, slim.uid)
+        return None if old is None else replace(old, identity=number)
 
     def _move(self, key: PodKey, old: PlacedPod | None, new: PlacedPod | None) -> None:
         for index, of in ((self.by_node, "node"), (self.by_identity, "identity")):

@@ -40,13 +40,16 @@ class Reflector(Generic[K, V]):
         *,
         optional: bool = False,
         query: dict[str, str] | None = None,
+        items: dict[K, V] | None = None,
     ) -> None:
         """`slim`: key and value of an object; None: as if it were not there.
+
+        `items`: where the copy is kept, if somebody else needs it too.
 
         `optional`: the cluster may not have the kind; then there are no objects.
         """
         self.path = path
-        self.items: dict[K, V] = {}
+        self.items: dict[K, V] = {} if items is None else items
         self.synced = asyncio.Event()
         """Everything was seen once."""
         self.error = ""

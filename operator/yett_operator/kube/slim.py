@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from functools import lru_cache
+from sys import intern
 from typing import Any
 
 from yett_operator.kube.client import Json
@@ -78,7 +80,7 @@ class SlimStatus:
 def pod(obj: Json) -> tuple[tuple[str, str], SlimPod | None]:
     """Finished pods count as gone: their addresses are free.  Terminating ones do not."""
     metadata, spec, status = obj["metadata"], obj.get("spec") or {}, obj.get("status") or {}
-    key = (metadata["namespace"], metadata["name"])
+    key = (intern(metadata["namespace"]), metadata["name"])
     if status.get("phase") in _FINISHED:
         return key, None
     ips = [each["ip"] for each in status.get("podIPs") or () if each.get("ip")]
@@ -91,21 +93,29 @@ def pod(obj: Json) -> tuple[tuple[str, str], SlimPod | None]:
         addresses=tuple(ips),
         named_ports=_named_ports(spec),
         host_network=bool(spec.get("hostNetwork")),
-        service_account=spec.get("serviceAccountName") or "default",
+        service_account=intern(spec.get("serviceAccountName") or "default"),
     )
-    return key, SlimPod(facts, spec.get("nodeName") or "", metadata.get("uid", ""))
+    return key, SlimPod(facts, intern(spec.get("nodeName") or ""), metadata.get("uid", ""))
 
 
 def _named_ports(spec: Json) -> tuple[NamedPort, ...]:
     sidecars = [c for c in spec.get("initContainers") or () if c.get("restartPolicy") == "Always"]
-    return tuple(
-        sorted(
-            NamedPort(port["name"], port["containerPort"], port.get("protocol") or "TCP")
-            for container in (*sidecars, *(spec.get("containers") or ()))
-            for port in container.get("ports") or ()
-            if port.get("name")
+    return _shared_ports(
+        tuple(
+            sorted(
+                (port["name"], port["containerPort"], port.get("protocol") or "TCP")
+                for container in (*sidecars, *(spec.get("containers") or ()))
+                for port in container.get("ports") or ()
+                if port.get("name")
+            )
         )
     )
+
+
+@lru_cache(4096)
+def _shared_ports(ports: tuple[tuple[str, int, str], ...]) -> tuple[NamedPort, ...]:
+    """One object for equal ports."""
+    return tuple(NamedPort(*port) for port in ports)
 
 
 def namespace(obj: Json) -> tuple[str, Namespace]:
