@@ -84,6 +84,7 @@ static __always_inline void idle_history(struct flow *f)
 {
 	struct history *h = owned_history(f);
 
+	f->keeping = 0;
 	if (h)
 		__sync_val_compare_and_swap(&h->owner, f->id << 1 | 1, f->id << 1);
 }
@@ -105,6 +106,7 @@ static __noinline struct history *claim_history(struct flow *f)
 	struct config *cfg;
 	struct history *h;
 
+	f->keeping = 1;
 	slot = f->history - 1;
 	if (f->history) {
 		h = bpf_map_lookup_elem(&history, &slot);

@@ -265,7 +265,7 @@ __noinline int from_server(struct __sk_buff *skb, struct work *w, struct flow *f
 		/* Comparisons hold for distances below 2^31. */
 		if (p->ack - f->start_seq > SEQ_WINDOW)
 			f->start_seq = p->ack - SEQ_WINDOW / 2;
-		if (f->history && !before(p->ack, f->body_seq) && lock_flow(f)) {
+		if (f->keeping && !before(p->ack, f->body_seq) && lock_flow(f)) {
 			if (!before(f->acked_seq, f->body_seq))
 				idle_history(f);
 			unlock_flow(f);

@@ -398,7 +398,7 @@ struct flow {
 	__u8 direction;
 	__u8 verdict;
 	__u8 reason;
-	__u8 policy_flags;
+	__u8 keeping; /* some kept bytes are not acknowledged yet */
 
 	/* TCP positions, sequence numbers in host order */
 	__u32 next_seq;	   /* next byte the engine must see: beyond a body of known length */
