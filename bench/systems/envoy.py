@@ -30,7 +30,7 @@ class Envoy(Proxy):
     replies = False
 
     def argv(self, rules: tuple[Rule, ...], directory: Path) -> Sequence[str]:
-        """As many workers as the machine has processors: quicker than one, even beside client and server."""
+        """As many workers as the machine has processors, as Envoy itself would choose."""
         path = directory / "envoy.json"
         path.write_text(json.dumps(_bootstrap(rules)))
         binary = Path(sys.prefix, "bin", "envoy")
