@@ -187,4 +187,4 @@ class AckSink(Protocol):
         """What is in force there has changed."""
 
     def counted(self, node: str, hits: Mapping[str, int]) -> None:
-        """Rule reference -> verdicts so far, since the node's maps were made."""
+        """Rule reference -> verdicts so far, since the node's maps were made; of some rules or all."""

@@ -71,7 +71,7 @@ class RelaySink:
     def counted(self, node: str, hits: Mapping[str, int]) -> None:
         """See `AckSink`."""
         self._own.counted(node, hits)
-        self._counted[node] = dict(hits)
+        self._counted[node] = {**self._counted.get(node, {}), **hits}
         self._pass({"type": "counted", "node": node, "hits": dict(hits)})
 
     def everything(self, nodes: Nodes) -> list[dict[str, Any]]:

@@ -33,7 +33,7 @@ class Settings:
     """YETT_HTTP_PORT: probes and metrics; plain HTTP."""
     webhook_port: int = 9443
     """YETT_WEBHOOK_PORT: admission reviews."""
-    sync_port: int = 9444
+    sync_port: int = 8443
     """YETT_SYNC_PORT: the sync stream."""
     log_level: str = "INFO"
     """YETT_LOG_LEVEL: DEBUG, INFO, WARNING or ERROR."""

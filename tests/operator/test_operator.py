@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
+import aiohttp
 import aiohttp.web
 import pytest
 
 from support.apiserver import ApiServer, eventually, free_ports
+from support.sync import FAST, Target
+from yett_loader.sync.client import SyncClient
+from yett_loader.sync.follower import Follower
+from yett_loader.sync.settings import Credentials
+from yett_loader.sync.settings import Operator as OperatorAddress
 from yett_operator.app import Operator
 from yett_operator.kube.client import Kube
 from yett_operator.ports import Ack, Change, Failure, NodeInfo
@@ -66,6 +74,7 @@ async def replica(api: ApiServer, namespace: str, name: str) -> AsyncIterator[Re
     settings = Settings(
         namespace=namespace,
         pod=name,
+        service="localhost",
         host="127.0.0.1",
         http_port=0,
         webhook_port=port,
@@ -378,6 +387,96 @@ async def test_a_node_behind_a_replica_that_dies_is_missed(api: ApiServer, names
         await eventually(lambda: ready(api, namespace, "False", "Disconnected"), within=5)
         Node("n1", leader.operator)
         await eventually(lambda: ready(api, namespace), within=5)
+
+
+def loader_token(api: ApiServer, namespace: str, node: str, audience: str = "yett-operator") -> str:
+    """As the kubelet of the node would get it for the loader there."""
+    api.apply({"apiVersion": "v1", "kind": "Node", "metadata": {"name": node}})
+    account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "yett-loader"}}
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": f"loader-{node}"},
+        "spec": {
+            "nodeName": node,
+            "serviceAccountName": "yett-loader",
+            "hostNetwork": True,
+            "containers": [{"name": "c", "image": "i"}],
+        },
+    }
+    for each in (account, pod):
+        api.kubectl("apply", "-n", namespace, "-f", "-", stdin=json.dumps(each))
+    bound = ["--bound-object-kind=Pod", f"--bound-object-name=loader-{node}", f"--audience={audience}"]
+    return api.kubectl("create", "token", "yett-loader", "-n", namespace, *bound).strip()
+
+
+async def test_a_real_loaders_stream_makes_the_status_true(
+    api: ApiServer, namespace: str, tmp_path: Path
+) -> None:
+    async with replica(api, namespace, "op-0") as one:
+        await eventually(lambda: one.operator.sync.port)
+        await pods(api, namespace)
+        token, ca = tmp_path / "token", tmp_path / "ca.crt"
+        token.write_text(await asyncio.to_thread(loader_token, api, namespace, "n1"))
+        config_map = await get(api, namespace, "configmap", "yett-operator-ca")
+        ca.write_text(config_map["data"]["ca.crt"])
+        target = Target()
+        client = SyncClient(
+            OperatorAddress.parse(f"wss://localhost:{one.operator.sync.port}"),
+            "n1",
+            Credentials(token, ca),
+            Follower(target),
+            FAST,
+        )
+        loader = asyncio.create_task(client.run())
+        try:
+            await put(api, namespace, l7policy())
+            await eventually(lambda: ready(api, namespace))
+            assert target.wanted is not None
+            assert [each.name for each in target.wanted.endpoints] == [
+                f"{namespace}/client",
+                f"{namespace}/server",
+            ]
+            target.refuse = "no more room"
+            await put(api, namespace, l7policy(path="/other"))
+            found = await eventually(lambda: ready(api, namespace, "False"), within=6)
+            assert found[1] == "KernelError"
+            assert "no more room" in found[2]
+            target.refuse = ""
+            await eventually(lambda: ready(api, namespace))
+        finally:
+            loader.cancel()
+            await asyncio.gather(loader, return_exceptions=True)
+        await eventually(lambda: ready(api, namespace, "False", "Disconnected"), within=5)
+
+
+@pytest.mark.parametrize("kind", ["forged", "of another audience", "of another account"])
+async def test_a_caller_that_is_no_loader_is_refused(api: ApiServer, namespace: str, kind: str) -> None:
+    async with replica(api, namespace, "op-0") as one:
+        await eventually(lambda: one.operator.sync.port)
+        good = await asyncio.to_thread(loader_token, api, namespace, "n1")
+        match kind:
+            case "forged":
+                token = good[:-10] + "A" * 10
+            case "of another audience":
+                token = await asyncio.to_thread(loader_token, api, namespace, "n1", "somebody-else")
+            case _:
+                await asyncio.to_thread(api.kubectl, "create", "serviceaccount", "other", "-n", namespace)
+                arguments = ["token", "other", "-n", namespace, "--audience=yett-operator"]
+                token = (await asyncio.to_thread(api.kubectl, "create", *arguments)).strip()
+        bundle = one.operator.keeper.bundle
+        assert bundle is not None
+        context = ssl.create_default_context(cadata=bundle.ca.decode())
+        async with (
+            aiohttp.ClientSession() as session,
+            session.get(
+                f"https://localhost:{one.operator.sync.port}/v1/sync",
+                headers={"Authorization": f"Bearer {token}"},
+                ssl=context,
+            ) as answer,
+        ):
+            assert answer.status == 401
+        assert one.operator.tracker.nodes.states == {}
 
 
 async def test_a_killed_compiler_is_replaced_without_a_wrong_change(api: ApiServer, namespace: str) -> None:

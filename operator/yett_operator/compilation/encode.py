@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
-import zlib
-from dataclasses import asdict
 
 from yett_operator.compilation.batch import RulesetFacts
 from yett_operator.ports import PublishedDocument, PublishedRuleset
 from yett_policy.document import Document, Ruleset, canonical
+from yett_policy.sync import values
 
 
 def document(value: Document) -> PublishedDocument:
@@ -21,17 +19,7 @@ def document(value: Document) -> PublishedDocument:
 
 def ruleset(value: Ruleset) -> PublishedRuleset:
     """As the loader reads rulesets in snapshots."""
-    tables = base64.b64encode(zlib.compress(value.tables)).decode() if value.tables else ""
-    body = canonical(
-        {
-            "digest": value.digest,
-            "spec": asdict(value.spec),
-            "engine": value.engine,
-            "engine_reason": value.engine_reason,
-            "tier": value.tier,
-            "tables": tables,
-        }
-    )
+    body = canonical(values.ruleset_json(value))
     return PublishedRuleset(value.digest, hashlib.sha256(body).hexdigest(), value.engine.value, body)
 
 

@@ -32,7 +32,7 @@ class Hits:
         return self._totals.get(source, Total())
 
     def counted(self, node: str, hits: Mapping[str, int]) -> set[str]:
-        """What a node has counted so far; returns the policies whose totals changed."""
+        """What a node has counted so far, of some rules or all; returns the policies that this concerns."""
         last = self._last.get(node, {})
         changed: set[str] = set()
         for reference, count in hits.items():
@@ -50,7 +50,7 @@ class Hits:
                 else:
                     total.allowed += grown
                 changed.add(source)
-        self._last[node] = dict(hits)
+        self._last[node] = {**last, **hits}
         return changed
 
     def forget(self, source: str) -> None:
