@@ -216,10 +216,9 @@ def _address_row(value: Value) -> tuple[str, int | None]:
 
 def _prefix(value: Value) -> str:
     """Spelled in the one way, so that two texts are two prefixes."""
-    text = values.prefix(value)
-    if not _one_spelling(text):
-        raise value.fail(f"{text[:64]!r} is spelled in another way than the operator does")
-    return text
+    if not value.convert(_one_spelling, "prefix such as 10.0.0.0/8 (with its host bits 0)"):
+        raise value.fail(f"{value.text()[:64]!r} is spelled in another way than the operator does")
+    return value.text()
 
 
 @lru_cache(1 << 17)  # a snapshot names mostly what the one before named
