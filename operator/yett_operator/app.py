@@ -176,7 +176,7 @@ class Operator:
     async def _sweep(self) -> None:
         while True:
             await asyncio.sleep(_SWEEP)
-            self.identities.sweep(self.publisher.identities.values())
+            self.identities.sweep(self.publisher.identities)
 
     # -- what is heard
 

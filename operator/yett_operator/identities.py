@@ -10,7 +10,7 @@ import asyncio
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 
 from yett_operator.compilation.world import World
 from yett_operator.kube.client import ApiError, Json, Kube
@@ -57,6 +57,8 @@ class Identities:
         """Highest number seen, of pods and of addresses."""
         self._sweeping: set[Labels] = set()
         """Label sets that the compiler was asked to give up."""
+        self._lost: dict[int, Labels] = {}
+        """In use, and without an object."""
         self._given_up: set[Labels] = set()
         """Those that it has given up; their objects go."""
 
@@ -118,21 +120,31 @@ class Identities:
             try:
                 await self._allocate([each for each in sorted(self._missing) if not self._is_known(each)])
                 await self._delete()
+                await self._restore()
             except ApiError as error:
                 log.warning("%s", error)
                 await asyncio.sleep(_RETRY)
                 self._wanted.set()
 
-    def sweep(self, in_use: Iterable[Labels]) -> None:
-        """Begin to give up numbers that nothing has used for long; call it every now and then."""
+    def sweep(self, in_use: Mapping[int, Labels]) -> None:
+        """Begin to give up numbers that nothing has used for long, and to write down again those
+        whose objects somebody deleted; call it every now and then.
+        """
         now = self._clock()
-        used = set(in_use)
+        used = set(in_use.values())
         idle = self._numbers_of.keys() - used
         self._idle_since = {labels: self._idle_since.get(labels, now) for labels in idle}
         for labels, since in self._idle_since.items():
             if now - since >= self._unused:
                 self._sweeping.add(labels)
                 self._world.forget_number(labels)
+        self._lost = {
+            number: labels
+            for number, labels in in_use.items()
+            if number >= FIRST_POD and not self._is_known(labels)
+        }
+        if self._lost:
+            self._wanted.set()
 
     def _is_known(self, labels: Labels) -> bool:
         return bool(self._numbers_of.get(labels))
@@ -159,6 +171,16 @@ class Identities:
             if number not in self._objects:  # the reflector may have been quicker
                 self.changed(number, SlimIdentity(number, labels))
             return
+
+    async def _restore(self) -> None:
+        while self._lost:
+            number, labels = self._lost.popitem()
+            log.warning("identity %d is in use and its object was deleted; making it again", number)
+            try:
+                await self._kube.post(PATH, identity_object(number, labels))
+            except ApiError as error:
+                if error.reason != "AlreadyExists":
+                    raise
 
     async def _delete(self) -> None:
         while self._given_up:

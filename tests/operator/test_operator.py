@@ -297,6 +297,40 @@ async def test_numbers_survive_a_restart_and_are_never_given_twice(api: ApiServe
         assert {str(number) for number in after.values()} <= objects
 
 
+async def test_numbers_that_nothing_uses_go_and_deleted_ones_in_use_come_back(
+    api: ApiServer, namespace: str
+) -> None:
+    async with replica(api, namespace, "op-0") as one:
+        operator = one.operator
+        operator.identities._unused = 0.0
+        await pods(api, namespace)
+        await eventually(lambda: (namespace, "client") in operator.publisher.pods)
+        await eventually(lambda: (namespace, "server") in operator.publisher.pods)
+        client = operator.publisher.pods[namespace, "client"].identity
+        server = operator.publisher.pods[namespace, "server"].identity
+
+        async def objects() -> set[str]:
+            return {item["metadata"]["name"] for item in (await get(api, namespace, "secid"))["items"]}
+
+        await asyncio.to_thread(
+            api.kubectl, "delete", "pod", "client", "-n", namespace, "--force", "--grace-period=0"
+        )
+        await asyncio.to_thread(api.kubectl, "delete", "secid", str(server))
+        await eventually(lambda: client not in operator.publisher.identities)
+
+        async def swept() -> bool:
+            operator.identities.sweep(operator.publisher.identities)
+            await asyncio.sleep(0.3)
+            found = await objects()
+            return str(client) not in found and str(server) in found
+
+        await eventually(swept)
+        assert operator.publisher.pods[namespace, "server"].identity == server
+        await asyncio.to_thread(make_pod, api, namespace, "again", "client", "10.1.0.8")
+        await eventually(lambda: (namespace, "again") in operator.publisher.pods)
+        assert operator.publisher.pods[namespace, "again"].identity not in {client, server}
+
+
 async def test_labels_and_namespace_labels_move_a_pod_to_another_identity(
     api: ApiServer, namespace: str
 ) -> None:
