@@ -34,22 +34,24 @@ def minimise(rows: Rows) -> Rows:
 def _reachable(rows: Rows) -> Rows:
     """States that the named places lead to, numbered in the order of a walk from there.
 
-    The order is deterministic, and near states lie near each other in the table.
+    The order is deterministic, and depth first: the states of one target lie side by side, so
+    that a walk through a big table touches few pages.
     """
     number: dict[int, int] = {}
     targets_of: dict[tuple[int, ...], list[int]] = {}  # states that share a core share the row
-    work = list(dict.fromkeys(rows.places))
-    for place in work:
-        number[place] = len(number)
-    for state in work:
+    work: list[int] = []
+    ahead = list(dict.fromkeys(reversed(rows.places)))
+    while ahead:
+        state = ahead.pop()
+        if state in number:
+            continue
+        number[state] = len(work)
+        work.append(state)
         row = rows.rows[state]
         targets = targets_of.get(row)
         if targets is None:
-            targets = targets_of[row] = [target for target in dict.fromkeys(row) if target >= 0]
-        for target in targets:
-            if target not in number:
-                number[target] = len(number)
-                work.append(target)
+            targets = targets_of[row] = [target for target in dict.fromkeys(reversed(row)) if target >= 0]
+        ahead += [target for target in targets if target not in number]
     renumbered = {
         row: tuple([target if target < 0 else number[target] for target in row]) for row in targets_of
     }
