@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from support import wanted as build
 from support.sync import published, published_ruleset
 from yett_policy.document import Verdict
-from yett_policy.sync import decode, encode
+from yett_policy.sync import decode, encode, rows_fast
 from yett_policy.sync.frame import (
     BUNDLE,
     INFLATED_LIMIT,
@@ -44,7 +44,7 @@ from yett_policy.sync.message import (
     Welcome,
 )
 from yett_policy.sync.once import Once
-from yett_policy.sync.reader import Malformed
+from yett_policy.sync.reader import Malformed, Value
 
 T = TypeVar("T")
 
@@ -165,6 +165,26 @@ def test_a_document_and_a_ruleset_survive_as_published() -> None:
     assert decode.from_operator(encode.ruleset(compiled.content, compiled.body)) == RulesetPart(
         compiled.content, rules
     )
+
+
+@given(
+    st.lists(
+        st.one_of(
+            prefixes, names, st.none(), st.booleans(), st.floats(), st.integers(-1, 2**33), pods, names
+        ),
+        max_size=5,
+    )
+)
+@example(["::ffff:10.0.0.1/128", 1])
+@example(["a", "b", True, []])
+@example(["a", "b", 1, ["10.0.0.1", 1]])
+@example(["a", "\ud800", 1, ["10.0.0.1"]])
+def test_the_fast_way_accepts_nothing_that_the_slow_one_refuses(row: list[object]) -> None:
+    row = [list(item) if isinstance(item, tuple) else item for item in row]
+    for fast, checked in ((rows_fast.address, decode._address_row), (rows_fast.pod, decode._pod_row)):
+        quick = fast(row)
+        if quick is not None:
+            assert quick == checked(Value(row, "row"))
 
 
 def test_a_token_is_shown_nowhere() -> None:
