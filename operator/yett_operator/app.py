@@ -7,6 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack
 from functools import partial
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from kubernetes_asyncio.client import ApiClient
@@ -24,6 +25,7 @@ from yett_operator.kube.client import Kube
 from yett_operator.kube.reflector import Reflector
 from yett_operator.leader import Election
 from yett_operator.metrics import (
+    BUILD_INFO,
     DOCUMENTS,
     IDENTITIES,
     OBJECTS,
@@ -124,6 +126,7 @@ class Operator:
 
     async def run(self) -> None:
         """Until cancelled; an exception means that the replica cannot go on."""
+        BUILD_INFO.labels(package_version()).set(1)
         samples = Samples(self.sync.counters.samples)
         REGISTRY.register(samples)
         async with AsyncExitStack() as stack:
@@ -226,6 +229,14 @@ class Operator:
         REVISION.set(self.publisher.revision)
         DOCUMENTS.set(len(self.publisher.documents))
         IDENTITIES.set(len(self.publisher.identities))
+
+
+def package_version() -> str:
+    """Of this package; `source` when it runs from a checkout."""
+    try:
+        return version("yett")
+    except PackageNotFoundError:
+        return "source"
 
 
 async def _run(run: Callable[[], Awaitable[None]]) -> None:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
 from yett_operator.kube.client import ApiError, Json, Kube
+from yett_operator.metrics import LISTS
 
 log = logging.getLogger(__name__)
 
@@ -115,6 +116,7 @@ class Reflector(Generic[K, V]):
         self._version = page["metadata"]["resourceVersion"]
         self.error, self._absent = "", False
         self.lists += 1
+        LISTS.labels(self.path.rpartition("/")[2]).inc()
         if not self.synced.is_set():
             log.info("%s: %d objects", self.path, len(self.items))
             self.synced.set()

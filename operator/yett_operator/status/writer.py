@@ -195,10 +195,17 @@ class StatusWriter:
         """What an earlier leader wrote."""
         status = self.statuses.get(self._key(policy))
         mine = status is not None and status.policy_uid == policy.uid
+        details = status.status if status is not None and mine else {}
+        was_ready = any(
+            each.get("type") == "Ready" and each.get("status") == "True"
+            for each in details.get("conditions") or ()
+        )
         return Written(
             policy.uid,
-            details=status.status if status is not None and mine else {},
+            details=details,
             summary=json.loads(policy.status) if policy.status else {},
+            ready=was_ready,
+            ready_generation=details.get("observedGeneration", 0) if was_ready else 0,
         )
 
     def _too_early(self, policy: SlimPolicy, roll: RollUp, written: Written, now: float) -> bool:
