@@ -67,6 +67,13 @@ class Node:
         except aiohttp.ClientError:
             return {}
 
+    async def text(self, path: str) -> str:
+        async with (
+            aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(self.api))) as session,
+            session.get(f"http://node{path}") as response,
+        ):
+            return await response.text()
+
     def kill(self) -> None:
         assert self.process is not None
         self.process.kill()
@@ -151,6 +158,9 @@ async def test_a_document_reaches_the_kernel_and_its_digest_comes_back(
     status = await node.get("/v1/status")
     assert status["sync"]["revision"] == source.revision
     assert status["sync"]["stale_since"] is None
+    metrics = await node.text("/metrics")
+    assert "\nyett_sync_connected 1.0\n" in metrics
+    assert f"\nyett_sync_revision {source.revision}\n" in metrics
 
     node.kill()
     await until(lambda: ("disconnected", "node-a") in replica.sink.log)
@@ -198,6 +208,7 @@ def test_bad_options_are_one_sentence(tmp_path: Path) -> None:
     for options, sentence in (
         (["--operator", "https://x", "--node", "n"], "write wss://HOST:PORT"),
         (["--operator", "wss://x:99999", "--node", "n"], "write wss://HOST:PORT"),
+        (["--operator", f"wss://{'x' * 70}", "--node", "n"], "write wss://HOST:PORT"),
         (["--operator", "wss://x"], "give --node"),
         (["--operator", "wss://x", "--node", "n", "--allow-push"], "not both"),
     ):

@@ -26,6 +26,7 @@ class Operator:
         try:
             parts = urlsplit(url)
             port = parts.port or PORT
+            (parts.hostname or "").encode("idna")  # what a look-up does first
         except ValueError as error:
             raise NotReady(f"cannot use operator {url!r}: {error}; write wss://HOST:PORT") from None
         if parts.scheme != "wss" or not parts.hostname or parts.username or parts.query or parts.fragment:
