@@ -60,7 +60,8 @@ async def test_only_what_counts_is_reported(kube: Kube) -> None:
     await put(kube, "a", "1")
     async with Seen(kube) as seen:
         await put(kube, "a", "2")
-        await kube.merge(f"{CONFIG_MAPS}/a", {"metadata": {"labels": {"noise": "1"}}})
+        label = {"op": "add", "path": "/metadata/labels", "value": {"noise": "1"}}
+        await kube.patch(f"{CONFIG_MAPS}/a", [label])
         await put(kube, "b", "1")
         await kube.delete(f"{CONFIG_MAPS}/a")
         await kube.delete(f"{CONFIG_MAPS}/b")

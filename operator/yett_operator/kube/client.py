@@ -133,10 +133,6 @@ class Kube:
         """Replace; a resourceVersion in the body makes it conditional."""
         return await self._request("PUT", path, {}, json.dumps(body), "application/json")
 
-    async def merge(self, path: str, body: Json) -> Json:
-        """JSON merge patch."""
-        return await self._request("PATCH", path, {}, json.dumps(body), "application/merge-patch+json")
-
     async def patch(self, path: str, operations: list[Json]) -> Json:
         """JSON patch."""
         return await self._request("PATCH", path, {}, json.dumps(operations), "application/json-patch+json")
