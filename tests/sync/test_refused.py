@@ -76,11 +76,12 @@ async def update(socket: Socket) -> list[ToLoader]:
 
 
 async def ended(socket: Socket) -> int | None:
-    """The close code."""
-    while True:
-        received = await socket.receive(timeout=5)
-        if received.type in {aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.CLOSED}:
-            return socket.close_code
+    """The close code; TimeoutError if the stream goes on."""
+    async with asyncio.timeout(8):
+        while True:
+            received = await socket.receive()
+            if received.type in {aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.CLOSED}:
+                return socket.close_code
 
 
 @pytest.fixture
