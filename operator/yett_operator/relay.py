@@ -211,7 +211,8 @@ class RelayClient:
                 try:
                     await self._connect(address, self._keeper.bundle)
                 except (aiohttp.ClientError, OSError, TimeoutError) as error:
-                    log.info("cannot tell the leader at %s what nodes say: %s", address, error)
+                    why = getattr(error, "os_error", error)
+                    log.info("cannot tell the leader at %s what nodes say: %s", address, why)
             await asyncio.sleep(_RETRY)
 
     async def _connect(self, address: str, bundle: Bundle) -> None:

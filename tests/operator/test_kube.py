@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any, Self
 
+import aiohttp
 import pytest
 
 from support.apiserver import ApiServer, eventually
@@ -165,6 +166,18 @@ async def test_a_reflector_survives_a_restart_of_the_api_server(api: ApiServer, 
         await eventually(lambda: ("back", "1") in seen.changes, within=30)
         assert seen.reflector.error == ""
     await kube.delete(f"{CONFIG_MAPS}/back")
+
+
+async def test_silence_is_no_error(kube: Kube, monkeypatch: pytest.MonkeyPatch) -> None:
+    quick = aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=0.3)
+    monkeypatch.setattr("yett_operator.kube.client._WATCH_TIMEOUT", quick)
+    async with Seen(kube) as seen:
+        await asyncio.sleep(1.5)
+        assert seen.reflector.error == ""
+        await put(kube, "quiet", "1")
+        await eventually(lambda: ("quiet", "1") in seen.changes)
+        assert seen.reflector.lists == 1
+    await kube.delete(f"{CONFIG_MAPS}/quiet")
 
 
 async def test_an_error_is_one_sentence(kube: Kube) -> None:

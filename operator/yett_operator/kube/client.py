@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import socket
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from datetime import UTC, datetime, timedelta
 from types import TracebackType
 from typing import Any, Self
@@ -25,8 +25,10 @@ MANAGER = "yett-operator"
 """Field manager of everything that we apply."""
 
 _TIMEOUT = aiohttp.ClientTimeout(total=30, sock_connect=5)
-_WATCH_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=90)
-"""The API server sends a bookmark a minute; longer silence is a dead connection."""
+_WATCH_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=150)
+"""The API server sends a bookmark every minute or two; after longer silence we ask anew."""
+OPENED = "OPENED"
+"""Type of an event of our own: the server has accepted the watch."""
 _KOPF_TOKEN = timedelta(minutes=10)
 _KEEPALIVE = (
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
@@ -169,8 +171,10 @@ class Kube:
             raise ApiError(operation, 0, "Unreachable", _words(error)) from error
         return _parsed(operation, text)
 
-    async def watch(self, path: str, **query: str) -> AsyncIterator[Json]:
-        """Events of a watch, until the server ends it; ApiError if it breaks off."""
+    async def watch(self, path: str, **query: str) -> AsyncGenerator[Json, None]:
+        """Events of a watch, `OPENED` first, until the server ends it or is silent for long;
+        ApiError if it breaks off.
+        """
         operation = f"watch {path}"
         rest = b""
         try:
@@ -182,11 +186,14 @@ class Kube:
             ) as answer:
                 if answer.status >= 400:
                     raise _error(operation, answer.status, await answer.read())
+                yield {"type": OPENED}
                 async for chunk in answer.content.iter_any():
                     *lines, rest = (rest + chunk).split(b"\n")
                     for line in lines:
                         if line:
                             yield _parsed(operation, line)
+        except aiohttp.SocketTimeoutError:
+            return
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise ApiError(operation, 0, "Unreachable", _words(error)) from error
 

@@ -12,9 +12,10 @@ import gc
 import logging
 import random
 from collections.abc import Callable, Hashable
+from contextlib import aclosing
 from typing import Generic, TypeVar
 
-from yett_operator.kube.client import ApiError, Json, Kube
+from yett_operator.kube.client import OPENED, ApiError, Json, Kube
 from yett_operator.metrics import LISTS
 
 log = logging.getLogger(__name__)
@@ -140,17 +141,20 @@ class Reflector(Generic[K, V]):
     async def _watch(self) -> None:
         lifetime = str(random.randint(300, 420))  # noqa: S311 - not all at once
         query = {**self._query, "resourceVersion": self._version or "", "timeoutSeconds": lifetime}
-        async for event in self._kube.watch(self.path, **query):
-            self.error = ""
-            kind, item = event.get("type"), event.get("object") or {}
-            if kind == "ERROR":
-                raise ApiError(
-                    f"watch {self.path}",
-                    int(item.get("code") or 0),
-                    str(item.get("reason", "")),
-                    str(item.get("message", "")),
-                )
-            if kind in {"ADDED", "MODIFIED", "DELETED"}:
-                key, value = self._slim(item)
-                self._put(key, None if kind == "DELETED" else value)
-            self._version = item["metadata"]["resourceVersion"]
+        async with aclosing(self._kube.watch(self.path, **query)) as events:
+            async for event in events:
+                self.error = ""
+                kind, item = event.get("type"), event.get("object") or {}
+                if kind == OPENED:
+                    continue
+                if kind == "ERROR":
+                    raise ApiError(
+                        f"watch {self.path}",
+                        int(item.get("code") or 0),
+                        str(item.get("reason", "")),
+                        str(item.get("message", "")),
+                    )
+                if kind in {"ADDED", "MODIFIED", "DELETED"}:
+                    key, value = self._slim(item)
+                    self._put(key, None if kind == "DELETED" else value)
+                self._version = item["metadata"]["resourceVersion"]
