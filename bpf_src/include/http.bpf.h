@@ -84,6 +84,28 @@ static __always_inline __u32 low_bit(__u32 bit)
 	       !!(bit & 0xaaaa);
 }
 
+/* Is the last answer at its end? */
+static __always_inline int is_answered(struct flow *f)
+{
+	return f->answer == ANSWER_DONE ||
+	       (f->answer == ANSWER_BODY && (__s32)(f->reply_seq - f->answer_end) >= 0);
+}
+
+/* A request passed: follow its answer, if it is the only one due. */
+static __always_inline void expect_answer(struct flow *f)
+{
+	if (!is_answered(f) || (f->requests > 1 && f->answer == ANSWER_DONE)) {
+		f->answer = ANSWER_UNKNOWN;
+		return;
+	}
+	f->answer_at = f->reply_seq;
+	f->answer_length = 0;
+	f->answer_line = 0;
+	f->answer_match = 0;
+	f->answer_sized = 0;
+	f->answer = ANSWER_HEAD;
+}
+
 /* What the search for an alternative found becomes a verdict; 0 or a reason to deny. */
 static __always_inline __u32 judge_found(struct scan *s, struct ruleset *rs)
 {
@@ -134,6 +156,8 @@ static __always_inline __u32 judge_found(struct scan *s, struct ruleset *rs)
 		set_flags(f, flags);
 	}
 	f->asked_seq = f->reply_seq;
+	if (rs->flags & RULESET_FORBIDDEN)
+		expect_answer(f);
 	/* w->reason is for denials; the record borrows it. */
 	w->verdict = verdict;
 	w->reason = reason;

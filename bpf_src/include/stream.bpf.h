@@ -111,6 +111,7 @@ static __always_inline void begin_stream(struct flow *f, struct packet *p)
 	f->server_isn = p->seq;
 	f->answer_seq = f->reply_seq = p->seq + 1;
 	f->requests = 0;
+	f->answer = ANSWER_DONE;
 	f->phase = PHASE_START;
 	f->body_left = 0;
 	f->scan_flags = 0;
@@ -222,6 +223,95 @@ static long response_byte(__u32 i, struct response *r)
 	return 0;
 }
 
+/* -- where the answer ends, for a 403 that must come behind it -------------------------- */
+
+#define ANSWER_OTHER	  255
+#define ANSWER_NAME_LEN	  15
+#define ANSWER_LENGTH_MAX (1u << 30)
+
+/* "content-length:" */
+static __always_inline __u8 length_name_byte(__u32 i)
+{
+	return i < 8 ? 0x2d746e65746e6f63ULL >> (8 * i) : 0x3a6874676e656cULL >> (8 * (i - 8));
+}
+
+struct answer_scan {
+	struct __sk_buff *skb;
+	struct flow *f;
+	struct work *w;
+	__u32 n;
+};
+
+/* One byte of the head of an answer (RFC 9112, 6.3). */
+static long answer_byte(__u32 i, struct answer_scan *s)
+{
+	struct flow *f = s->f;
+	__u8 byte;
+
+	if (i >= s->n || f->answer != ANSWER_HEAD)
+		return 1;
+	byte = s->w->compare[i & 255];
+	f->answer_at++;
+	if (byte == '\r')
+		return 0;
+	if (byte == '\n') {
+		if (!f->answer_line) {
+			f->answer = f->answer_sized ? ANSWER_BODY : ANSWER_UNKNOWN;
+			f->answer_end = f->answer_at + f->answer_length;
+		}
+		f->answer_line = 0;
+		f->answer_match = 0;
+		return 0;
+	}
+	if (f->answer_line < 255)
+		f->answer_line++;
+	if (f->answer_match < ANSWER_NAME_LEN) {
+		__u8 lower = byte >= 'A' && byte <= 'Z' ? byte | 0x20 : byte;
+
+		f->answer_match = lower == length_name_byte(f->answer_match) ? f->answer_match + 1
+									     : ANSWER_OTHER;
+		/* Two lengths, or a body by chunks: not for us to tell. */
+		if (f->answer_match == ANSWER_NAME_LEN && f->answer_sized++)
+			f->answer = ANSWER_UNKNOWN;
+	} else if (f->answer_match == ANSWER_NAME_LEN && byte >= '0' && byte <= '9') {
+		f->answer_length = f->answer_length * 10 + (byte - '0');
+		if (f->answer_length > ANSWER_LENGTH_MAX)
+			f->answer = ANSWER_UNKNOWN;
+	}
+	return 0;
+}
+
+static long answer_block(__u32 index, struct answer_scan *s)
+{
+	struct work *w = s->w;
+	struct flow *f = s->f;
+	__u32 n = w->p.seq + w->p.len - f->answer_at;
+
+	if (f->answer != ANSWER_HEAD || (__s32)n <= 0)
+		return 1;
+	if (n > 256)
+		n = 256;
+	if (bpf_skb_load_bytes(s->skb, w->p.payload + (f->answer_at - w->p.seq), w->compare,
+			       ((n - 1) & 255) + 1)) {
+		f->answer = ANSWER_UNKNOWN;
+		return 1;
+	}
+	s->n = n;
+	bpf_loop(256, answer_byte, s, 0);
+	return 0;
+}
+
+static __noinline int follow_answer(struct __sk_buff *skb, struct work *w, struct flow *f)
+{
+	struct answer_scan s = {.skb = skb, .f = f, .w = w};
+
+	if ((__s32)(w->p.seq - f->answer_at) > 0)
+		f->answer = ANSWER_UNKNOWN; /* a part went by unseen */
+	else
+		bpf_loop(65536 / 256 + 1, answer_block, &s, 0);
+	return 0;
+}
+
 static __always_inline __u32 watch_upgrade(struct __sk_buff *skb, struct packet *p, struct flow *f)
 {
 	__u32 end = p->seq + p->len;
@@ -277,6 +367,8 @@ __noinline int from_server(struct __sk_buff *skb, struct work *w, struct flow *f
 		if (reason)
 			return reason;
 	}
+	if (f->answer == ANSWER_HEAD && p->len)
+		follow_answer(skb, w, f);
 	end = p->seq + p->len + !!(p->flags & TCP_FIN);
 	/* It must never go back: what a client acknowledges is held against it. */
 	for (i = 0; i < 8; i++) {

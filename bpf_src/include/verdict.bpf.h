@@ -109,20 +109,13 @@ __noinline int answer_future(struct __sk_buff *skb, struct work *w, struct flow 
 	return TC_ACT_SHOT;
 }
 
-#define ANSWER_WINDOW 32768
-
-/*
- * May a 403 be put in?  Not inside the answer to an earlier request: the client must have all
- * that the server sent, and so much room that the server, had it more to send, would send it.
- */
+/* May a 403 be put in?  Behind the answer to the last request, where the client awaits it, and
+ * not beyond the client's window, where it would be thrown away. */
 static __always_inline int may_answer(struct flow *f, struct work *w)
 {
-	if (f->reply_seq != w->p.ack)
+	if (f->reply_seq != w->p.ack || (__u32)w->p.window << f->client_scale <= FORBIDDEN_LEN)
 		return 0;
-	if (!f->requests)
-		return (__u32)w->p.window << f->client_scale > FORBIDDEN_LEN;
-	return f->reply_seq != f->asked_seq &&
-	       (__u32)w->p.window << f->client_scale >= ANSWER_WINDOW;
+	return !f->requests || (f->answer == ANSWER_BODY && f->reply_seq == f->answer_end);
 }
 
 /* The HTTP engine's say on a packet of a flow. */

@@ -379,6 +379,15 @@ enum scan_flags {
 	SCAN_CHUNKED = 2, /* the request's body is chunked */
 };
 
+/* What is known of the answer to the last request; only followed where a denial answers 403,
+ * which must not land inside it. */
+enum answer_state {
+	ANSWER_DONE = 0,    /* none is due */
+	ANSWER_HEAD = 1,    /* its head is read from answer_at on */
+	ANSWER_BODY = 2,    /* it ends at answer_end */
+	ANSWER_UNKNOWN = 3, /* its end cannot be told: no Content-Length, pipelined ... */
+};
+
 /* Where the engine stands between packets.  Named places survive a change of ruleset. */
 enum flow_phase {
 	PHASE_STATE = 0,     /* at flow.state of flow.scan_ruleset */
@@ -426,14 +435,21 @@ struct flow {
 	__u16 rule_set;
 	__u16 ambiguous; /* as alternative.tolerates */
 	__u8 chunk_digits;
-	__u8 upgrade_state; /* position in the response's status line */
-	__u8 scan_flags;    /* enum scan_flags */
-	__u8 client_scale;  /* of the client's window (RFC 7323, 2) */
-	__u32 upgrade_seq;  /* next response byte to look at */
-	__u32 reply_seq;    /* end of what the server sent, or of our 403 */
-	__u32 asked_seq;    /* reply_seq when the last request was complete */
-	__u32 history;	    /* slot of the kept bytes, plus 1; 0: none */
-	__u32 head_at;	    /* where the current head begins among the kept bytes */
+	__u8 upgrade_state;  /* position in the response's status line */
+	__u8 scan_flags;     /* enum scan_flags */
+	__u8 client_scale;   /* of the client's window (RFC 7323, 2) */
+	__u32 upgrade_seq;   /* next response byte to look at */
+	__u32 reply_seq;     /* end of what the server sent, or of our 403 */
+	__u32 asked_seq;     /* reply_seq when the last request was complete */
+	__u32 answer_at;     /* next byte of the answer's head */
+	__u32 answer_end;    /* sequence number after the answer */
+	__u32 answer_length; /* Content-Length read so far */
+	__u8 answer;	     /* enum answer_state */
+	__u8 answer_line;    /* bytes of the line at hand, up to 255 */
+	__u8 answer_match;   /* of them that match the field name; ANSWER_OTHER: none */
+	__u8 answer_sized;   /* a Content-Length was there */
+	__u32 history;	     /* slot of the kept bytes, plus 1; 0: none */
+	__u32 head_at;	     /* where the current head begins among the kept bytes */
 	__u32 requests;
 	__u32 identity; /* of the endpoint */
 	__u32 unknowns; /* retransmissions in a row that could not be compared */
