@@ -518,10 +518,12 @@ async def test_a_killed_compiler_is_replaced_without_a_wrong_change(api: ApiServ
         await pods(api, namespace)
         await put(api, namespace, l7policy())
         operator = one.operator
-        await eventually(lambda: operator.publisher.rulesets)
+        publisher = operator.publisher
         keys = [(namespace, "server"), (namespace, "client")]
-        await eventually(lambda: all(key in operator.publisher.pods for key in keys))
-        ours = {operator.publisher.pods[key].identity for key in keys}
+        await eventually(lambda: all(key in publisher.pods for key in keys))
+        server, client = (publisher.pods[key].identity for key in keys)
+        await eventually(lambda: publisher.documents[server].rulesets)
+        ours = {server, client}
         changes: list[Change] = []
         operator.publisher.listen(changes.append)
         assert operator.process._pool is not None
