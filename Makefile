@@ -17,7 +17,7 @@ SHELL        := bash
 .SHELLFLAGS  := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo lab-down cluster-up cluster-down test test-bpf test-cluster test-kernels fuzz bench \
+.PHONY: help setup demo demo-cluster lab-down cluster-up cluster-down test test-bpf test-cluster test-kernels fuzz bench \
 	lint lint-python lint-c lint-scripts fmt bpf bindings crds wheel clean
 $(if $(V),,.SILENT:)
 
@@ -29,6 +29,9 @@ setup: ## install what this machine lacks, make .venv
 
 demo: bpf bindings ## the walk-through: three pods, a policy, three curls, flow lines; cleans up
 	scripts/demo
+
+demo-cluster: bpf bindings ## the walk-through on a real three-node Kubernetes (see cluster-up); cleans up
+	scripts/demo-cluster
 
 lab-down: ## remove what a lab left on this machine
 	.venv/bin/yettctl lab down

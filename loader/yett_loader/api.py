@@ -179,7 +179,10 @@ class Server:
         self._api = api
         self._path = path
         # A follower that hangs up must not keep its handler waiting for ever.
-        self._runner = web.AppRunner(api.application(), handler_cancellation=True, shutdown_timeout=1.0)
+        # No access log: the kubelet's probes would be most of what a loader says.
+        self._runner = web.AppRunner(
+            api.application(), handler_cancellation=True, shutdown_timeout=1.0, access_log=None
+        )
 
     async def start(self) -> None:
         """Listen."""
