@@ -51,7 +51,7 @@ int gate(struct __sk_buff *skb)
 		return TC_ACT_SHOT;
 	error = bpf_sk_assign(skb, sk, 0);
 	bpf_sk_release(sk);
-	return error ? TC_ACT_SHOT : TC_ACT_OK;
+	return error ? TC_ACT_SHOT : TC_ACT_UNSPEC;
 }
 
 #endif

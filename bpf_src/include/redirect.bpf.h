@@ -31,12 +31,14 @@
 #define LISTENER_ADDR4 bpf_htonl(0xc0000008) /* 192.0.0.8 */
 #define LISTENER_ADDR6 {0x01, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x08} /* 100::8 */
 
-/* Whose packet is it: the socket's mark (enum sidecar_mark), or 0.  Not the packet's own mark,
- * for a CNI's rules may have changed that on the way. */
+/* Whose packet is it: enum sidecar_mark, or 0.  A CNI's rules may have changed the packet's own
+ * mark on the way, so the socket is asked; a SYN-ACK has none yet that could be. */
 static __always_inline __u32 sidecar_mark(struct __sk_buff *skb)
 {
 	struct bpf_sock *sk = skb->sk;
 
+	if (skb->mark - SIDECAR_INGRESS <= SIDECAR_ANSWER - SIDECAR_INGRESS)
+		return skb->mark;
 	if (!sk)
 		return 0;
 	sk = bpf_sk_fullsock(sk);
