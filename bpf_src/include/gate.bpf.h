@@ -39,10 +39,10 @@ int gate(struct __sk_buff *skb)
 		__builtin_memset(&t, 0, sizeof(t));
 		listener_tuple(&t, &w->p, port);
 		if (w->p.family == 4)
-			sk = bpf_skc_lookup_tcp(skb, &t, sizeof(t.ipv4), BPF_F_CURRENT_NETNS, 0);
+			sk = bpf_sk_lookup_tcp(skb, &t, sizeof(t.ipv4), BPF_F_CURRENT_NETNS, 0);
 		else
-			sk = bpf_skc_lookup_tcp(skb, &t, sizeof(t.ipv6), BPF_F_CURRENT_NETNS, 0);
-		if (sk && sk->state != BPF_TCP_LISTEN) {
+			sk = bpf_sk_lookup_tcp(skb, &t, sizeof(t.ipv6), BPF_F_CURRENT_NETNS, 0);
+		if (sk && !is_listener(sk)) {
 			bpf_sk_release(sk);
 			sk = NULL;
 		}

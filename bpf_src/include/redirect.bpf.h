@@ -8,9 +8,9 @@
  *   Envoy, speaking from the server's address -> client
  *
  * The gate is an interface whose incoming packets are delivered to this host whatever their
- * address is.  Envoy has one listener for each ruleset, on an address that nothing routes and
- * a port that is the ruleset's handle: only the gate leads there, so BPF has always decided
- * who talks to whom before Envoy hears of it.
+ * address is.  Envoy has one listener for each ruleset, on a port that is the ruleset's handle,
+ * so BPF has always decided who talks to whom before Envoy hears of it.  Envoy closes what
+ * comes to that port by itself.
  */
 #ifndef YETT_REDIRECT_BPF_H
 #define YETT_REDIRECT_BPF_H
@@ -37,7 +37,7 @@ static __always_inline __u32 sidecar_mark(struct __sk_buff *skb)
 {
 	struct bpf_sock *sk = skb->sk;
 
-	if (skb->mark - SIDECAR_INGRESS <= SIDECAR_ANSWER - SIDECAR_INGRESS)
+	if (skb->mark - SIDECAR_INGRESS <= SIDECAR_REPLY - SIDECAR_INGRESS)
 		return skb->mark;
 	if (!sk)
 		return 0;
@@ -57,25 +57,24 @@ static __always_inline int to_gate(struct __sk_buff *skb, __u32 port)
 	return bpf_redirect(cfg->gate, BPF_F_INGRESS);
 }
 
-static __always_inline __u32 packet_tuple(struct bpf_sock_tuple *t, const struct packet *p)
+static __always_inline void packet_tuple(struct bpf_sock_tuple *t, const struct packet *p)
 {
 	if (p->family == 4) {
 		__builtin_memcpy(&t->ipv4.saddr, p->src + 12, 4);
 		__builtin_memcpy(&t->ipv4.daddr, p->dst + 12, 4);
 		t->ipv4.sport = p->sport;
 		t->ipv4.dport = p->dport;
-		return sizeof(t->ipv4);
+		return;
 	}
 	__builtin_memcpy(t->ipv6.saddr, p->src, 16);
 	__builtin_memcpy(t->ipv6.daddr, p->dst, 16);
 	t->ipv6.sport = p->sport;
 	t->ipv6.dport = p->dport;
-	return sizeof(t->ipv6);
 }
 
 /* The same, but to a listener of the sidecar. */
-static __always_inline __u32 listener_tuple(struct bpf_sock_tuple *t, const struct packet *p,
-					    __u32 port)
+static __always_inline void listener_tuple(struct bpf_sock_tuple *t, const struct packet *p,
+					   __u32 port)
 {
 	const __u8 addr6[16] = LISTENER_ADDR6;
 
@@ -84,13 +83,19 @@ static __always_inline __u32 listener_tuple(struct bpf_sock_tuple *t, const stru
 		t->ipv4.daddr = LISTENER_ADDR4;
 		t->ipv4.sport = p->sport;
 		t->ipv4.dport = bpf_htons(port);
-		return sizeof(t->ipv4);
+		return;
 	}
 	__builtin_memcpy(t->ipv6.saddr, p->src, 16);
 	__builtin_memcpy(t->ipv6.daddr, addr6, 16);
 	t->ipv6.sport = p->sport;
 	t->ipv6.dport = bpf_htons(port);
-	return sizeof(t->ipv6);
+}
+
+/* A socket that only the sidecar can have: another program may hold its port while it is down. */
+static __always_inline int is_listener(struct bpf_sock *sk)
+{
+	return sk->state == BPF_TCP_LISTEN &&
+	       (sk->mark == SIDECAR_REPLY || sk->mark == SIDECAR_ANSWER);
 }
 
 /* Does the sidecar listen for the ruleset? */
@@ -98,7 +103,7 @@ __noinline int has_listener(struct __sk_buff *skb, struct work *w, __u32 port)
 {
 	struct bpf_sock_tuple t = {};
 	struct bpf_sock *sk;
-	__u32 len, zero = 0;
+	__u32 zero = 0;
 	struct config *cfg;
 	int found;
 
@@ -107,17 +112,14 @@ __noinline int has_listener(struct __sk_buff *skb, struct work *w, __u32 port)
 	cfg = bpf_map_lookup_elem(&config, &zero);
 	if (!cfg || !cfg->gate)
 		return 0;
-	if (w->p.family == 4) {
-		len = listener_tuple(&t, &w->p, port);
-		sk = bpf_skc_lookup_tcp(skb, &t, sizeof(t.ipv4), BPF_F_CURRENT_NETNS, 0);
-	} else {
-		len = listener_tuple(&t, &w->p, port);
-		sk = bpf_skc_lookup_tcp(skb, &t, sizeof(t.ipv6), BPF_F_CURRENT_NETNS, 0);
-	}
-	(void)len;
+	listener_tuple(&t, &w->p, port);
+	if (w->p.family == 4)
+		sk = bpf_sk_lookup_tcp(skb, &t, sizeof(t.ipv4), BPF_F_CURRENT_NETNS, 0);
+	else
+		sk = bpf_sk_lookup_tcp(skb, &t, sizeof(t.ipv6), BPF_F_CURRENT_NETNS, 0);
 	if (!sk)
 		return 0;
-	found = sk->state == BPF_TCP_LISTEN;
+	found = is_listener(sk);
 	bpf_sk_release(sk);
 	return found;
 }

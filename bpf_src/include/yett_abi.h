@@ -296,7 +296,8 @@ struct config {
 enum sidecar_mark {
 	SIDECAR_INGRESS = 0x79650001, /* to a server whose ingress the sidecar has judged */
 	SIDECAR_EGRESS = 0x79650002,  /* to a server, for a client whose egress it has judged */
-	SIDECAR_ANSWER = 0x79650003,  /* to that client */
+	SIDECAR_ANSWER = 0x79650003,  /* to that client; and the listeners for egress rules */
+	SIDECAR_REPLY = 0x79650004,   /* to a client of such a server; the listeners for ingress */
 };
 
 /* map `endpoints`, hash by ifindex of the host side */

@@ -30,14 +30,14 @@ PRIORITY = 8
 """Of the rules: before whatever a CNI says."""
 _EXISTS = 17
 _GONE = (2, 3, 19, 97)
-_MARK = abi.number("SIDECAR_INGRESS")
+_MARKS = f"{abi.number('SIDECAR_INGRESS'):#x}, {abi.number('SIDECAR_ANSWER'):#x}"
 
 _UNTRACKED = f"""\
 add table inet yett_sidecar
 delete table inet yett_sidecar
 table inet yett_sidecar {{
   chain gate {{ type filter hook prerouting priority raw; iifname "{NAME}" notrack; }}
-  chain upstream {{ type filter hook output priority raw; meta mark {_MARK:#x} notrack; }}
+  chain upstream {{ type filter hook output priority raw; meta mark {{ {_MARKS} }} notrack; }}
 }}
 """
 """Connection tracking has seen these packets once, under the addresses before or after a
