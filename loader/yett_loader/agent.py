@@ -229,7 +229,7 @@ class Agent:
         self._encode(wanted, located, places)
         if self.sidecar:
             # Before the maps: what they redirect finds its rules in force.
-            await self.sidecar.apply(wanted.snapshot, places)
+            places = await self.sidecar.apply(wanted.snapshot, places)
         endpoints = tuple(map(self._attached, located))
         assignment, want = self._encode(wanted, endpoints, places)
         expired = self._expired(begin)

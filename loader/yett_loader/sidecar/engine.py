@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from yett_loader.errors import LoaderError
 from yett_loader.kernel import Program
 from yett_loader.sidecar import gate
 from yett_loader.sidecar.listeners import bootstrap, listener, listener_name
@@ -46,6 +47,8 @@ class Sidecar:
     """Takes access records."""
     node: str = "node"
     places: Places = field(default_factory=Places)
+    problem: str = ""
+    """Why it cannot run here."""
     _ads: Ads | None = None
     _envoy: Envoy = field(init=False)
     _listeners: dict[str, Any] = field(default_factory=dict)
@@ -60,14 +63,20 @@ class Sidecar:
         """Where the rulesets of `snapshot` are judged."""
         return place(snapshot, self.places)
 
-    async def apply(self, snapshot: Snapshot, places: Places) -> None:
-        """Make Envoy judge them; SidecarNack if it refuses.
+    async def apply(self, snapshot: Snapshot, places: Places) -> Places:
+        """Make Envoy judge them, and say which are: none where it cannot run.  SidecarNack if it refuses.
 
-        An Envoy that is not there is no error: its flows are refused until it comes.
+        An Envoy that is only not there yet is no error: its flows are refused until it comes.
         """
         if not places.ports and self._ads is None:
-            return
-        ads = self._ads or await self._start()
+            return places
+        try:
+            ads = self._ads or await self._start()
+        except LoaderError as error:
+            self.problem = str(error)
+            log.error("%s", error)  # noqa: TRY400 - one sentence is enough
+            return Places()
+        self.problem = ""
         specs = {item.digest: item.spec for item in snapshot.rulesets}
         listeners = {listener_name(port): listener(port, d) for (_, d), port in places.ports.items()}
         routes = {
@@ -89,11 +98,13 @@ class Sidecar:
         if places != self.places:
             self.places = places
             _write(self.directory / "places.json", places)
+        return places
 
     @property
     def status(self) -> dict[str, object]:
         """For the API."""
         return {
+            "problem": self.problem,
             "running": self._envoy.pid,
             "connected": bool(self._ads and self._ads.connected),
             "starts": self._envoy.starts,
@@ -110,13 +121,13 @@ class Sidecar:
             await self._ads.stop()
 
     async def _start(self) -> Ads:
-        ads = Ads(self.record)
-        socket = self.directory / "xds.sock"
-        await ads.start(socket)
-        self._ads = ads
-        index = gate.make()
+        ads, socket = Ads(self.record), self.directory / "xds.sock"
+        # pyroute2 runs an event loop of its own.
+        index = await asyncio.to_thread(gate.make)
         gate.attach(index, self.program, self.pin)
         self.configure(index)
+        await ads.start(socket)
+        self._ads = ads
         self._envoy.run(bootstrap(str(socket), self.node))
         return ads
 

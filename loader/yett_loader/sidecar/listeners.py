@@ -71,7 +71,7 @@ def listener(port: int, direction: Direction, concurrency_safe: bool = True) -> 
 
 def bootstrap(socket: str, node: str) -> Json:
     """Envoy's own file: everything else comes over `socket`.  There is no admin interface."""
-    http2 = {"explicit_http_config": {"http2_protocol_options": {}}}
+    http2: Json = {"explicit_http_config": {"http2_protocol_options": {}}}
     return {
         "node": {"id": node, "cluster": "yett"},
         "static_resources": {

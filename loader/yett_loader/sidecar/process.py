@@ -88,7 +88,6 @@ class Envoy:
         if self._task is not None:
             return
         binary = find_envoy()
-        check_version(binary)
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._config.write_text(json.dumps(config))
         self._task = asyncio.create_task(self._supervise(binary), name="sidecar")
@@ -109,6 +108,11 @@ class Envoy:
         self._pidfile.unlink(missing_ok=True)
 
     async def _supervise(self, binary: str) -> None:
+        try:
+            await asyncio.to_thread(check_version, binary)
+        except NotReady as error:
+            log.error("%s", error)  # noqa: TRY400 - one sentence is enough
+            return
         pause = SHORTEST_PAUSE
         while True:
             begin = time.monotonic()

@@ -74,7 +74,9 @@ class _Stream:
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
 
-class Ads(ads_pb2_grpc.AggregatedDiscoveryServiceServicer, als_pb2_grpc.AccessLogServiceServicer):
+class Ads(  # type: ignore[misc] - grpc's classes have no types
+    ads_pb2_grpc.AggregatedDiscoveryServiceServicer, als_pb2_grpc.AccessLogServiceServicer
+):
     """The configuration server of the sidecar."""
 
     def __init__(self, record: Entry) -> None:
