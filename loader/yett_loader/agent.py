@@ -258,6 +258,7 @@ class Agent:
             endpoints,
             assignment.names,
             {place.state.id: digest for digest, place in assignment.rulesets.items()},
+            {port: digest for (digest, _), port in places.ports.items()},
         )
         self.applied = Applied(
             len(ops), self.have().epoch, time.monotonic() - begin, self._digest, dict(self.waiting)

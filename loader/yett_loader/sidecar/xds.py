@@ -74,8 +74,9 @@ class _Stream:
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
 
-class Ads(  # type: ignore[misc] - grpc's classes have no types
-    ads_pb2_grpc.AggregatedDiscoveryServiceServicer, als_pb2_grpc.AccessLogServiceServicer
+class Ads(  # grpc's classes have no types
+    ads_pb2_grpc.AggregatedDiscoveryServiceServicer,  # type: ignore[misc]
+    als_pb2_grpc.AccessLogServiceServicer,  # type: ignore[misc]
 ):
     """The configuration server of the sidecar."""
 
