@@ -106,7 +106,7 @@ def bootstrap(socket: str, node: str) -> Json:
                     "typed_extension_protocol_options": _upstream(
                         {
                             "use_downstream_protocol_config": {
-                                "http_protocol_options": _HTTP1,
+                                "http_protocol_options": {**_HTTP1, "allow_custom_methods": True},
                                 "http2_protocol_options": _HTTP2,
                             }
                         }
@@ -149,7 +149,7 @@ def _http(name: str) -> Json:
         stat_prefix="sidecar",
         codec_type="AUTO",
         rds={"config_source": {"ads": {}, "resource_api_version": "V3"}, "route_config_name": name},
-        http_protocol_options={**_HTTP1, "accept_http_10": True},
+        http_protocol_options={**_HTTP1, "accept_http_10": True, "allow_custom_methods": True},
         http2_protocol_options=_HTTP2,
         common_http_protocol_options={
             "headers_with_underscores_action": "REJECT_REQUEST",

@@ -7,6 +7,7 @@ ways is denied in front of them, as in the kernel.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -19,6 +20,7 @@ CLUSTER = "server"
 LUA = "envoy.filters.http.lua"
 _SLASH = r"(?:/|\\|%2[fF]|%5[cC])"
 _HEX = "0-9A-Fa-f"
+_CAPITAL = re.compile(r"(?<!\\)[A-Z]")
 
 AMBIGUOUS: Mapping[Reason, str] = {
     Reason.AMBIGUOUS_DOT_SEGMENT: rf"[^?]*{_SLASH}(?:\.|%2[eE]){{1,2}}(?:(?:[/\\;#?]|%2[fF]|%5[cC]).*)?",
@@ -32,9 +34,14 @@ AMBIGUOUS: Mapping[Reason, str] = {
     Reason.AMBIGUOUS_SEMICOLON: r"[^?]*;.*",
     Reason.AMBIGUOUS_FRAGMENT: r".*#.*",
     Reason.AMBIGUOUS_NON_ASCII: r".*[^\x00-\x7e].*",
+    # One byte that completes two of them; none may tolerate that.
+    Reason.HTTP_TARGET: (
+        rf"[^?]*(?:{_SLASH}(?:\.|%2[eE]){{1,2}}(?:[\\;#]|%2[fF]|%5[cC])|{_SLASH}(?:\\|%2[fF]|%5[cC])"
+        rf"|%[{_HEX}]?(?:[\\;#]|[^\x00-\x7e])).*"
+    ),
     Reason.AMBIGUOUS_PERCENT: rf"[^?]*%(?:|[^{_HEX}].*|[{_HEX}](?:|[^{_HEX}].*))",
 }
-"""Whole targets (query included) with that ambiguity; the same as `yett_policy.ambiguity`."""
+"""Whole targets (query included) with that ambiguity; the same as `yett_policy.http.ambiguity`."""
 
 
 def route_table(name: str, spec: RulesetSpec) -> Json:
@@ -114,8 +121,17 @@ def _conditions(rule: HttpRule) -> list[Json]:
     if rule.path is not None:
         found.append(_path(rule.path, rule.path_kind))
     if rule.host is not None:
-        found.append(_regex(":authority", f"(?i:{rule.host})"))
+        found.append(_host(rule.host))
     return found + [_header(item) for item in rule.headers]
+
+
+def _host(pattern: str) -> Json:
+    """The rules see a host in lower case, Envoy as it was sent: so letters match in either case, but
+    a capital that the pattern asks for is never there.
+    """
+    if _CAPITAL.search(pattern.replace("A-Za-z", "a-z").replace("a-zA-Z", "a-z")):
+        return {"name": ":authority", "present_match": True, "invert_match": True}
+    return _regex(":authority", f"(?i:{pattern})")
 
 
 def _path(path: str, kind: PathKind) -> Json:
