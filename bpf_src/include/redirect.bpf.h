@@ -29,7 +29,10 @@
 
 /* RFC 7600: the IPv4 dummy address; RFC 6666: the discard prefix. */
 #define LISTENER_ADDR4 bpf_htonl(0xc0000008) /* 192.0.0.8 */
-#define LISTENER_ADDR6 {0x01, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x08} /* 100::8 */
+#define LISTENER_ADDR6                                                                             \
+	{                                                                                          \
+		0x01, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x08                               \
+	} /* 100::8 */
 
 /* Whose packet is it: enum sidecar_mark, or 0.  A CNI's rules may have changed the packet's own
  * mark on the way, so the socket is asked; a SYN-ACK has none yet that could be. */

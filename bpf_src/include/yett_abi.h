@@ -288,7 +288,8 @@ struct config {
 	__u32 deny_events_per_second; /* per CPU; the rest is counted in event.suppressed */
 	__u32 head_timeout_ms;	      /* a request head must be complete in this time */
 	__u32 history_slots;	      /* entries of map `history`, a power of two; 0: 1024 */
-	__u32 gate; /* interface that leads to the sidecar; 0: there is none, its flows are denied */
+	__u32 gate; /* interface that leads to the sidecar; 0: there is none, its flows are denied
+		     */
 };
 
 /* Marks of the sidecar's sockets (SO_MARK), by which the hooks know its packets.  A pod cannot
