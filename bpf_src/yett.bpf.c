@@ -7,6 +7,7 @@
  * Both do the same: parse -> flow -> (new: identity, policy) -> (HTTP: engine) -> verdict.
  * A pass is TC_ACT_UNSPEC, so that other programs on the hook have their say as well.
  */
+#include "gate.bpf.h"
 #include "verdict.bpf.h"
 
 char LICENSE[] SEC("license") = "GPL";
@@ -57,14 +58,38 @@ static __always_inline int finish(struct __sk_buff *skb, struct work *w)
 	return w->verdict == VERDICT_DENY ? TC_ACT_SHOT : TC_ACT_UNSPEC;
 }
 
+/* May the packet be the far side's answer to a connection of the sidecar, rather than part of
+ * `f`?  Its connections have ports of their own, but a client may happen to use the same. */
+static __always_inline int may_be_proxied(struct work *w, struct flow *f, __u32 mark)
+{
+	if (!f || (f->flags & FLOW_PROXIED))
+		return 1;
+	return (f->flags & FLOW_REDIRECTED) && !is_request(f, w) && mark != SIDECAR_ANSWER;
+}
+
+/* A packet of a flow that the sidecar judges: to it, or from it to the client. */
+static __always_inline int redirect_flow(struct __sk_buff *skb, struct work *w, struct flow *f,
+					 __u32 mark)
+{
+	if (!is_request(f, w)) /* only the sidecar may answer for the server */
+		return mark == SIDECAR_ANSWER ? TC_ACT_UNSPEC : TC_ACT_SHOT;
+	if (w->p.flags & TCP_RST)
+		set_flags(f, FLOW_CLOSED);
+	else if (w->p.flags & TCP_FIN)
+		set_flags(f, FLOW_FIN_REQUEST | FLOW_CLOSED);
+	else if (!(f->flags & FLOW_ESTABLISHED) && !(w->p.flags & TCP_SYN))
+		set_flags(f, FLOW_ESTABLISHED);
+	return to_gate(skb, f->ruleset);
+}
+
 static __always_inline int judge(struct __sk_buff *skb, const int from_pod)
 {
 	struct config *cfg;
 	struct flow *f = NULL;
 	struct work *w;
-	__u32 zero = 0;
+	__u32 zero = 0, mark = 0;
 	__u64 now;
-	int syn;
+	int syn, verdict;
 
 	if (skb->mark == MARK_INJECTED)
 		return TC_ACT_UNSPEC;
@@ -97,6 +122,26 @@ static __always_inline int judge(struct __sk_buff *skb, const int from_pod)
 	syn = is_syn(&w->p);
 	if (!w->p.odd)
 		f = bpf_map_lookup_elem(&flows, &w->key);
+	if (cfg->gate && w->p.proto == IPPROTO_TCP && !w->p.odd) {
+		if (!from_pod)
+			mark = sidecar_mark(skb);
+		if (mark == SIDECAR_INGRESS) { /* judged already, by the sidecar */
+			if (f && !(f->flags & FLOW_REDIRECTED))
+				set_flags(f, FLOW_PROXIED);
+			return TC_ACT_UNSPEC;
+		}
+		if (!syn && may_be_proxied(w, f, mark) &&
+		    is_for_sidecar(skb, w, from_pod ? SIDECAR_INGRESS : SIDECAR_EGRESS)) {
+			struct endpoint *ep = ready_endpoint(skb, w);
+
+			if (!ep || !owns_addr(ep, w->key.local)) {
+				if (ep)
+					w->reason = REASON_SPOOFED_SOURCE;
+				return finish(skb, w);
+			}
+			return to_gate(skb, 0);
+		}
+	}
 	if (f && (f->flags & FLOW_POISONED) && !syn) {
 		count(f->direction, REASON_POISONED, 0);
 		return answer_poisoned(skb, w, f);
@@ -128,7 +173,10 @@ static __always_inline int judge(struct __sk_buff *skb, const int from_pod)
 		if (w->p.proto != IPPROTO_TCP)
 			return TC_ACT_SHOT;
 		poison_flow(f, 0);
-		return reset_both(skb, w, w->p.seq);
+		verdict = reset_both(skb, w, w->p.seq);
+		if (verdict == TC_ACT_UNSPEC && (f->flags & FLOW_REDIRECTED) && is_request(f, w))
+			return to_gate(skb, 0);
+		return verdict;
 	}
 	if (w->p.proto != IPPROTO_TCP)
 		return TC_ACT_UNSPEC;
@@ -137,6 +185,8 @@ static __always_inline int judge(struct __sk_buff *skb, const int from_pod)
 		w->reason = REASON_TCP_HANDSHAKE;
 		return finish(skb, w);
 	}
+	if (f->verdict == VERDICT_REDIRECT)
+		return redirect_flow(skb, w, f, mark);
 	if (f->flags & FLOW_HTTP)
 		return judge_stream(skb, w, f, cfg->head_timeout_ms ?: HEAD_TIMEOUT_MS);
 	if (!(f->flags & FLOW_ESTABLISHED) && !is_request(f, w))

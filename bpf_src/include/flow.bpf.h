@@ -7,6 +7,7 @@
 
 #include "collect.bpf.h"
 #include "record.bpf.h"
+#include "redirect.bpf.h"
 #include "related.bpf.h"
 
 enum opened {
@@ -52,7 +53,7 @@ static __always_inline void judge_flow(struct endpoint *ep, struct work *w, stru
 	f->reason = w->entry.reason;
 	f->rule = w->entry.rule;
 	f->ruleset = w->entry.ruleset;
-	if (f->ruleset && w->p.proto == IPPROTO_TCP)
+	if (f->ruleset && f->verdict != VERDICT_REDIRECT && w->p.proto == IPPROTO_TCP)
 		set_flags(f, FLOW_HTTP);
 	else
 		clear_flags(f, FLOW_HTTP | FLOW_SYNCED);
@@ -67,6 +68,18 @@ static __always_inline void judge_flow(struct endpoint *ep, struct work *w, stru
 		f->verdict = VERDICT_DENY;
 		f->reason = REASON_MIDSTREAM;
 	}
+}
+
+/* The listener that a flow is redirected to, 0 if it is not. */
+static __always_inline __u32 listener_of(struct flow *f)
+{
+	return f->verdict == VERDICT_REDIRECT ? f->ruleset : 0;
+}
+
+static __always_inline void deny_flow(struct flow *f, __u8 reason)
+{
+	f->verdict = VERDICT_DENY;
+	f->reason = reason;
 }
 
 static __always_inline void take_verdict(struct work *w, struct flow *f)
@@ -89,7 +102,7 @@ static __always_inline void judge_odd(struct endpoint *ep, struct work *w)
 	ask_policy(w, ep->policy, w->direction, peer, 0);
 	w->reason = w->p.odd;
 	w->rule = w->entry.rule;
-	if (w->entry.verdict == VERDICT_DENY)
+	if (w->entry.verdict == VERDICT_DENY || w->entry.verdict == VERDICT_REDIRECT)
 		return;
 	w->verdict = w->entry.verdict;
 	if (w->verdict == VERDICT_ALLOW)
@@ -125,7 +138,7 @@ __noinline int open_flow(struct __sk_buff *skb)
 	struct collector *c;
 	struct endpoint *ep;
 	struct flow *old, *f;
-	__u32 zero = 0;
+	__u32 zero = 0, listener;
 	int syn;
 
 	/* Linux 6.1 takes no argument of a global function as a map's key or value. */
@@ -167,7 +180,11 @@ __noinline int open_flow(struct __sk_buff *skb)
 	old = bpf_map_lookup_elem(&flows, &w->key);
 	if (old && !(old->flags & FLOW_POISONED) &&
 	    !(syn && is_over(old, bpf_ktime_get_coarse_ns()))) {
+		listener = listener_of(old);
 		judge_flow(ep, w, old); /* the same stream after a change of policy */
+		/* A stream stays with whom it began: the server, or one listener. */
+		if (old->verdict != VERDICT_DENY && listener_of(old) != listener)
+			deny_flow(old, REASON_MIDSTREAM);
 		take_verdict(w, old);
 		return OPENED_FLOW;
 	}
@@ -178,6 +195,11 @@ __noinline int open_flow(struct __sk_buff *skb)
 	if (w->p.proto == IPPROTO_TCP && !syn)
 		f->flags = FLOW_MIDSTREAM;
 	judge_flow(ep, w, f);
+	if (f->verdict == VERDICT_REDIRECT) {
+		f->flags |= FLOW_REDIRECTED;
+		if (w->p.proto != IPPROTO_TCP || !has_listener(skb, w, f->ruleset))
+			deny_flow(f, REASON_SIDECAR_DOWN);
+	}
 	take_verdict(w, f);
 	if (f->verdict == VERDICT_DENY) {
 		record_flow(skb, w, f);

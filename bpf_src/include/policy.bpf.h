@@ -63,10 +63,6 @@ __noinline int ask_policy(struct work *w, __u32 slot, __u32 direction, __u32 pee
 	if (!entry)
 		return 0;
 	w->entry = *entry;
-	if (w->entry.verdict == VERDICT_REDIRECT) {
-		w->entry.verdict = VERDICT_DENY;
-		w->entry.reason = REASON_SIDECAR_DOWN;
-	}
 	return 1;
 }
 

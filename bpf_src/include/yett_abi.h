@@ -288,6 +288,17 @@ struct config {
 	__u32 deny_events_per_second; /* per CPU; the rest is counted in event.suppressed */
 	__u32 head_timeout_ms;	      /* a request head must be complete in this time */
 	__u32 history_slots;	      /* entries of map `history`, a power of two; 0: 1024 */
+	__u32 gate; /* interface that leads to the sidecar; 0: there is none, its flows are denied
+		     */
+};
+
+/* Marks of the sidecar's sockets (SO_MARK), by which the hooks know its packets.  A pod cannot
+ * set them: marks and sockets end at the border of a network namespace. */
+enum sidecar_mark {
+	SIDECAR_INGRESS = 0x79650001, /* to a server whose ingress the sidecar has judged */
+	SIDECAR_EGRESS = 0x79650002,  /* to a server, for a client whose egress it has judged */
+	SIDECAR_ANSWER = 0x79650003,  /* to that client; and the listeners for egress rules */
+	SIDECAR_REPLY = 0x79650004,   /* to a client of such a server; the listeners for ingress */
 };
 
 /* map `endpoints`, hash by ifindex of the host side */
@@ -337,7 +348,7 @@ struct policy_entry {
 	__u8 flags;   /* enum policy_flags */
 	__u8 pad;
 	__u32 rule;    /* number on this node */
-	__u32 ruleset; /* handle, or YETT_RULESET_NONE */
+	__u32 ruleset; /* handle, or YETT_RULESET_NONE; of VERDICT_REDIRECT: the listener's port */
 };
 
 /* map `flows`, hash: one connection as one endpoint sees it */
@@ -371,6 +382,8 @@ enum flow_flags {
 	FLOW_OPENED = 32768,	/* the client acknowledged the SYN-ACK that began the stream */
 	FLOW_RESET = 65536,	/* the client sent a reset: whether the server took it is unknown */
 	FLOW_RETURNED = 131072, /* server_isn is of an earlier stream on the same ports */
+	FLOW_REDIRECTED = 262144, /* the other end is the sidecar; flow.ruleset is its listener */
+	FLOW_PROXIED = 524288,	  /* the sidecar has a connection of its own on these ports */
 };
 
 /* Of flow.scan_flags, which belongs to the holder of flow.busy. */

@@ -13,7 +13,6 @@ from yett_lab.state import State
 from yett_policy import cluster as facts
 from yett_policy.compiled import Compiled
 from yett_policy.compiler import compile as compile_policies
-from yett_policy.document import Engine
 from yett_policy.errors import PolicyError
 from yett_policy.http.errors import TooComplex
 from yett_policy.identity import Table
@@ -22,16 +21,8 @@ from yett_policy.source.parse import parse_policy
 
 
 def compile_lab(current: State, objects: Objects, manifests: Sequence[Manifest]) -> Compiled:
-    """Everything that the lab must enforce; InputError also for what needs the sidecar."""
-    compiled = compile_objects(current, objects, manifests)
-    for ruleset in compiled.rulesets.values():
-        if ruleset.engine is Engine.SIDECAR:
-            rules = [rule.ref for rule in ruleset.spec.rules] or [ruleset.spec.default_rule]
-            raise InputError(
-                f"{_place(manifests, rules[0])}: {ruleset.engine_reason}; there is no sidecar engine yet: "
-                f"write simpler patterns, or leave `engine` out"
-            )
-    return compiled
+    """Everything that the lab must enforce."""
+    return compile_objects(current, objects, manifests)
 
 
 def compile_objects(current: State, objects: Objects, manifests: Sequence[Manifest]) -> Compiled:

@@ -172,8 +172,16 @@ def upgrade(pin_dir: Path, image: Path) -> None:
 
 
 def _unload(pin_dir: Path) -> None:
+    pins = Pins(pin_dir)
     with locked(pin_dir):
-        count = Datapath.remove(Pins(pin_dir))
+        if pins.gate.exists():
+            from yett_loader.sidecar.gate import remove  # noqa: PLC0415 - as in run
+            from yett_loader.sidecar.process import Envoy  # noqa: PLC0415
+
+            remove(pins.gate)  # first: what the sidecar judged is refused, not passed, while we go on
+            if pin_dir == PIN_DIR:
+                Envoy(API.with_name(f"{API.stem}-sidecar")).kill()
+        count = Datapath.remove(pins)
         with suppress(OSError):  # not empty: another schema is pinned there
             pin_dir.rmdir()
     print(f"detached from {count} interfaces and removed {pin_dir}: this node is open, no policy is enforced")

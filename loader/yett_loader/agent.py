@@ -26,6 +26,8 @@ from yett_loader.errors import KernelError, LoaderError, SnapshotError
 from yett_loader.kernel import abi
 from yett_loader.names import Names, names_of
 from yett_loader.plan import GRACE, NOTHING, Retired, plan, retired
+from yett_loader.sidecar.engine import Sidecar
+from yett_loader.sidecar.places import Places
 from yett_loader.snapshot import Wanted, to_bytes
 from yett_loader.state import DropEndpoint, MapOp, MapState, SetEpoch, after
 from yett_loader.store import Store, load_or_default
@@ -84,6 +86,8 @@ class Agent:
 
     datapath: Datapath
     store: Store
+    sidecar: Sidecar | None = None
+    """Judges what the kernel cannot; without one that is denied."""
     wanted: Wanted | None = None
     assignment: Assignment = field(default_factory=Assignment)
     applied: Applied | None = None
@@ -170,6 +174,15 @@ class Agent:
         if bool(flags & RECORD_ALLOWED) != allowed:
             self._enforcer.configure(flags=flags | RECORD_ALLOWED if allowed else flags & ~RECORD_ALLOWED)
 
+    def set_gate(self, ifindex: int) -> None:
+        """The interface that leads to the sidecar."""
+        self._enforcer.configure(gate=ifindex)
+
+    @property
+    def records_allowed(self) -> bool:
+        """As `observe` has set it."""
+        return bool(self._enforcer.config()["flags"] & RECORD_ALLOWED)
+
     # -- reading --------------------------------------------------------------------------
 
     def have(self) -> MapState:
@@ -180,7 +193,8 @@ class Agent:
 
     def preview(self, wanted: Wanted) -> tuple[MapOp, ...]:
         """The changes that `wanted` would make, with interfaces as far as they are known."""
-        _, want = self._encode(wanted, wanted.endpoints)
+        places = self.sidecar.plan(wanted.snapshot) if self.sidecar else Places()
+        _, want = self._encode(wanted, wanted.endpoints, places)
         return plan(self.have(), want, NOTHING, self._enforcer.limits.policies)
 
     def endpoint(self, name: str) -> LocalEndpoint | None:
@@ -210,10 +224,14 @@ class Agent:
         begin = time.monotonic()
         self._forget_interfaces()
         located = await self._locate(wanted.endpoints)
+        places = self.sidecar.plan(wanted.snapshot) if self.sidecar else Places()
         # All of it must fit before anything is touched; an endpoint that is not attached is not put.
-        self._encode(wanted, located)
+        self._encode(wanted, located, places)
+        if self.sidecar:
+            # Before the maps: what they redirect finds its rules in force.
+            places = await self.sidecar.apply(wanted.snapshot, places)
         endpoints = tuple(map(self._attached, located))
-        assignment, want = self._encode(wanted, endpoints)
+        assignment, want = self._encode(wanted, endpoints, places)
         expired = self._expired(begin)
         ops = plan(self.have(), want, expired, self._enforcer.limits.policies)
         if self._unsure and not any(isinstance(op, SetEpoch) for op in ops):
@@ -240,6 +258,7 @@ class Agent:
             endpoints,
             assignment.names,
             {place.state.id: digest for digest, place in assignment.rulesets.items()},
+            {port: digest for (digest, _), port in places.ports.items()},
         )
         self.applied = Applied(
             len(ops), self.have().epoch, time.monotonic() - begin, self._digest, dict(self.waiting)
@@ -247,11 +266,13 @@ class Agent:
         self.applied_at = time.time()
         return self.applied
 
-    def _encode(self, wanted: Wanted, endpoints: Iterable[LocalEndpoint]) -> tuple[Assignment, MapState]:
+    def _encode(
+        self, wanted: Wanted, endpoints: Iterable[LocalEndpoint], places: Places
+    ) -> tuple[Assignment, MapState]:
         have, limits = self.have(), self._enforcer.limits
         local = tuple(endpoints)
         assignment = assign(wanted.snapshot, self.assignment, have, limits)
-        want = encode(wanted.snapshot, local, assignment)
+        want = encode(wanted.snapshot, local, assignment, places.ports)
         taken = [
             digest
             for digest, slot in assignment.documents.items()
@@ -259,7 +280,7 @@ class Agent:
         ]
         if taken:
             assignment = moved(assignment, taken, have, limits)
-            want = encode(wanted.snapshot, local, assignment)
+            want = encode(wanted.snapshot, local, assignment, places.ports)
         if len(want.endpoints) > limits.endpoints:
             raise MapFull(
                 f"cannot place {len(want.endpoints)} endpoints: map endpoints holds {limits.endpoints}; raise "

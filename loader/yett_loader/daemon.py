@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+import socket
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,8 @@ from yett_loader.doorbell import Doorbell
 from yett_loader.errors import AbiMismatch
 from yett_loader.pins import Pins, locked
 from yett_loader.recorder import Recorder
+from yett_loader.sidecar.access import take_access
+from yett_loader.sidecar.engine import Sidecar
 from yett_loader.store import Store
 from yett_loader.sync.client import SyncClient
 from yett_loader.sync.follower import Follower
@@ -66,6 +69,8 @@ async def serve(options: Options) -> None:
         stack.callback(datapath.close)
         agent = Agent(datapath, store)
         recorder = Recorder(datapath.maps["events"], lambda: agent.names)
+        if "gate" in datapath.programs:
+            agent.sidecar = _sidecar(options, datapath, agent, recorder)
         stack.callback(recorder.close)
         # Before anything can fail: an earlier run may have left the flag set.
         agent.observe(allowed=False)
@@ -94,6 +99,8 @@ async def serve(options: Options) -> None:
                 task.cancel()
             await asyncio.gather(*tasks, stopping, return_exceptions=True)
             await server.stop()
+            if agent.sidecar is not None:
+                await agent.sidecar.close()
     log.info("stopped; what is pinned below %s stays in force", options.pins.home)
 
 
@@ -101,6 +108,18 @@ def _client(sync: Sync | None, agent: Agent) -> SyncClient | None:
     if sync is None:
         return None
     return SyncClient(sync.operator, sync.node, sync.credentials, Follower(AgentTarget(agent)))
+
+
+def _sidecar(options: Options, datapath: Datapath, agent: Agent, recorder: Recorder) -> Sidecar:
+    return Sidecar(
+        # Beside the API's socket: a path that is short enough for a socket of its own.
+        options.api.with_name(f"{options.api.stem}-sidecar"),
+        datapath.programs["gate"],
+        options.pins.gate,
+        agent.set_gate,
+        lambda name, entry: take_access(agent, recorder, name, entry),
+        socket.gethostname(),
+    )
 
 
 def _datapath(options: Options, store: Store) -> Datapath:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from yett_loader.state import WORLD, MapState, Policy, PolicyKey, PolicyValue, Prefix
+from yett_policy.document import Verdict
 
 
 def identity_of(ipcache: Mapping[Prefix, int], address: bytes) -> int:
@@ -46,7 +47,12 @@ def judge(
     if policy is None:
         return None
     found = look_up(policy, direction, identity_of(state.ipcache, peer), proto, port)
-    if found is not None and found.ruleset and found.ruleset not in state.rulesets:
+    if (
+        found is not None
+        and found.verdict != Verdict.REDIRECT
+        and found.ruleset
+        and found.ruleset not in state.rulesets
+    ):
         return None
     return found
 

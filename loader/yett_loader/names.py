@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv6Address
+from types import MappingProxyType
 
 from yett_loader.endpoint import LocalEndpoint
 from yett_policy.document import Snapshot
@@ -25,6 +26,8 @@ class Names:
     """Ruleset id -> digest."""
     endpoints: Mapping[int, str] = field(default_factory=dict)
     """ifindex -> namespace/pod."""
+    listeners: Mapping[int, str] = field(default_factory=dict)
+    """Port of a listener of the sidecar -> digest of the ruleset that it judges by."""
 
     def party(self, address: str, port: int, identity: int) -> dict[str, object]:
         """One end of a flow."""
@@ -52,6 +55,7 @@ def names_of(
     endpoints: Iterable[LocalEndpoint],
     rules: Mapping[int, str],
     rulesets: Mapping[int, str],
+    listeners: Mapping[int, str] = MappingProxyType({}),
 ) -> Names:
     """From what is applied."""
     local = tuple(endpoints)
@@ -65,6 +69,7 @@ def names_of(
         rules=rules,
         rulesets=rulesets,
         endpoints={item.ifindex: item.name for item in local if item.ifindex is not None},
+        listeners=listeners,
     )
 
 

@@ -55,6 +55,11 @@ class Pins:
         return self.root / "links"
 
     @property
+    def gate(self) -> Path:
+        """Of the attachment of the gate to the sidecar."""
+        return self.root / "gate"
+
+    @property
     def new(self) -> Pins:
         """Where maps and programs are made before they move to `home`."""
         return Pins(self.root, f"{self.schema}-new")

@@ -81,6 +81,13 @@ class Recorder:
             for follower in self._followers:
                 follower.offer(record)
 
+    def add(self, record: Record) -> None:
+        """A record that does not come from the kernel."""
+        self.seen += 1
+        self.kept.append(record)
+        for follower in self._followers:
+            follower.offer(record)
+
     @contextmanager
     def follow(self) -> Iterator[Follower]:
         """Records from now on."""

@@ -22,6 +22,7 @@ def status(agent: Agent, recorder: Recorder) -> Json:
     """GET /v1/status."""
     datapath, wanted, applied = agent.datapath, agent.wanted, agent.applied
     have, names = agent.have(), interfaces()
+    judged = {digest for digest, _ in agent.sidecar.places.ports} if agent.sidecar else set()
     return {
         "version": package_version(),
         "abi": abi.ABI_VERSION,
@@ -49,7 +50,7 @@ def status(agent: Agent, recorder: Recorder) -> Json:
                 "engine": item.engine,
                 "engine_reason": item.engine_reason,
                 "bytes": len(item.tables),
-                "enforced": item.engine is Engine.KERNEL,
+                "enforced": item.engine is Engine.KERNEL or item.digest in judged,
             }
             for item in (wanted.snapshot.rulesets if wanted else ())
         ],
@@ -59,6 +60,7 @@ def status(agent: Agent, recorder: Recorder) -> Json:
             "waiting": agent.waiting,
         },
         "records": {"seen": recorder.seen, "suppressed": recorder.suppressed},
+        "sidecar": agent.sidecar.status if agent.sidecar else None,
         "error": agent.error,
     }
 

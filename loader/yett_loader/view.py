@@ -29,10 +29,11 @@ def policy(maps: Mapping[str, Map], slot: int, names: Names) -> list[dict[str, o
     with inner:
         entries = sorted(map(policy_item, inner.items()), key=lambda item: _rank(item[0]))
     hits = maps.get("rule_hits")
-    rulesets = {value.ruleset: "" for _, value in entries}
-    rulesets = {handle: _ruleset(maps, handle, names) for handle in rulesets}
+    handles = {value.ruleset for _, value in entries if value.verdict != Verdict.REDIRECT}
+    rulesets = {handle: _ruleset(maps, handle, names) for handle in handles}
     rows = []
     for key, value in entries:
+        redirected = value.verdict == Verdict.REDIRECT
         tier, number = tier_and_slot(value.ruleset)
         count = (
             sum(map(abi.unpack_u64, hits.lookup_percpu(abi.pack_u32(value.rule))))
@@ -50,8 +51,14 @@ def policy(maps: Mapping[str, Map], slot: int, names: Names) -> list[dict[str, o
                 "reason": reason_name(value.reason),
                 "forbidden": bool(value.flags),
                 "rule": names.rule(value.rule),
-                "ruleset": rulesets[value.ruleset],
-                "ruleset_place": f"rulesets{tier}[{number}]" if value.ruleset else "",
+                "ruleset": names.listeners.get(value.ruleset, "gone")
+                if redirected
+                else rulesets[value.ruleset],
+                "ruleset_place": f"sidecar:{value.ruleset}"
+                if redirected
+                else f"rulesets{tier}[{number}]"
+                if value.ruleset
+                else "",
                 "hits": count,
             }
         )

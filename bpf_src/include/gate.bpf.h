@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
+/* The gate: what comes in here belongs to a connection of the sidecar, or begins one. */
+#ifndef YETT_GATE_BPF_H
+#define YETT_GATE_BPF_H
+
+#include "flow.bpf.h"
+#include "verdict.bpf.h"
+
+SEC("tc")
+int gate(struct __sk_buff *skb)
+{
+	struct bpf_sock_tuple t = {};
+	struct bpf_sock *sk;
+	struct work *w;
+	__u32 port, zero = 0;
+	long error;
+
+	w = bpf_map_lookup_elem(&scratch, &zero);
+	if (!w || (skb->mark & MARK_TO_GATE_MASK) != MARK_TO_GATE)
+		return TC_ACT_SHOT;
+	port = skb->mark & ~MARK_TO_GATE_MASK;
+	skb->mark = 0;
+	__builtin_memset(&w->p, 0, sizeof(w->p));
+	if (parse_packet(skb, &w->p) || w->p.odd || w->p.proto != IPPROTO_TCP)
+		return TC_ACT_SHOT;
+	if (bpf_skb_change_type(skb, PACKET_HOST))
+		return TC_ACT_SHOT;
+	packet_tuple(&t, &w->p);
+	if (w->p.family == 4)
+		sk = bpf_skc_lookup_tcp(skb, &t, sizeof(t.ipv4), BPF_F_CURRENT_NETNS, 0);
+	else
+		sk = bpf_skc_lookup_tcp(skb, &t, sizeof(t.ipv6), BPF_F_CURRENT_NETNS, 0);
+	if (sk && sk->state == BPF_TCP_LISTEN) {
+		/* A server of the node itself on a wildcard address: never meant here. */
+		bpf_sk_release(sk);
+		sk = NULL;
+	}
+	if (!sk && port) {
+		__builtin_memset(&t, 0, sizeof(t));
+		listener_tuple(&t, &w->p, port);
+		if (w->p.family == 4)
+			sk = bpf_sk_lookup_tcp(skb, &t, sizeof(t.ipv4), BPF_F_CURRENT_NETNS, 0);
+		else
+			sk = bpf_sk_lookup_tcp(skb, &t, sizeof(t.ipv6), BPF_F_CURRENT_NETNS, 0);
+		if (sk && !is_listener(sk)) {
+			bpf_sk_release(sk);
+			sk = NULL;
+		}
+	}
+	if (!sk)
+		return TC_ACT_SHOT;
+	error = bpf_sk_assign(skb, sk, 0);
+	bpf_sk_release(sk);
+	return error ? TC_ACT_SHOT : TC_ACT_UNSPEC;
+}
+
+#endif

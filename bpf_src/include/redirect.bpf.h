@@ -1,0 +1,151 @@
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
+/*
+ * The way to the sidecar and back, without iptables and with the true addresses on both sides.
+ *
+ *   client -> [to_pod of the server, or from_pod of the client] -> gate -> Envoy
+ *   Envoy, speaking from the client's address -> server
+ *   server's answers -> [from_pod of the server, or to_pod of the client] -> gate -> Envoy
+ *   Envoy, speaking from the server's address -> client
+ *
+ * The gate is an interface whose incoming packets are delivered to this host whatever their
+ * address is.  Envoy has one listener for each ruleset, on a port that is the ruleset's handle,
+ * so BPF has always decided who talks to whom before Envoy hears of it.  Envoy closes what
+ * comes to that port by itself.
+ */
+#ifndef YETT_REDIRECT_BPF_H
+#define YETT_REDIRECT_BPF_H
+
+#include "packet.bpf.h"
+
+#ifndef BPF_TCP_LISTEN
+#define BPF_TCP_LISTEN 10
+#endif
+#define PACKET_HOST 0
+
+/* On a packet between a hook and the gate: the listener's port in the low bits; 0 if only a
+ * connection that exists may have it. */
+#define MARK_TO_GATE	  0x79660000
+#define MARK_TO_GATE_MASK 0xffff0000
+
+/* RFC 7600: the IPv4 dummy address; RFC 6666: the discard prefix. */
+#define LISTENER_ADDR4 bpf_htonl(0xc0000008) /* 192.0.0.8 */
+#define LISTENER_ADDR6                                                                             \
+	{                                                                                          \
+		0x01, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x08                               \
+	} /* 100::8 */
+
+/* Whose packet is it: enum sidecar_mark, or 0.  A CNI's rules may have changed the packet's own
+ * mark on the way, so the socket is asked; a SYN-ACK has none yet that could be. */
+static __always_inline __u32 sidecar_mark(struct __sk_buff *skb)
+{
+	struct bpf_sock *sk = skb->sk;
+
+	if (skb->mark - SIDECAR_INGRESS <= SIDECAR_REPLY - SIDECAR_INGRESS)
+		return skb->mark;
+	if (!sk)
+		return 0;
+	sk = bpf_sk_fullsock(sk);
+	return sk ? sk->mark : 0;
+}
+
+static __always_inline int to_gate(struct __sk_buff *skb, __u32 port)
+{
+	struct config *cfg;
+	__u32 zero = 0;
+
+	cfg = bpf_map_lookup_elem(&config, &zero);
+	if (!cfg || !cfg->gate)
+		return 2; /* TC_ACT_SHOT */
+	skb->mark = MARK_TO_GATE | (port & 0xffff);
+	return bpf_redirect(cfg->gate, BPF_F_INGRESS);
+}
+
+static __always_inline void packet_tuple(struct bpf_sock_tuple *t, const struct packet *p)
+{
+	if (p->family == 4) {
+		__builtin_memcpy(&t->ipv4.saddr, p->src + 12, 4);
+		__builtin_memcpy(&t->ipv4.daddr, p->dst + 12, 4);
+		t->ipv4.sport = p->sport;
+		t->ipv4.dport = p->dport;
+		return;
+	}
+	__builtin_memcpy(t->ipv6.saddr, p->src, 16);
+	__builtin_memcpy(t->ipv6.daddr, p->dst, 16);
+	t->ipv6.sport = p->sport;
+	t->ipv6.dport = p->dport;
+}
+
+/* The same, but to a listener of the sidecar. */
+static __always_inline void listener_tuple(struct bpf_sock_tuple *t, const struct packet *p,
+					   __u32 port)
+{
+	const __u8 addr6[16] = LISTENER_ADDR6;
+
+	if (p->family == 4) {
+		__builtin_memcpy(&t->ipv4.saddr, p->src + 12, 4);
+		t->ipv4.daddr = LISTENER_ADDR4;
+		t->ipv4.sport = p->sport;
+		t->ipv4.dport = bpf_htons(port);
+		return;
+	}
+	__builtin_memcpy(t->ipv6.saddr, p->src, 16);
+	__builtin_memcpy(t->ipv6.daddr, addr6, 16);
+	t->ipv6.sport = p->sport;
+	t->ipv6.dport = bpf_htons(port);
+}
+
+/* A socket that only the sidecar can have: another program may hold its port while it is down. */
+static __always_inline int is_listener(struct bpf_sock *sk)
+{
+	return sk->state == BPF_TCP_LISTEN &&
+	       (sk->mark == SIDECAR_REPLY || sk->mark == SIDECAR_ANSWER);
+}
+
+/* Does the sidecar listen for the ruleset? */
+__noinline int has_listener(struct __sk_buff *skb, struct work *w, __u32 port)
+{
+	struct bpf_sock_tuple t = {};
+	struct bpf_sock *sk;
+	__u32 zero = 0;
+	struct config *cfg;
+	int found;
+
+	if (!w)
+		return 0;
+	cfg = bpf_map_lookup_elem(&config, &zero);
+	if (!cfg || !cfg->gate)
+		return 0;
+	listener_tuple(&t, &w->p, port);
+	if (w->p.family == 4)
+		sk = bpf_sk_lookup_tcp(skb, &t, sizeof(t.ipv4), BPF_F_CURRENT_NETNS, 0);
+	else
+		sk = bpf_sk_lookup_tcp(skb, &t, sizeof(t.ipv6), BPF_F_CURRENT_NETNS, 0);
+	if (!sk)
+		return 0;
+	found = is_listener(sk);
+	bpf_sk_release(sk);
+	return found;
+}
+
+/* Is the packet meant for a connection of the sidecar whose socket has this mark? */
+__noinline int is_for_sidecar(struct __sk_buff *skb, struct work *w, __u32 mark)
+{
+	struct bpf_sock_tuple t = {};
+	struct bpf_sock *sk;
+	int found;
+
+	if (!w)
+		return 0;
+	packet_tuple(&t, &w->p);
+	if (w->p.family == 4)
+		sk = bpf_sk_lookup_tcp(skb, &t, sizeof(t.ipv4), BPF_F_CURRENT_NETNS, 0);
+	else
+		sk = bpf_sk_lookup_tcp(skb, &t, sizeof(t.ipv6), BPF_F_CURRENT_NETNS, 0);
+	if (!sk)
+		return 0;
+	found = sk->state != BPF_TCP_LISTEN && sk->mark == mark;
+	bpf_sk_release(sk);
+	return found;
+}
+
+#endif

@@ -1,0 +1,235 @@
+"""PURE: how Envoy listens for one ruleset, and the configuration that it starts with."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from yett_loader.sidecar.routes import CLUSTER, LUA
+from yett_policy.document import Direction
+
+Json = dict[str, Any]
+
+INGRESS, EGRESS, ANSWER, REPLY = 0x79650001, 0x79650002, 0x79650003, 0x79650004
+"""enum sidecar_mark"""
+CONTROL = "loader"
+"""Cluster of the loader: configuration, and where access records go."""
+_TYPE = "type.googleapis.com/envoy.extensions"
+_SOL_SOCKET, _SO_MARK = 1, 36
+_ORIGINAL_DESTINATION = "envoy.network.transport_socket.original_dst_address"
+
+_ONCE = """
+function envoy_on_request(handle)
+  local names = handle:metadata():get("once")
+  if names == nil then return end
+  local headers = handle:headers()
+  for _, name in ipairs(names) do
+    if headers:getNumValues(name) > 1 then
+      handle:respond({[":status"] = "403"}, "Access denied\\r\\n")
+      return
+    end
+  end
+end
+"""
+"""A header that a rule names and that occurs twice is denied: servers take the one or the other."""
+
+
+def listener_name(port: int) -> str:
+    """Of a listener and of its route table."""
+    return f"ruleset-{port}"
+
+
+def listener(port: int, direction: Direction, concurrency_safe: bool = True) -> Json:
+    """Listener for the ruleset at `port`; nothing in it depends on the rules."""
+    ingress = direction is Direction.INGRESS
+    name = listener_name(port)
+    return {
+        "name": name,
+        "address": _address("0.0.0.0", port),  # noqa: S104 - what does not come by the gate is closed
+        "additional_addresses": [{"address": _address("::", port)}],
+        "transparent": True,
+        "enable_reuse_port": concurrency_safe,
+        "per_connection_buffer_limit_bytes": 65536,
+        "traffic_direction": "INBOUND" if ingress else "OUTBOUND",
+        "socket_options": [
+            {
+                "level": _SOL_SOCKET,
+                "name": _SO_MARK,
+                "int_value": REPLY if ingress else ANSWER,
+                "state": "STATE_PREBIND",
+            }
+        ],
+        "listener_filters": [
+            _filter(
+                "envoy.filters.listener.original_src",
+                "filters.listener.original_src.v3.OriginalSrc",
+                mark=INGRESS if ingress else EGRESS,
+            )
+        ],
+        "filter_chains": [{"filters": [_not_direct(port), _destination(), _http(name)]}],
+    }
+
+
+def bootstrap(socket: str, node: str) -> Json:
+    """Envoy's own file: everything else comes over `socket`.  There is no admin interface."""
+    http2: Json = {"explicit_http_config": {"http2_protocol_options": {}}}
+    return {
+        "node": {"id": node, "cluster": "yett"},
+        "static_resources": {
+            "clusters": [
+                {
+                    "name": CONTROL,
+                    "connect_timeout": "1s",
+                    "load_assignment": {
+                        "cluster_name": CONTROL,
+                        "endpoints": [
+                            {"lb_endpoints": [{"endpoint": {"address": {"pipe": {"path": socket}}}}]}
+                        ],
+                    },
+                    "typed_extension_protocol_options": _upstream(http2),
+                },
+                {
+                    "name": CLUSTER,
+                    "type": "ORIGINAL_DST",
+                    "lb_policy": "CLUSTER_PROVIDED",
+                    "connect_timeout": "5s",
+                    "per_connection_buffer_limit_bytes": 65536,
+                    "circuit_breakers": {
+                        "thresholds": [
+                            {
+                                "max_connections": 65536,
+                                "max_pending_requests": 65536,
+                                "max_requests": 65536,
+                                "max_retries": 0,
+                            }
+                        ]
+                    },
+                    "typed_extension_protocol_options": _upstream(
+                        {
+                            "use_downstream_protocol_config": {
+                                "http_protocol_options": {**_HTTP1, "allow_custom_methods": True},
+                                "http2_protocol_options": _HTTP2,
+                            }
+                        }
+                    ),
+                },
+            ]
+        },
+        "dynamic_resources": {
+            "lds_config": {"ads": {}, "resource_api_version": "V3"},
+            "ads_config": {
+                "api_type": "GRPC",
+                "transport_api_version": "V3",
+                "grpc_services": [{"envoy_grpc": {"cluster_name": CONTROL}}],
+            },
+        },
+    }
+
+
+_HTTP1: Json = {
+    "header_key_format": {
+        "stateful_formatter": {
+            "name": "preserve_case",
+            "typed_config": {
+                "@type": f"{_TYPE}.http.header_formatters.preserve_case.v3.PreserveCaseFormatterConfig"
+            },
+        }
+    }
+}
+_HTTP2: Json = {
+    "max_concurrent_streams": 100,
+    "initial_stream_window_size": 65536,
+    "initial_connection_window_size": 1048576,
+}
+
+
+def _http(name: str) -> Json:
+    return _filter(
+        "http",
+        "filters.network.http_connection_manager.v3.HttpConnectionManager",
+        stat_prefix="sidecar",
+        codec_type="AUTO",
+        rds={"config_source": {"ads": {}, "resource_api_version": "V3"}, "route_config_name": name},
+        http_protocol_options={**_HTTP1, "accept_http_10": True, "allow_custom_methods": True},
+        http2_protocol_options=_HTTP2,
+        common_http_protocol_options={
+            "headers_with_underscores_action": "REJECT_REQUEST",
+            "max_headers_count": 100,
+        },
+        max_request_headers_kb=60,
+        request_headers_timeout="10s",
+        stream_idle_timeout="0s",
+        # The rules see what the server will see; what is ambiguous is denied before them.
+        normalize_path=False,
+        merge_slashes=False,
+        path_with_escaped_slashes_action="KEEP_UNCHANGED",
+        generate_request_id=False,
+        preserve_external_request_id=True,
+        skip_xff_append=True,
+        use_remote_address=False,
+        server_header_transformation="PASS_THROUGH",
+        add_user_agent=False,
+        access_log=[
+            _filter(
+                "records",
+                "access_loggers.grpc.v3.HttpGrpcAccessLogConfig",
+                common_config={
+                    "log_name": name,
+                    "transport_api_version": "V3",
+                    "buffer_flush_interval": "0.05s",
+                    "grpc_service": {"envoy_grpc": {"cluster_name": CONTROL}},
+                },
+                additional_response_trailers_to_log=["grpc-status"],
+                additional_response_headers_to_log=["grpc-status"],
+            )
+        ],
+        http_filters=[
+            _filter(LUA, "filters.http.lua.v3.Lua", default_source_code={"inline_string": _ONCE}),
+            _filter(
+                "envoy.filters.http.router", "filters.http.router.v3.Router", suppress_envoy_headers=True
+            ),
+        ],
+    )
+
+
+def _not_direct(port: int) -> Json:
+    """Whoever connects to the listener itself is not sent by the gate."""
+    return _filter(
+        "direct",
+        "filters.network.rbac.v3.RBAC",
+        stat_prefix="direct",
+        rules={
+            "action": "DENY",
+            "policies": {
+                "direct": {"permissions": [{"destination_port": port}], "principals": [{"any": True}]}
+            },
+        },
+    )
+
+
+def _destination() -> Json:
+    """Where the client wanted to go: the socket's own address.  Envoy's original_dst filter would ask
+    connection tracking, which knows a service's address, not the server that was judged for.
+    """
+    return _filter(
+        "destination",
+        "filters.network.set_filter_state.v3.Config",
+        on_new_connection=[
+            {
+                "object_key": _ORIGINAL_DESTINATION,
+                "format_string": {"text_format_source": {"inline_string": "%DOWNSTREAM_LOCAL_ADDRESS%"}},
+            }
+        ],
+    )
+
+
+def _filter(name: str, kind: str, **config: Any) -> Json:
+    return {"name": name, "typed_config": {"@type": f"{_TYPE}.{kind}", **config}}
+
+
+def _address(address: str, port: int) -> Json:
+    return {"socket_address": {"address": address, "port_value": port}}
+
+
+def _upstream(config: Json) -> Json:
+    key = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+    return {key: {"@type": f"{_TYPE}.upstreams.http.v3.HttpProtocolOptions", **config}}

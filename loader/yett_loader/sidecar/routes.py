@@ -1,0 +1,170 @@
+"""PURE: a ruleset as Envoy's route table: the first route that matches a request decides.
+
+Routes change in place, so a change of rules never closes a connection.  Envoy normalises
+nothing: the rules see the bytes that the server will see, and what servers read in different
+ways is denied in front of them, as in the kernel.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from yett_policy.http.rule import HeaderOp, HeaderRule, HttpRule, PathKind, RuleAction, RulesetSpec
+from yett_policy.reason import Reason
+
+Json = dict[str, Any]
+
+CLUSTER = "server"
+LUA = "envoy.filters.http.lua"
+_SLASH = r"(?:/|\\|%2[fF]|%5[cC])"
+_HEX = "0-9A-Fa-f"
+_CAPITAL = re.compile(r"(?<!\\)[A-Z]")
+
+AMBIGUOUS: Mapping[Reason, str] = {
+    Reason.AMBIGUOUS_DOT_SEGMENT: rf"[^?]*{_SLASH}(?:\.|%2[eE]){{1,2}}(?:(?:[/\\;#?]|%2[fF]|%5[cC]).*)?",
+    Reason.AMBIGUOUS_EMPTY_SEGMENT: rf"[^?]*{_SLASH}{_SLASH}.*",
+    Reason.AMBIGUOUS_ENCODED_DOT: r"[^?]*%2[eE].*",
+    Reason.AMBIGUOUS_ENCODED_SLASH: r"[^?]*%2[fF].*",
+    Reason.AMBIGUOUS_ENCODED_BACKSLASH: r"[^?]*%5[cC].*",
+    Reason.AMBIGUOUS_ENCODED_PERCENT: r"[^?]*%25.*",
+    Reason.AMBIGUOUS_ENCODED_NUL: r"[^?]*%00.*",
+    Reason.AMBIGUOUS_BACKSLASH: r"[^?]*\\.*",
+    Reason.AMBIGUOUS_SEMICOLON: r"[^?]*;.*",
+    Reason.AMBIGUOUS_FRAGMENT: r".*#.*",
+    Reason.AMBIGUOUS_NON_ASCII: r".*[^\x00-\x7e].*",
+    # One byte that completes two of them; none may tolerate that.
+    Reason.HTTP_TARGET: (
+        rf"[^?]*(?:{_SLASH}(?:\.|%2[eE]){{1,2}}(?:[\\;#]|%2[fF]|%5[cC])|{_SLASH}(?:\\|%2[fF]|%5[cC])"
+        rf"|%[{_HEX}]?(?:[\\;#]|[^\x00-\x7e])).*"
+    ),
+    Reason.AMBIGUOUS_PERCENT: rf"[^?]*%(?:|[^{_HEX}].*|[{_HEX}](?:|[^{_HEX}].*))",
+}
+"""Whole targets (query included) with that ambiguity; the same as `yett_policy.http.ambiguity`."""
+
+
+def route_table(name: str, spec: RulesetSpec) -> Json:
+    """RouteConfiguration; the names of its routes are read back by `verdict_of`."""
+    deny_rules = [rule for rule in spec.rules if rule.action is RuleAction.DENY]
+    watched = [rule for rule in spec.rules if rule.action is RuleAction.AUDIT_DENY]
+    allow = [rule for rule in spec.rules if rule.action is RuleAction.ALLOW]
+    tolerated = {reason for rule in spec.rules for reason in rule.tolerate}
+    lenient = spec.audit and not deny_rules
+    routes = [
+        _refuse(reason, spec, [_target(pattern)], passes=lenient)
+        for reason, pattern in AMBIGUOUS.items()
+        if reason not in tolerated
+    ]
+    routes += [
+        _deny(Reason.DENY_RULE_L7, rule.ref, _conditions(rule), forbidden=rule.forbidden)
+        for rule in deny_rules
+    ]
+    for rule in allow:
+        clear = [
+            {**_target(AMBIGUOUS[reason]), "invert_match": True}
+            for reason in sorted(tolerated - set(rule.tolerate))
+            if reason in AMBIGUOUS
+        ]
+        matchers = _conditions(rule) + clear
+        routes += [
+            _pass("audit", Reason.DENY_RULE_L7, item.ref, matchers + _conditions(item), rule.upgrades)
+            for item in watched
+        ]
+        routes.append(_pass("allow", Reason.ALLOWED, rule.ref, matchers, rule.upgrades))
+    routes.append(_refuse(Reason.POLICY_DENIED_L7, spec, [], passes=spec.audit))
+    once = sorted({_header_name(item.name) for rule in spec.rules for item in rule.headers} - {":authority"})
+    if once and not lenient:
+        for route in routes:
+            route["metadata"] = {"filter_metadata": {LUA: {"once": once}}}
+    return {"name": name, "virtual_hosts": [{"name": name, "domains": ["*"], "routes": routes}]}
+
+
+def verdict_of(route: str) -> tuple[str, Reason, str]:
+    """(allow, audit or deny; reason; rule) of a route's name."""
+    verdict, reason, rule = route.split("|", 2)
+    return verdict, Reason[reason], rule
+
+
+def _refuse(reason: Reason, spec: RulesetSpec, matchers: list[Json], *, passes: bool) -> Json:
+    """What no rule allows: denied, or passed and noted."""
+    if passes:
+        return _pass("audit", reason, spec.default_rule, matchers, ())
+    return _deny(reason, spec.default_rule, matchers, forbidden=spec.forbidden)
+
+
+def _deny(reason: Reason, rule: str, matchers: list[Json], *, forbidden: bool) -> Json:
+    del forbidden  # Envoy always answers; see docs/adr on the sidecar
+    return {
+        "name": f"deny|{reason.name}|{rule}",
+        "match": {"prefix": "/", "headers": matchers},
+        "direct_response": {"status": 403, "body": {"inline_string": "Access denied\r\n"}},
+    }
+
+
+def _pass(verdict: str, reason: Reason, rule: str, matchers: list[Json], upgrades: Iterable[str]) -> Json:
+    action: Json = {"cluster": CLUSTER, "timeout": "0s"}
+    configs = [{"upgrade_type": name, "enabled": True} for name in upgrades]
+    if configs:
+        action["upgrade_configs"] = configs
+    return {
+        "name": f"{verdict}|{reason.name}|{rule}",
+        "match": {"prefix": "/", "headers": matchers},
+        "route": action,
+    }
+
+
+def _conditions(rule: HttpRule) -> list[Json]:
+    found = []
+    if rule.method is not None:
+        found.append(_regex(":method", rule.method))
+    if rule.path is not None:
+        found.append(_path(rule.path, rule.path_kind))
+    if rule.host is not None:
+        found.append(_host(rule.host))
+    return found + [_header(item) for item in rule.headers]
+
+
+def _host(pattern: str) -> Json:
+    """The rules see a host in lower case, Envoy as it was sent: so letters match in either case, but
+    a capital that the pattern asks for is never there.
+    """
+    if _CAPITAL.search(pattern.replace("A-Za-z", "a-z").replace("a-zA-Z", "a-z")):
+        return {"name": ":authority", "present_match": True, "invert_match": True}
+    return _regex(":authority", f"(?i:{pattern})")
+
+
+def _path(path: str, kind: PathKind) -> Json:
+    if kind is PathKind.REGEX:
+        return _target(path)
+    if kind is PathKind.EXACT:
+        return _target(_quoted(path) + r"(?:\?.*)?")
+    return _target(_quoted(path.rstrip("/")) + r"(?:/[^?]*)?(?:\?.*)?")
+
+
+def _header(item: HeaderRule) -> Json:
+    name = _header_name(item.name)
+    if item.op is HeaderOp.ABSENT:
+        return {"name": name, "present_match": True, "invert_match": True}
+    if item.op is HeaderOp.PRESENT or (item.op in (HeaderOp.PREFIX, HeaderOp.SUFFIX) and not item.value):
+        return {"name": name, "present_match": True}
+    if item.op is HeaderOp.REGEX:
+        return _regex(name, item.value)
+    return {"name": name, "string_match": {item.op.value: item.value}}
+
+
+def _header_name(name: str) -> str:
+    return ":authority" if name == "host" else name
+
+
+def _target(pattern: str) -> Json:
+    return _regex(":path", pattern)
+
+
+def _regex(name: str, pattern: str) -> Json:
+    return {"name": name, "string_match": {"safe_regex": {"regex": pattern}}}
+
+
+def _quoted(text: str) -> str:
+    """As a pattern that matches just this text (RE2's QuoteMeta)."""
+    return "".join(c if c.isascii() and c.isalnum() else f"\\x{{{ord(c):x}}}" for c in text)

@@ -1,0 +1,80 @@
+"""Real clients, run inside a pod; each prints what it saw as JSON."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections import Counter
+from http.client import HTTPConnection
+
+import grpc
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
+
+
+def say(host: str, method: str) -> object:
+    with grpc.insecure_channel(f"{host}:50051") as channel:
+        call = channel.unary_unary(f"/test.Echo/{method}")
+        try:
+            return call(b"hello", timeout=5).decode()
+        except grpc.RpcError as error:
+            return error.code().name
+
+
+def chat(host: str, method: str) -> object:
+    """Each answer is awaited before the next question: both directions at once."""
+    with grpc.insecure_channel(f"{host}:50051") as channel:
+        said: list[str] = []
+
+        def questions():
+            for number in range(5):
+                while len(said) < number:
+                    time.sleep(0.005)
+                yield f"q{number}".encode()
+
+        try:
+            for answer in channel.stream_stream(f"/test.Echo/{method}")(questions(), timeout=5):
+                said.append(answer.decode())  # noqa: PERF401 - the questions wait for each
+        except grpc.RpcError as error:
+            return error.code().name
+        return said
+
+
+def websocket(host: str, path: str) -> object:
+    try:
+        with connect(f"ws://{host}:8765{path}", open_timeout=5) as connection:
+            answers = []
+            for number in range(3):
+                connection.send(f"m{number}")
+                answers.append(connection.recv(timeout=5))
+            return answers
+    except InvalidStatus as error:
+        return error.response.status_code
+
+
+def load(host: str, path: str, seconds: str) -> object:
+    """Requests one after the other on one connection while it lasts."""
+    seen: Counter[str] = Counter()
+    connections, connection = 0, None
+    end = time.monotonic() + float(seconds)
+    while time.monotonic() < end:
+        try:
+            if connection is None:
+                connection = HTTPConnection(host, timeout=2)
+                connections += 1
+            connection.request("GET", path)
+            response = connection.getresponse()
+            response.read()
+            seen[str(response.status)] += 1
+        except OSError as error:
+            seen[type(error).__name__] += 1
+            connection = None
+            time.sleep(0.02)
+    return {"seen": seen, "connections": connections}
+
+
+if __name__ == "__main__":
+    kind, *arguments = sys.argv[1:]
+    commands = {"say": say, "chat": chat, "websocket": websocket, "load": load}
+    print(json.dumps(commands[kind](*arguments)))

@@ -1,0 +1,106 @@
+"""Real clients and servers through the sidecar: across nodes, through a service, both directions."""
+
+from __future__ import annotations
+
+import pytest
+
+from support.sidecarlab import Lab, policy
+
+pytestmark = [pytest.mark.net, pytest.mark.bpf]
+
+URL = "http://api-service"
+GRPC = '[{method: POST, path: "/test.Echo/(Say|Chat)"}]'
+WEBSOCKET = '[{method: GET, path: "/ws", upgrades: [websocket]}, {method: GET, path: "/plain"}]'
+
+
+@pytest.fixture(scope="module", autouse=True)
+def policies(sidecar: Lab) -> None:
+    sidecar.apply(policy(), policy(GRPC, 50051), policy(WEBSOCKET, 8765), policy(port=8082))
+
+
+def test_http_1_is_allowed_and_denied_by_the_rules(sidecar: Lab) -> None:
+    assert sidecar.curl(f"{URL}/public") == "200"
+    assert sidecar.curl(f"{URL}/private") == "403"
+    assert sidecar.curl("-X", "POST", f"{URL}/public") == "403"
+    assert sidecar.curl(f"{URL}/public?x") == "403"  # a regex is for the whole target
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_http_2_with_prior_knowledge_is_allowed_and_denied_by_the_rules(sidecar: Lab, family: int) -> None:
+    address = sidecar.address(family=family)
+    host = f"[{address}]" if family == 6 else address
+    assert sidecar.curl("--http2-prior-knowledge", f"http://{host}:8082/public") == "200"
+    assert sidecar.curl("--http2-prior-knowledge", f"http://{host}:8082/private") == "403"
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_the_server_sees_the_address_of_the_client(sidecar: Lab, family: int) -> None:
+    host = sidecar.address(family=family)
+    url = f"http://[{host}]:8082/public" if family == 6 else f"http://{host}:8082/public"
+    seen = sidecar.run("curl", "-gs", "--http2-prior-knowledge", url)
+    assert seen == sidecar.address("client", family) + "\n"
+
+
+@pytest.mark.parametrize(
+    "target", ["/public/../private", "/%2e%2e/public", "/a//public", "/public;x", "/public%00"]
+)
+def test_ambiguous_targets_are_denied_before_the_rules(sidecar: Lab, target: str) -> None:
+    assert sidecar.curl(f"{URL}{target}") == "403"
+
+
+def test_grpc_unary_calls_follow_the_rules(sidecar: Lab) -> None:
+    host = sidecar.address()
+    answer = sidecar.client("say", host, "Say")
+    assert answer.startswith(f"ipv4:{sidecar.address('client')}:")
+    assert answer.endswith(" hello")
+    assert sidecar.client("say", host, "Secret") == "PERMISSION_DENIED"
+
+
+def test_grpc_streams_run_in_both_directions_at_once(sidecar: Lab) -> None:
+    host = sidecar.address()
+    assert sidecar.client("chat", host, "Chat") == ["Q0", "Q1", "Q2", "Q3", "Q4"]
+    assert sidecar.client("chat", host, "Other") == "PERMISSION_DENIED"
+
+
+def test_a_websocket_opens_only_where_a_rule_allows_the_upgrade(sidecar: Lab) -> None:
+    host, client = sidecar.address(), sidecar.address("client")
+    assert [text.rpartition(":")[2] for text in sidecar.client("websocket", host, "/ws")] == [
+        f"{client} m0",
+        f"{client} m1",
+        f"{client} m2",
+    ]
+    assert sidecar.client("websocket", host, "/plain") == 403
+    assert sidecar.client("websocket", host, "/other") == 403
+
+
+def test_h2load_finds_no_failed_request_at_512_connections(sidecar: Lab) -> None:
+    done = sidecar.run(
+        "h2load", "-n", "20000", "-c", "512", "-m", "4", f"http://{sidecar.address()}:8082/public"
+    )
+    assert "20000 succeeded, 0 failed, 0 errored, 0 timeout" in done
+    assert "20000 2xx, 0 3xx, 0 4xx, 0 5xx" in done
+
+
+def test_records_name_policy_rule_and_grpc_status(sidecar: Lab) -> None:
+    assert sidecar.client("say", sidecar.address(), "Secret") == "PERMISSION_DENIED"
+    (record,) = [
+        r for r in sidecar.records(50) if r["request"] and r["request"]["target"] == "/test.Echo/Secret"
+    ][-1:]
+    assert record["verdict"] == "deny"
+    assert record["reason"] == "POLICY_DENIED_L7"
+    assert record["rule"] == "L7Policy/default/ingress-50051:default-deny"
+    assert record["endpoint"] == "default/api-server"
+    assert record["source"]["pod"] == "client"
+    assert record["destination"]["pod"] == "api-server"
+    assert record["response"] == {"status": 200, "grpc_status": "7"}
+
+
+def test_egress_rules_and_ingress_rules_both_judge(sidecar: Lab) -> None:
+    sidecar.apply(policy('[{path: "/(public|in)"}]'), policy('[{path: "/(public|out)"}]', direction="egress"))
+    for family in (4, 6):
+        host = sidecar.address(family=family)
+        url = f"http://[{host}]" if family == 6 else f"http://{host}"
+        assert sidecar.curl(f"{url}/public") == "200"
+        assert sidecar.curl(f"{url}/in") == "403"
+        assert sidecar.curl(f"{url}/out") == "403"
+    assert sidecar.curl(f"{URL}/public") == "200"

@@ -1,0 +1,183 @@
+"""The rules mean the same in the sidecar as in the reference: over generated rules and requests."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from support.http_oracle import parse
+from support.http_strategies import specs, targets
+from support.netns import Namespace
+from yett_loader.sidecar.listeners import listener
+from yett_loader.sidecar.process import find_envoy
+from yett_loader.sidecar.routes import AMBIGUOUS, route_table, verdict_of
+from yett_policy.document import Direction
+from yett_policy.evaluate import judge_request
+from yett_policy.http.ambiguity import ambiguities
+from yett_policy.http.parse import Head
+from yett_policy.http.rule import Request, RulesetSpec
+from yett_policy.reason import Reason
+
+SPECS = 200
+FIRST_PORT = 20_000
+
+
+@settings(max_examples=3000)
+@given(
+    st.builds(
+        lambda bits: b"/" + b"".join(bits),
+        st.lists(
+            st.sampled_from(
+                b"/ . .. %2e %2F %5c %25 %00 % %4 %41 ; \\ # \x80 ? a b2 %2E%2e // ...".split(b" ")
+            ),
+            max_size=7,
+        ),
+    )
+)
+def test_the_patterns_find_the_ambiguities_of_the_reference(target: bytes) -> None:
+    text = target.decode("latin-1")
+    found = {reason for reason, pattern in AMBIGUOUS.items() if re.fullmatch(pattern, text)}
+    assert found == ambiguities(target)
+
+
+whole_heads = st.builds(
+    lambda method, target, host, fields: b"".join(
+        [method, b" ", target, b" HTTP/1.1\r\nHost: ", host, b"\r\n", *fields, b"\r\n"]
+    ),
+    st.sampled_from([b"GET", b"GET", b"GET", b"POST", b"PUT", b"P"]),
+    st.sampled_from([b"/a", b"/a/b", b"/", b"/api/v1/items", b"/api/v1/items/3", b"/api?x", b"/a?b=/../"])
+    | targets,
+    st.sampled_from([b"a", b"a:80", b"b.c", b"A"]),
+    st.lists(
+        st.builds(
+            lambda name, value: name + b": " + value + b"\r\n",
+            st.sampled_from([b"X-A", b"x-b", b"X-A", b"Foo", b"hos"]),
+            st.sampled_from([b"a", b"ab", b"a b", b"", b"b", b"a, b", b"5"]),
+        ),
+        max_size=3,
+    ),
+)
+"""Mostly well-formed, for rules of the same few names."""
+
+
+def standalone(spec: RulesetSpec, port: int) -> dict[str, Any]:
+    """The listener of production without the redirect around it: what would pass is answered 200."""
+    made = listener(port, Direction.INGRESS)
+    http = deepcopy(made["filter_chains"][0]["filters"][-1])
+    table = route_table("rules", spec)
+    for route in table["virtual_hosts"][0]["routes"]:
+        if route.pop("route", None):
+            route["direct_response"] = {"status": 200}
+    config = http["typed_config"]
+    del config["rds"], config["access_log"]
+    config["route_config"] = table
+    address = {"socket_address": {"address": "127.0.0.1", "port_value": port}}
+    return {"name": f"l{port}", "address": address, "filter_chains": [{"filters": [http]}]}
+
+
+def answer(port: int, head: bytes) -> int:
+    """The status, 0 for none."""
+    with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
+        connection.sendall(head)
+        line = connection.recv(64)
+    found = re.match(rb"HTTP/1\.1 (\d+)", line)
+    return int(found[1]) if found else 0
+
+
+@pytest.fixture(scope="module")
+def generated() -> list[tuple[RulesetSpec, list[Head]]]:
+    """Rules, and well-formed requests for each."""
+    found: list[tuple[RulesetSpec, list[Head]]] = []
+
+    @settings(
+        max_examples=SPECS,
+        phases=[Phase.generate],
+        database=None,
+        derandomize=True,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(specs(), st.lists(whole_heads, min_size=12, max_size=30))
+    def collect(spec: RulesetSpec, sent: list[bytes]) -> None:
+        parsed = [parse(spec, data) for data in sent]
+        found.append(
+            (spec, [(head, data) for head, data in zip(parsed, sent, strict=True) if isinstance(head, Head)])
+        )
+
+    collect()
+    return found
+
+
+@pytest.fixture(scope="module")
+def envoy(generated: list[Any], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Namespace]:
+    """One Envoy with a listener for each of the rules, in a namespace of its own."""
+    config = tmp_path_factory.mktemp("envoy") / "envoy.json"
+    listeners = [standalone(spec, FIRST_PORT + index) for index, (spec, _) in enumerate(generated)]
+    config.write_text(json.dumps({"static_resources": {"listeners": listeners}}))
+    inside = Namespace("envoy")
+    with Path(config.parent, "log").open("wb") as log:
+        process = inside.popen(
+            [find_envoy(), "-c", str(config), "--disable-hot-restart", "--concurrency", "1", "-l", "error"],
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        with inside:
+            end = time.monotonic() + 20
+            while process.poll() is None and time.monotonic() < end:
+                try:
+                    socket.create_connection(("127.0.0.1", FIRST_PORT), timeout=1).close()
+                    break
+                except OSError:
+                    time.sleep(0.05)
+        assert process.poll() is None, Path(config.parent, "log").read_text()
+        yield inside
+    finally:
+        process.kill()
+        process.wait()
+        inside.close()
+
+
+def is_stricter(request: Request) -> bool:
+    """What the sidecar refuses whatever the rules say (docs/adr/0007)."""
+    names = {name.lower() for name, _ in request.headers}
+    return request.method == b"CONNECT" or b"upgrade" in names or any(b"_" in name for name in names)
+
+
+@pytest.mark.net
+def test_well_formed_requests_get_the_verdict_of_the_reference(
+    generated: list[Any], envoy: Namespace
+) -> None:
+    looser, tighter, passed, compared = [], [], 0, 0
+    with envoy:
+        for index, (spec, sent) in enumerate(generated):
+            for head, data in sent:
+                decision = judge_request(spec, head.request)
+                status = answer(FIRST_PORT + index, data)
+                compared += 1
+                passed += status == 200
+                if status == 200 and not decision.passes:
+                    looser.append((spec, data, decision))
+                if status != 200 and decision.passes and not is_stricter(head.request):
+                    tighter.append((spec, data, decision, status))
+    assert compared > 200
+    assert passed > 20
+    assert not looser, looser[0]
+    assert not tighter, tighter[0]
+
+
+def test_the_name_of_a_route_says_verdict_reason_and_rule() -> None:
+    spec = RulesetSpec((), "L7Policy/a/b:default-deny")
+    (*_, last) = route_table("r", spec)["virtual_hosts"][0]["routes"]
+    assert verdict_of(last["name"]) == ("deny", Reason.POLICY_DENIED_L7, "L7Policy/a/b:default-deny")

@@ -1,0 +1,78 @@
+"""The sidecar under changes and deaths: what is judged stays judged, what cannot be is refused."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+import pytest
+
+from support.sidecarlab import Lab, eventually, policy
+
+pytestmark = [pytest.mark.net, pytest.mark.bpf]
+
+URL = "http://api-service"
+
+
+def test_rules_change_in_place_and_no_connection_notices(sidecar: Lab) -> None:
+    sidecar.apply(policy())
+    load = sidecar.load(3)
+    for number in range(5):
+        time.sleep(0.3)
+        sidecar.apply(policy(f'[{{path: "/(public|x{number})"}}]'))
+    assert sidecar.curl(f"{URL}/x4") == "200"
+    assert sidecar.curl(f"{URL}/x3") == "403"
+    result = load.join()
+    assert result["connections"] == 1
+    assert set(result["seen"]) == {"200"}
+
+
+def test_an_open_connection_is_judged_by_the_new_rules(sidecar: Lab) -> None:
+    sidecar.apply(policy())
+    load = sidecar.load(2)
+    time.sleep(0.8)
+    sidecar.apply(policy('[{path: "/other"}]'))
+    result = load.join()
+    assert result["connections"] == 1
+    assert set(result["seen"]) == {"200", "403"}
+
+
+def test_a_sidecar_that_dies_comes_back_and_lets_nothing_pass_meanwhile(sidecar: Lab) -> None:
+    sidecar.apply(policy())
+    load = sidecar.load(4)
+    time.sleep(0.5)
+    before = sidecar.envoy()
+    os.kill(before, signal.SIGKILL)
+    assert sidecar.curl(f"{URL}/private") in {"000", "403"}
+    assert eventually(lambda: sidecar.curl(f"{URL}/public") == "200")
+    assert sidecar.envoy() != before
+    assert sidecar.curl(f"{URL}/private") == "403"
+    assert load.join()["connections"] <= 6
+
+
+def test_a_loader_that_dies_costs_no_connection_and_its_successor_keeps_the_sidecar(sidecar: Lab) -> None:
+    sidecar.apply(policy())
+    before = sidecar.envoy()
+    load = sidecar.load(5)
+    time.sleep(0.5)
+    sidecar.kill_loaders()
+    assert sidecar.curl(f"{URL}/public") == "200"
+    assert sidecar.curl(f"{URL}/private") == "403"
+    sidecar.apply(policy('[{path: "/(public|new)"}]'))
+    assert eventually(lambda: sidecar.curl(f"{URL}/new") == "200")
+    assert sidecar.envoy() == before
+    assert set(load.join()["seen"]) == {"200"}
+
+
+def test_with_both_dead_everything_is_refused_until_the_loader_is_back(sidecar: Lab) -> None:
+    sidecar.apply(policy())
+    pid = sidecar.envoy()
+    sidecar.kill_loaders()
+    os.kill(pid, signal.SIGKILL)
+    time.sleep(0.2)
+    assert sidecar.curl(f"{URL}/public") == "000"
+    sidecar.apply(policy())
+    assert eventually(lambda: sidecar.curl(f"{URL}/public") == "200")
+    assert sidecar.curl(f"{URL}/private") == "403"
+    assert any(record["reason"] == "SIDECAR_DOWN" for record in sidecar.records())
