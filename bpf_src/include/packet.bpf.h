@@ -209,4 +209,10 @@ static __always_inline int parse_packet(struct __sk_buff *skb, struct packet *p)
 	return reason;
 }
 
+/* a is before b, modulo 2^32 (RFC 9293, 3.4) */
+static __always_inline int before(__u32 a, __u32 b)
+{
+	return (__s32)(a - b) < 0;
+}
+
 #endif
