@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from bench.systems.tproxy import PROXY_PORT, divert
 from bench.world import await_port, spawn, stop
 
 
-class Proxy(System):
+class Proxy(System, ABC):
     """The base of HAProxy and Envoy."""
 
     enforces = True
@@ -39,9 +40,9 @@ class Proxy(System):
         self._process = spawn(node, argv, log)
         await_port(node, ("127.0.0.1", PROXY_PORT), self._process, log)
 
+    @abstractmethod
     def argv(self, rules: tuple[Rule, ...], directory: Path) -> Sequence[str]:
         """The command, its files written below `directory`."""
-        raise NotImplementedError
 
     def _stop(self) -> None:
         if self._process:
