@@ -22,7 +22,7 @@ from yett_loader.encode import encode
 from yett_loader.endpoint import LocalEndpoint
 from yett_loader.enforce import Enforcer
 from yett_loader.inner import OuterMap, outer
-from yett_loader.kernel import Map, Object, ObjectMap, RingBuffer, abi
+from yett_loader.kernel import Map, MapType, Object, ObjectMap, RingBuffer, abi
 from yett_loader.pins import remove_tree
 from yett_loader.plan import NOTHING, plan
 from yett_policy.document import Document, Ruleset, Snapshot, Verdict
@@ -107,7 +107,7 @@ class Kernel:
 
     def _open(self, item: ObjectMap) -> Map:
         opened = item.open()
-        if item.inner is None:
+        if item.spec.type != MapType.ARRAY_OF_MAPS:
             return opened
         with opened:
             return OuterMap(os.dup(opened.fd), item.name, self._inner / item.name)
