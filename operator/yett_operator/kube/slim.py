@@ -73,6 +73,10 @@ class SlimStatus:
     uid: str
     policy_uid: str
     source: str
+    generation: int
+    """Its own."""
+    policy_generation: int
+    """The version of the policy that its spec names."""
     status: Json = field(hash=False)
     """As it was written."""
 
@@ -182,4 +186,13 @@ def status(obj: Json) -> tuple[tuple[str, str], SlimStatus]:
     metadata, ref = obj["metadata"], obj["spec"]["policy"]
     key = (metadata["namespace"], metadata["name"])
     source = "/".join(filter(None, (ref["kind"], ref.get("namespace"), ref["name"])))
-    return key, SlimStatus(*key, metadata["uid"], ref["uid"], source, obj.get("status") or {})
+    return key, SlimStatus(
+        namespace=key[0],
+        name=key[1],
+        uid=metadata["uid"],
+        policy_uid=ref["uid"],
+        source=source,
+        generation=metadata.get("generation") or 0,
+        policy_generation=obj["spec"].get("policyGeneration") or 0,
+        status=obj.get("status") or {},
+    )
