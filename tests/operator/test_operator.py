@@ -260,6 +260,44 @@ async def test_a_status_of_an_older_version_is_never_taken_for_one_of_the_newer(
     )
 
 
+async def test_a_namespace_says_how_denials_are_answered_and_is_told_if_it_says_nonsense(
+    api: ApiServer, namespace: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with replica(api, namespace, "op-0") as one:
+        await pods(api, namespace)
+        await put(api, namespace, l7policy())
+        publisher = one.operator.publisher
+
+        def answered() -> set[bool]:
+            pod = publisher.pods.get((namespace, "server"))
+            document = publisher.documents.get(pod.identity) if pod is not None else None
+            digests = document.rulesets if document is not None else ()
+            bodies = [json.loads(publisher.rulesets[digest].body) for digest in digests]
+            return {body["spec"]["forbidden"] for body in bodies}
+
+        async def annotate(response: str) -> None:
+            annotation = f"yett.dev/deny-response={response}"
+            await asyncio.to_thread(
+                api.kubectl, "annotate", "--overwrite", "namespace", namespace, annotation
+            )
+
+        await eventually(lambda: answered() == {False})
+        await annotate("Forbidden")
+        await eventually(lambda: answered() == {True})
+        await annotate("Teapot")
+        await eventually(lambda: answered() == {False})
+
+        async def told() -> Any:
+            items = (await get(api, namespace, "events"))["items"]
+            return [item for item in items if item["reason"] == "InvalidDenyResponse"]
+
+        (event,) = await eventually(told)
+        assert event["involvedObject"]["name"] == "p"
+        assert "'Teapot' is none of Reset and Forbidden" in event["message"]
+        said = [record for record in caplog.records if "Teapot" in record.getMessage()]
+        assert len(said) == 1
+
+
 async def test_a_policystatus_that_others_change_or_delete_is_written_again(
     api: ApiServer, namespace: str
 ) -> None:

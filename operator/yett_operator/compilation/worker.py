@@ -29,8 +29,8 @@ _UNSUPPORTED = "not supported"
 class Worker:
     """Holds the compiler between batches."""
 
-    def __init__(self) -> None:
-        self._compiler = Compiler(allocate=False)
+    def __init__(self, *, forbidden: bool = False) -> None:
+        self._compiler = Compiler(allocate=False, forbidden=forbidden)
         self._policies: dict[str, tuple[bytes, list[Policy]]] = {}
         """Source -> the version in force."""
         self._noise: Counter[str] = Counter()
@@ -178,11 +178,11 @@ def _sentence(error: PolicyError) -> str:
 _worker: Worker | None = None
 
 
-def start() -> None:
+def start(forbidden: bool) -> None:
     """In the new process: signals are for the parent, and without it there is nothing to do."""
     global _worker  # noqa: PLW0603 - the one thing that this process is for
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _worker = Worker()
+    _worker = Worker(forbidden=forbidden)
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_die_with, args=(parent,), daemon=True).start()

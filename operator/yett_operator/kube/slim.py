@@ -10,7 +10,7 @@ from typing import Any
 
 from yett_operator.kube.client import Json
 from yett_operator.labels import shared
-from yett_policy.cluster import NamedPort, Namespace, Node, Pod
+from yett_policy.cluster import DENY_RESPONSE, NamedPort, Namespace, Node, Pod
 from yett_policy.source.parse import KINDS
 
 _FINISHED = ("Succeeded", "Failed")
@@ -123,9 +123,10 @@ def _shared_ports(ports: tuple[tuple[str, int, str], ...]) -> tuple[NamedPort, .
 
 
 def namespace(obj: Json) -> tuple[str, Namespace]:
-    """Its labels."""
-    name = obj["metadata"]["name"]
-    return name, Namespace(name, shared(obj["metadata"].get("labels") or {}))
+    """Its labels, and how denials are answered there."""
+    metadata = obj["metadata"]
+    response = (metadata.get("annotations") or {}).get(DENY_RESPONSE)
+    return metadata["name"], Namespace(metadata["name"], shared(metadata.get("labels") or {}), response)
 
 
 def node(obj: Json) -> tuple[str, Node]:
