@@ -13,7 +13,7 @@ from dataclasses import replace
 from yett_policy.body import PROTOCOL_NAMES, Body, Made, build_body
 from yett_policy.cluster import Cluster, NamedPort, Namespace, Node, Pod
 from yett_policy.compiled import Compiled, Delta
-from yett_policy.document import Direction, Document, Ruleset
+from yett_policy.document import Direction, Document, Engine, Ruleset
 from yett_policy.facts import Blocks, Claims, Holder, api_server_claims, node_claims, pod_claims
 from yett_policy.http.compile import compile_ruleset
 from yett_policy.http.errors import TooComplex
@@ -31,20 +31,21 @@ _BodyKey = tuple[tuple[PolicyId, ...], tuple[NamedPort, ...], bool]
 CompileRuleset = Callable[[RulesetSpec], Ruleset]
 
 _HOSTS = exists("reserved:host")
+_EXCEEDS = "the policy asks for the kernel, but the rules are too complex for it: "
 
 
 def compile_spec(spec: RulesetSpec) -> Ruleset:
     """The ruleset of a spec, on the engine that it wishes for.
 
-    One that wishes for the kernel and does not fit goes to the sidecar too: a policy that
-    stops nothing because it asks for too much would be worse.
+    A policy that wishes for the kernel and does not fit is refused before (see `budget`).  What
+    still does not, several policies together, goes to the sidecar: rules that stop nothing
+    because they ask for too much would be worse.
     """
     try:
         return compile_ruleset(spec, engine_wish=spec.engine)
     except TooComplex as error:
         ruleset = compile_ruleset(spec, engine_wish="Sidecar")
-        reason = f"the policy asks for the kernel, but the rules are too complex for it: {error}"
-        return replace(ruleset, engine_reason=reason)
+        return replace(ruleset, engine_reason=f"{_EXCEEDS}{error}")
 
 
 def compile(  # noqa: A001 - the verb of this package
@@ -243,6 +244,11 @@ class Compiler:
             identities=identities,
             pods=pods,
         )
+
+    def fits(self, spec: RulesetSpec) -> str:
+        """Why a ruleset cannot be on the kernel engine; empty if it can.  A flush finds it compiled."""
+        ruleset = self._ruleset(spec)
+        return "" if ruleset.engine is Engine.KERNEL else ruleset.engine_reason.removeprefix(_EXCEEDS)
 
     def ruleset(self, digest: str) -> Ruleset:
         """One that a document names; KeyError otherwise."""
