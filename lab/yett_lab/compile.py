@@ -59,7 +59,10 @@ def cluster(current: State, objects: Objects) -> facts.Cluster:
         )
         for pod in objects.pods
     ]
-    namespaces = [facts.Namespace(item.name, dict(item.labels)) for item in objects.namespaces]
+    namespaces = [
+        facts.Namespace(item.name, dict(item.labels), dict(item.annotations).get(facts.DENY_RESPONSE))
+        for item in objects.namespaces
+    ]
     nodes = [
         facts.Node(node, (address.node4(index), address.node6(index)))
         for index, node in enumerate(current.nodes, 1)

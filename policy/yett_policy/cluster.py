@@ -5,6 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+DENY_RESPONSE = "yett.dev/deny-response"
+"""Annotation of a namespace: how denied requests of its pods are answered where the policy does not say."""
+RESPONSES = {"Reset": False, "Forbidden": True}
+"""Whether the client gets a 403."""
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class NamedPort:
@@ -41,6 +46,13 @@ class Namespace:
 
     name: str
     labels: Mapping[str, str] = field(default_factory=dict)
+    deny_response: str | None = None
+    """The annotation `DENY_RESPONSE` as it is written; what is no response means Reset."""
+
+    @property
+    def forbidden(self) -> bool | None:
+        """Whether denied requests of its pods get a 403; None: as the cluster says."""
+        return None if self.deny_response is None else RESPONSES.get(self.deny_response, False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,3 +75,5 @@ class Cluster:
     nodes: tuple[Node, ...] = ()
     api_servers: tuple[str, ...] = ()
     """Addresses of API servers outside the cluster's nodes."""
+    forbidden: bool = False
+    """Whether denied requests get a 403 where neither policy nor namespace says."""

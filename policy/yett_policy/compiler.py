@@ -13,7 +13,7 @@ from dataclasses import replace
 from yett_policy.body import PROTOCOL_NAMES, Body, Made, build_body
 from yett_policy.cluster import Cluster, NamedPort, Namespace, Node, Pod
 from yett_policy.compiled import Compiled, Delta
-from yett_policy.document import Direction, Document, Ruleset
+from yett_policy.document import Direction, Document, Engine, Ruleset
 from yett_policy.facts import Blocks, Claims, Holder, api_server_claims, node_claims, pod_claims
 from yett_policy.http.compile import compile_ruleset
 from yett_policy.http.errors import TooComplex
@@ -22,28 +22,30 @@ from yett_policy.identity import RESERVED, Labels, Table, named_ports, port_key
 from yett_policy.index import SelectorIndex
 from yett_policy.policy import Policy
 from yett_policy.prefix import Prefix
-from yett_policy.selector import Selector, exists
+from yett_policy.selector import NAMESPACE, Selector, exists
 
 PolicyId = tuple[str, int]
 """(source, index)."""
-_BodyKey = tuple[tuple[PolicyId, ...], tuple[NamedPort, ...]]
+_BodyKey = tuple[tuple[PolicyId, ...], tuple[NamedPort, ...], bool]
+"""(policies, named ports of the subject, whether denials that no policy gives a response are answered)."""
 CompileRuleset = Callable[[RulesetSpec], Ruleset]
 
 _HOSTS = exists("reserved:host")
+_EXCEEDS = "the policy asks for the kernel, but the rules are too complex for it: "
 
 
 def compile_spec(spec: RulesetSpec) -> Ruleset:
     """The ruleset of a spec, on the engine that it wishes for.
 
-    One that wishes for the kernel and does not fit goes to the sidecar too: a policy that
-    stops nothing because it asks for too much would be worse.
+    A policy that wishes for the kernel and does not fit is refused before (see `budget`).  What
+    still does not, several policies together, goes to the sidecar: rules that stop nothing
+    because they ask for too much would be worse.
     """
     try:
         return compile_ruleset(spec, engine_wish=spec.engine)
     except TooComplex as error:
         ruleset = compile_ruleset(spec, engine_wish="Sidecar")
-        reason = f"the policy asks for the kernel, but the rules are too complex for it: {error}"
-        return replace(ruleset, engine_reason=reason)
+        return replace(ruleset, engine_reason=f"{_EXCEEDS}{error}")
 
 
 def compile(  # noqa: A001 - the verb of this package
@@ -56,7 +58,7 @@ def compile(  # noqa: A001 - the verb of this package
     """Everything from scratch; the order of policies and of the cluster's parts is of no
     importance.  Two policy objects of one source and index: ValueError.
     """
-    compiler = Compiler(table, rulesets=rulesets)
+    compiler = Compiler(table, rulesets=rulesets, forbidden=cluster.forbidden)
     by_source: defaultdict[str, list[Policy]] = defaultdict(list)
     for policy in policies:
         by_source[policy.source].append(policy)
@@ -82,13 +84,15 @@ class Compiler:
         *,
         rulesets: CompileRuleset = compile_spec,
         allocate: bool = True,
+        forbidden: bool = False,
     ) -> None:
         """`allocate` False: numbers come only from `learn`, and whoever needs one that is not
-        known yet keeps what it had until then.
+        known yet keeps what it had until then.  `forbidden`: see `Cluster`.
         """
         self._table = table or Table()
         self._compile_ruleset = rulesets
         self._allocate = allocate
+        self._forbidden = forbidden
         self._index = SelectorIndex()
         self._blocks = Blocks()
 
@@ -160,14 +164,21 @@ class Compiler:
         self._stale_pods.add((namespace, name))
 
     def put_namespace(self, namespace: Namespace) -> None:
-        """A namespace that is new or has other labels."""
+        """A namespace that is new or has changed."""
+        self._response_of(namespace.name, namespace.forbidden)
         self._namespaces[namespace.name] = namespace
         self._stale_namespaces.add(namespace.name)
 
     def drop_namespace(self, name: str) -> None:
         """A namespace is gone."""
+        self._response_of(name, None)
         self._namespaces.pop(name, None)
         self._stale_namespaces.add(name)
+
+    def _response_of(self, namespace: str, forbidden: bool | None) -> None:
+        known = self._namespaces.get(namespace)
+        if forbidden is not (known.forbidden if known is not None else None):
+            self._stale_identities |= self._index.labelled(NAMESPACE, namespace) & self._subjects.keys()
 
     def put_node(self, node: Node) -> None:
         """A node that is new or has changed."""
@@ -233,6 +244,11 @@ class Compiler:
             identities=identities,
             pods=pods,
         )
+
+    def fits(self, spec: RulesetSpec) -> str:
+        """Why a ruleset cannot be on the kernel engine; empty if it can.  A flush finds it compiled."""
+        ruleset = self._ruleset(spec)
+        return "" if ruleset.engine is Engine.KERNEL else ruleset.engine_reason.removeprefix(_EXCEEDS)
 
     def ruleset(self, digest: str) -> Ruleset:
         """One that a document names; KeyError otherwise."""
@@ -502,10 +518,17 @@ class Compiler:
         pids = tuple(sorted(self._selecting.get(number, ())))
         names = frozenset().union(*(self._ports_of_policy[pid] for pid in pids))
         ports = tuple(p for p in self.named_ports(number) if (p.name, p.protocol) in names) if names else ()
-        return pids, ports
+        forbidden = self._answers(number) and any(self._policies[pid].leaves_response for pid in pids)
+        return pids, ports, forbidden
+
+    def _answers(self, number: int) -> bool:
+        """Whether denied requests of a subject get a 403 where no policy says."""
+        namespace = self._namespaces.get(self._index.labels[number].get(NAMESPACE, ""))
+        wish = namespace.forbidden if namespace is not None else None
+        return self._forbidden if wish is None else wish
 
     def _build(self, key: _BodyKey) -> Body:
-        policies = [self._policies[pid] for pid in key[0]]
+        policies = [self._policies[pid].answering(forbidden=key[2]) for pid in key[0]]
         return build_body(policies, key[1], self, self._ruleset, self._made)
 
     def _ruleset(self, spec: RulesetSpec) -> Ruleset:

@@ -232,6 +232,8 @@ def test_settings_come_from_the_environment_and_wrong_ones_are_named() -> None:
     assert "yett-operator.ns.svc" in found.names
     with pytest.raises(SettingsError, match="YETT_HTTP_PORT=x is not a port"):
         from_environment({"YETT_HTTP_PORT": "x"})
+    with pytest.raises(SettingsError, match="YETT_DENY_RESPONSE=403 is none of Reset and Forbidden"):
+        from_environment({"YETT_DENY_RESPONSE": "403"})
     with pytest.raises(SettingsError, match="YETT_LOG_LEVEL=LOUD is none of"):
         from_environment({"YETT_LOG_LEVEL": "LOUD"})
 

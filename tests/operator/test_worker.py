@@ -16,6 +16,7 @@ from yett_operator.compilation.publish import Publisher
 from yett_operator.compilation.worker import Worker
 from yett_operator.kube.slim import SlimPod
 from yett_operator.ports import Change
+from yett_operator.webhook.review import review
 from yett_policy.cluster import Cluster, Pod
 from yett_policy.compiler import compile as compile_all
 from yett_policy.identity import Labels, Table
@@ -34,8 +35,12 @@ def l7policy(spec: dict[str, Any], name: str = "p") -> bytes:
 
 
 def http(path: str) -> dict[str, Any]:
+    return http_rules([{"path": path}])
+
+
+def http_rules(rules: list[dict[str, Any]]) -> dict[str, Any]:
     port = {"port": "80", "protocol": "TCP"}
-    return {"ingress": [{"toPorts": [{"ports": [port], "rules": {"http": [{"path": path}]}}]}]}
+    return {"ingress": [{"toPorts": [{"ports": [port], "rules": {"http": rules}}]}]}
 
 
 def pod(name: str, app: str, address: str, **labels: str) -> Pod:
@@ -130,6 +135,48 @@ def test_a_field_that_is_not_supported_has_a_reason_of_its_own() -> None:
     assert judgement.reason == "UnsupportedField"
     assert "toFQDNs" in judgement.message
     assert not judgement.kept
+
+
+def crowded(engine: str, headers: int = 29) -> bytes:
+    """More headers than the kernel tracks, from 29 on."""
+    match = [{"name": f"x-{i}", "value": "a"} for i in range(headers)]
+    return l7policy({**http_rules([{"headerMatches": match}]), "engine": engine})
+
+
+EXCESS = (
+    "spec.ingress[0].toPorts[0].rules.http: too complex for the kernel, which the policy asks for: "
+    "rules name 29 headers, over the budget of 28; "
+    "write simpler patterns, or leave the choice with engine: Auto"
+)
+
+
+def test_a_policy_that_asks_for_the_kernel_and_is_too_complex_is_refused_as_at_admission() -> None:
+    worker, numbers, first = started()
+    batch = Batch(policies={"L7Policy/default/p": PolicyText(crowded("Kernel"))})
+    outcome = settle(worker, batch, numbers)
+    judgement = outcome.judgements["L7Policy/default/p"]
+    assert (judgement.reason, judgement.message) == ("RegexTooComplex", EXCESS)
+    assert judgement.kept, "the version before stays in force"
+    assert outcome.documents == {}
+    assert review(json.loads(crowded("Kernel"))).error == EXCESS
+    assert set(first.rulesets) == {digest for each in first.documents.values() for digest in each.rulesets}
+
+
+@pytest.mark.parametrize(
+    ("policy", "engine"), [(crowded("Auto"), "sidecar"), (crowded("Kernel", 28), "kernel")]
+)
+def test_what_asks_for_no_engine_or_fits_is_accepted(policy: bytes, engine: str) -> None:
+    _, _, outcome = started(policy)
+    assert outcome.judgements["L7Policy/default/p"].accepted
+    assert {facts.engine for facts in outcome.ruleset_facts.values()} == {engine}
+    assert review(json.loads(policy)).error == ""
+
+
+def test_a_review_does_not_work_for_long_and_says_so() -> None:
+    heavy = l7policy({**http("/(a|b)*a(a|b){20}"), "engine": "Kernel"})
+    answer = review(json.loads(heavy))
+    assert answer.error == ""
+    assert answer.warnings[0].startswith("spec.ingress[0].toPorts[0].rules.http: takes long to compile")
 
 
 def test_a_policy_waits_for_the_numbers_of_addresses_that_it_names() -> None:

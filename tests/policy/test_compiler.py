@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from support.policy_world import cluster, crowded_objects, fake_ruleset, policy_objects
-from yett_policy.cluster import Cluster, Node, Pod
+from yett_policy.cluster import Cluster, Namespace, Node, Pod
 from yett_policy.compiled import Compiled
 from yett_policy.compiler import compile as compile_all
 from yett_policy.compiler import compile_spec
@@ -165,6 +166,46 @@ def test_options_of_an_audit_policy_do_not_change_an_enforced_ruleset() -> None:
     before = one_spec(build(enforced))
     audit = "audit: true\n  denyResponse: Forbidden\n  engine: Sidecar\n  http: {trailers: true, chunkExtensions: true}"
     assert one_spec(build(enforced + l7policy("q", "[{}]", audit))) == before
+
+
+RESPONSES = [
+    # cluster, namespace, policy, and whether the client is answered
+    (False, None, None, False),
+    (True, None, None, True),
+    (False, "Forbidden", None, True),
+    (True, "Reset", None, False),
+    (True, "forbidden", None, False),  # no response: Reset, whatever the cluster says
+    (True, "Forbidden", "Reset", False),
+    (False, "Reset", "Forbidden", True),
+    (False, None, "Forbidden", True),
+]
+
+
+@pytest.mark.parametrize(("everywhere", "namespace", "policy", "answered"), RESPONSES)
+def test_who_says_how_denials_are_answered(
+    everywhere: bool, namespace: str | None, policy: str | None, answered: bool
+) -> None:
+    facts = replace(FACTS, namespaces=(Namespace("default", {}, namespace),), forbidden=everywhere)
+    wish = f"denyResponse: {policy}" if policy else ""
+    allow = l7policy("p", "[{path: /a}]", wish)
+    deny = l7policy("q", "[{path: /b}]", wish).replace("ingress:", "ingressDeny:")
+    specs = [ruleset.spec for ruleset in build(allow + deny, facts).rulesets.values()]
+    assert {spec.forbidden for spec in specs} == {answered}
+    denies = [rule for spec in specs for rule in spec.rules if rule.action is RuleAction.DENY]
+    assert {rule.forbidden for rule in denies} == {answered}
+
+
+def test_a_policy_for_every_namespace_is_answered_as_each_of_them_says() -> None:
+    pods = (*PODS, Pod("other", "server", {"app": "server"}, ("10.0.1.9",)))
+    facts = replace(FACTS, pods=pods, namespaces=(Namespace("other", {}, "Forbidden"),))
+    text = l7policy("p", "[{path: /a}]").replace("kind: L7Policy", "kind: ClusterL7Policy")
+    compiled = build(text, facts)
+    answered = {
+        pod[0]: {e.forbidden for e in compiled.documents[pod[2]].entries if e.ruleset}
+        for pod in compiled.pods
+        if pod[1] == "server"
+    }
+    assert answered == {"default": {False}, "other": {True}}
 
 
 def test_forbidden_is_told_by_the_entry_too() -> None:

@@ -38,6 +38,7 @@ namespaces = st.builds(
     Namespace,
     name=st.sampled_from(["default", "prod"]),
     labels=st.sampled_from([{}, {"team": "red"}, {"team": "blue"}]),
+    deny_response=st.sampled_from([None, None, "Reset", "Forbidden", "forbidden"]),
 )
 nodes = st.builds(
     Node,

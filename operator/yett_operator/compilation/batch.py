@@ -53,7 +53,7 @@ class Judgement:
     """What the compiler makes of a policy as it is stored."""
 
     reason: str = "Accepted"
-    """Of the condition Accepted: Accepted, Invalid or UnsupportedField."""
+    """Of the condition Accepted: Accepted, Invalid, UnsupportedField or RegexTooComplex."""
     message: str = "the policy is valid"
     """One sentence; begins with the field if something is wrong."""
     kept: bool = False

@@ -15,6 +15,7 @@ from yett_operator.compilation import encode
 from yett_operator.compilation.batch import Batch, Judgement, Outcome, PolicyText
 from yett_operator.labels import noise_in, quiet, shared
 from yett_operator.ports import PodKey
+from yett_policy import budget
 from yett_policy.cluster import Pod
 from yett_policy.compiled import Delta
 from yett_policy.compiler import Compiler
@@ -29,8 +30,8 @@ _UNSUPPORTED = "not supported"
 class Worker:
     """Holds the compiler between batches."""
 
-    def __init__(self) -> None:
-        self._compiler = Compiler(allocate=False)
+    def __init__(self, *, forbidden: bool = False) -> None:
+        self._compiler = Compiler(allocate=False, forbidden=forbidden)
         self._policies: dict[str, tuple[bytes, list[Policy]]] = {}
         """Source -> the version in force."""
         self._noise: Counter[str] = Counter()
@@ -106,10 +107,24 @@ class Worker:
         except Exception as error:  # noqa: BLE001 - one policy must not stop all the others
             body, policies = self._older(source, text)
             return _judgement("Invalid", f"cannot be read: {error!r}", body, policies), policies
+        if excess := self._over_budget(policies):
+            body, policies = self._older(source, text)
+            return _judgement("RegexTooComplex", _sentence(excess), body, policies), policies
         self._policies[source] = (text.body, policies)
         judgement = _judgement("Accepted", Judgement().message, text.body, policies)
         findings = [f"{finding.field}: {finding.message} ({finding.code})" for finding in lint(obj)]
         return replace(judgement, warnings=tuple(findings)), policies
+
+    def _over_budget(self, policies: list[Policy]) -> PolicyError | None:
+        """What does not fit the kernel though the policy asks for it."""
+        lists = [each for policy in policies if policy.engine == "Kernel" for each in budget.alone(policy)]
+        found = [
+            budget.too_complex(field, why) for field, spec in lists if (why := self._compiler.fits(spec))
+        ]
+        for error in found[:1]:
+            error.others = tuple(found[1:])
+            return error
+        return None
 
     def _older(self, source: str, text: PolicyText) -> tuple[bytes, list[Policy]]:
         """The version that stays in force."""
@@ -178,11 +193,11 @@ def _sentence(error: PolicyError) -> str:
 _worker: Worker | None = None
 
 
-def start() -> None:
+def start(forbidden: bool) -> None:
     """In the new process: signals are for the parent, and without it there is nothing to do."""
     global _worker  # noqa: PLW0603 - the one thing that this process is for
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _worker = Worker()
+    _worker = Worker(forbidden=forbidden)
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_die_with, args=(parent,), daemon=True).start()

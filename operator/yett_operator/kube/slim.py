@@ -10,7 +10,7 @@ from typing import Any
 
 from yett_operator.kube.client import Json
 from yett_operator.labels import shared
-from yett_policy.cluster import NamedPort, Namespace, Node, Pod
+from yett_policy.cluster import DENY_RESPONSE, NamedPort, Namespace, Node, Pod
 from yett_policy.source.parse import KINDS
 
 _FINISHED = ("Succeeded", "Failed")
@@ -73,6 +73,10 @@ class SlimStatus:
     uid: str
     policy_uid: str
     source: str
+    generation: int
+    """Its own."""
+    policy_generation: int
+    """The version of the policy that its spec names."""
     status: Json = field(hash=False)
     """As it was written."""
 
@@ -119,9 +123,10 @@ def _shared_ports(ports: tuple[tuple[str, int, str], ...]) -> tuple[NamedPort, .
 
 
 def namespace(obj: Json) -> tuple[str, Namespace]:
-    """Its labels."""
-    name = obj["metadata"]["name"]
-    return name, Namespace(name, shared(obj["metadata"].get("labels") or {}))
+    """Its labels, and how denials are answered there."""
+    metadata = obj["metadata"]
+    response = (metadata.get("annotations") or {}).get(DENY_RESPONSE)
+    return metadata["name"], Namespace(metadata["name"], shared(metadata.get("labels") or {}), response)
 
 
 def node(obj: Json) -> tuple[str, Node]:
@@ -182,4 +187,13 @@ def status(obj: Json) -> tuple[tuple[str, str], SlimStatus]:
     metadata, ref = obj["metadata"], obj["spec"]["policy"]
     key = (metadata["namespace"], metadata["name"])
     source = "/".join(filter(None, (ref["kind"], ref.get("namespace"), ref["name"])))
-    return key, SlimStatus(*key, metadata["uid"], ref["uid"], source, obj.get("status") or {})
+    return key, SlimStatus(
+        namespace=key[0],
+        name=key[1],
+        uid=metadata["uid"],
+        policy_uid=ref["uid"],
+        source=source,
+        generation=metadata.get("generation") or 0,
+        policy_generation=obj["spec"].get("policyGeneration") or 0,
+        status=obj.get("status") or {},
+    )

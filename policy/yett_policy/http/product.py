@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from yett_policy.http.alternatives import RuleSets
 from yett_policy.http.conditions import VALUE_REPORT, Conditions
-from yett_policy.http.errors import TooComplex
+from yett_policy.http.errors import TooComplex, TooMuchWork
 from yett_policy.http.grammar import Edge, Match, Op
 from yett_policy.http.layout import REASON_SHIFT, SET_KNOWN, Action, Header
 from yett_policy.http.lines import ITEM, Lines
@@ -133,7 +133,7 @@ class Product:
     def spend(self, work: int) -> None:
         self.work_left -= work
         if self.work_left < 0:
-            raise TooComplex(f"over the budget of {self.max_work:,} steps of compilation")
+            raise TooMuchWork(f"over the budget of {self.max_work:,} steps of compilation")
 
     # What items mean
 
