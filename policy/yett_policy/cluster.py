@@ -104,6 +104,6 @@ class Cluster:
     nodes: tuple[Node, ...] = ()
     api_servers: tuple[str, ...] = ()
     """Addresses of API servers outside the cluster's nodes."""
+    services: tuple[Service, ...] = ()
     forbidden: bool = False
     """Whether denied requests get a 403 where neither policy nor namespace says."""
-    services: tuple[Service, ...] = ()
