@@ -245,8 +245,8 @@ class Operator:
         for name, each in self.reflectors.items():
             SYNCED.labels(name).set(each.synced.is_set() and not each.error)
             OBJECTS.labels(name).set(len(each.items))
-        judged = self.tracker.judged.values()
-        accepted = sum(each.judgement.accepted for each in judged)
+        judged, conflicts = self.tracker.judged, self.tracker.conflicts
+        accepted = sum(judged[each].judgement.accepted and each not in conflicts for each in judged)
         POLICIES.labels("true").set(accepted)
         POLICIES.labels("false").set(len(judged) - accepted)
         REVISION.set(self.publisher.revision)

@@ -15,7 +15,7 @@ from yett_policy.app_protocol import Spoken
 from yett_policy.cluster import NamedPort
 from yett_policy.document import ANY_PEER, ANY_PROTO, Direction, Document, Engine, Entry, Ruleset, Verdict
 from yett_policy.http.rule import RulesetSpec
-from yett_policy.merge import Claim, Defaults, Outcome, merge
+from yett_policy.merge import Claim, Conflict, Defaults, Outcome, merge
 from yett_policy.policy import PORT_MAX, PROTOCOLS, Policy, Ports, Rule
 from yett_policy.ports import blocks
 from yett_policy.selector import Selector
@@ -62,6 +62,7 @@ class Body:
     entries: tuple[Entry, ...]
     rules: tuple[str, ...]
     rulesets: tuple[Ruleset, ...]
+    conflicts: frozenset[Conflict] = frozenset()
 
     def says_as(self, other: Body | Document) -> bool:
         """Whether entries and rules are equal; quick where they are not."""
@@ -132,7 +133,8 @@ def build_body(
                 entries.append(known[peer])
     entries.sort(key=lambda entry: (entry.direction, entry.peer, entry.proto, entry.port, entry.port_bits))
     unique = {ruleset.digest: ruleset for ruleset in rulesets.values()}
-    return Body(tuple(entries), tuple(rules), tuple(unique[digest] for digest in sorted(unique)))
+    conflicts = frozenset(each for _, rows, _ in groups for row in rows for each in row.outcome.conflicts)
+    return Body(tuple(entries), tuple(rules), tuple(unique[digest] for digest in sorted(unique)), conflicts)
 
 
 def _entry(direction: Direction, row: _Row, rule: int, ruleset: Ruleset | None) -> Entry:

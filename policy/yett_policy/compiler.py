@@ -130,6 +130,8 @@ class Compiler:
         self._key_of: dict[int, _BodyKey] = {}
         self._members: defaultdict[_BodyKey, set[int]] = defaultdict(set)
         self._bodies: dict[_BodyKey, Body] = {}
+        self._conflicting: set[_BodyKey] = set()
+        """Bodies with conflicts."""
         self._bodies_of: defaultdict[PolicyId, set[_BodyKey]] = defaultdict(set)
         self._documents: dict[int, Document] = {}
         self._rulesets: dict[str, Ruleset] = {}
@@ -255,6 +257,7 @@ class Compiler:
                 if before != self._claims.get(("0-node", name))
             },
             subjects=subjects,
+            conflicts=frozenset().union(*(self._bodies[key].conflicts for key in self._conflicting)),
             identities=identities,
             pods=pods,
         )
@@ -521,12 +524,12 @@ class Compiler:
             body = self._build(key)
             if not body.says_as(self._bodies[key]):
                 moved |= self._members[key]
-            self._bodies[key] = body
+            self._hold(key, body)
         changed = set()
         for number in moved:
             key = self._key_of[number]
             if key not in self._bodies:
-                self._bodies[key] = self._build(key)
+                self._hold(key, self._build(key))
                 for pid in key[0]:
                     self._bodies_of[pid].add(key)
             body, old_document = self._bodies[key], self._documents.get(number)
@@ -538,9 +541,14 @@ class Compiler:
         self._stale_identities, self._stale_policies, self._stale_bodies = set(), set(), False
         return gone, changed, subjects
 
+    def _hold(self, key: _BodyKey, body: Body) -> None:
+        self._bodies[key] = body
+        (self._conflicting.add if body.conflicts else self._conflicting.discard)(key)
+
     def _drop_empty_bodies(self) -> None:
         for key in [key for key, members in self._members.items() if not members]:
             del self._members[key]
+            self._conflicting.discard(key)
             if self._bodies.pop(key, None) is not None:
                 for pid in key[0]:
                     self._bodies_of[pid].discard(key)

@@ -216,6 +216,36 @@ def test_a_review_does_not_work_for_long_and_says_so() -> None:
     assert answer.warnings[0].startswith("spec.ingress[0].toPorts[0].rules.http: takes long to compile")
 
 
+def aged(engine: str, created: str, name: str) -> bytes:
+    obj = json.loads(l7policy({**http("/a"), "engine": engine}, name))
+    obj["metadata"]["creationTimestamp"] = created
+    return json.dumps(obj, separators=(",", ":")).encode()
+
+
+def test_a_contradiction_is_the_newer_policys_and_is_refused_at_admission_in_the_same_words() -> None:
+    old, new = aged("Kernel", "2026-01-01T00:00:00Z", "p"), aged("Sidecar", "2026-01-02T00:00:00Z", "q")
+    worker, numbers, _ = started(old)
+    outcome = settle(worker, Batch(policies={"L7Policy/default/q": PolicyText(new)}), numbers)
+    assert list(outcome.conflicts) == ["L7Policy/default/q"]
+    sentence = outcome.conflicts["L7Policy/default/q"]
+    assert sentence.startswith("spec.engine: Sidecar contradicts engine: Kernel of L7Policy/default/p, which")
+    assert review(json.loads(new), [old]).error == sentence
+    assert review(json.loads(new), [new]).error == "", "not with itself"
+    answer = review(json.loads(old), [new])
+    assert answer.error == ""
+    assert answer.warnings == (
+        "spec.engine: contradicts that of L7Policy/default/q, which is newer and gives way",
+    )
+    later = settle(worker, Batch(policies={"L7Policy/default/p": None}), numbers)
+    assert later.conflicts == {}
+
+
+def test_specs_of_one_object_that_contradict_each_other_are_refused() -> None:
+    obj = json.loads(aged("Kernel", "2026-01-01T00:00:00Z", "p"))
+    obj["specs"] = [{**obj["spec"], "engine": "Sidecar"}]
+    assert "contradicts engine: Kernel of another of its own specs" in review(obj).error
+
+
 def test_a_policy_waits_for_the_numbers_of_addresses_that_it_names() -> None:
     worker, numbers, _ = started()
     spec = {"egress": [{"toCIDRSet": [{"cidr": "192.0.2.0/24", "except": ["192.0.2.7/32"]}]}]}

@@ -110,5 +110,7 @@ class Outcome:
     """Identity of pods for which it, or an address, changed."""
     subjects: Mapping[int, frozenset[str]] = field(default_factory=dict)
     """Identity -> sources of the policies that select it, where that may have changed."""
+    conflicts: Mapping[str, str] = field(default_factory=dict)
+    """Source of a policy that gives way to an older one -> a sentence about it; all there are."""
     seconds: float = 0
     """CPU-bound time in the compiling process."""

@@ -184,6 +184,7 @@ class Worker:
             identities=delta.identities,
             pods=delta.pods,
             subjects=delta.subjects,
+            conflicts={each.policy: each.sentence for each in sorted(delta.conflicts, reverse=True)},
         )
 
 

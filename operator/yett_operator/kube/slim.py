@@ -181,7 +181,11 @@ def policy(obj: Json, kind: str) -> tuple[str, SlimPolicy]:
 
 def policy_body(obj: Json, kind: str) -> bytes:
     """What counts of a policy, as JSON."""
-    metadata = {key: obj["metadata"][key] for key in ("name", "namespace") if obj["metadata"].get(key)}
+    metadata = {
+        key: obj["metadata"][key]
+        for key in ("name", "namespace", "creationTimestamp")
+        if obj["metadata"].get(key)
+    }
     body: dict[str, Any] = {"apiVersion": KINDS[kind][0], "kind": kind, "metadata": metadata}
     body |= {key: obj[key] for key in ("spec", "specs") if key in obj}
     return json.dumps(body, separators=(",", ":"), sort_keys=True).encode()
