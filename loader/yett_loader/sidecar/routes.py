@@ -18,6 +18,8 @@ Json = dict[str, Any]
 
 CLUSTER = "server"
 LUA = "envoy.filters.http.lua"
+ALLOW = "allow|"
+"""How the names of routes begin that let a request pass, with nothing to note."""
 _SLASH = r"(?:/|\\|%2[fF]|%5[cC])"
 _HEX = "0-9A-Fa-f"
 _CAPITAL = re.compile(r"(?<!\\)[A-Z]")
