@@ -136,7 +136,8 @@ def _judge(claims: Iterable[Claim], defaults: tuple[str, ...], *, host: bool) ->
     asking = [claim for claim in claims if not claim.deny and claim.http]
     banning = [claim for claim in claims if claim.deny]
     bans = tuple(rule for claim in banning for rule in claim.http)
-    engine, conflicts = "Auto", ()
+    engine = "Auto"
+    conflicts: tuple[Conflict, ...] = ()
     if defaults and not plain and not host:
         engine, conflicts, asking = _agreed(asking, banning)
     elif banning:
