@@ -106,6 +106,7 @@ class Operator:
             "pods": make("/api/v1/pods", slim.pod, world.pod, items=world.pods),
             "namespaces": make("/api/v1/namespaces", slim.namespace, self._namespace),
             "nodes": make("/api/v1/nodes", slim.node, self._node),
+            "services": make("/api/v1/services", slim.service, world.service, items=world.services),
             "endpointslices": make(
                 _API_SERVERS,
                 slim.api_endpoints,

@@ -17,7 +17,7 @@ from yett_operator.compilation.worker import Worker
 from yett_operator.kube.slim import SlimPod
 from yett_operator.ports import Change
 from yett_operator.webhook.review import review
-from yett_policy.cluster import Cluster, Pod
+from yett_policy.cluster import Cluster, Pod, Service, ServicePort
 from yett_policy.compiler import compile as compile_all
 from yett_policy.identity import Labels, Table
 from yett_policy.source.parse import parse_policy
@@ -100,6 +100,43 @@ def test_documents_come_as_the_bytes_that_the_core_makes() -> None:
     server = outcome.pods[SERVER.key]
     assert server is not None
     assert outcome.subjects[server] == {"L7Policy/default/p"}
+
+
+def test_a_service_that_says_what_is_spoken_moves_the_rules_to_the_sidecar_and_back() -> None:
+    worker, numbers, before = started()
+    said = Service("default", "api", {"app": "server"}, (ServicePort(80, 80, app_protocol="grpc"),))
+    outcome = settle(worker, Batch(services={said.key: said}), numbers)
+    (facts,) = outcome.ruleset_facts.values()
+    assert (facts.engine, facts.reason) == ("sidecar", "appProtocol grpc of Service default/api")
+    assert facts.sources == {"L7Policy/default/p"}
+    assert outcome.rulesets_gone == set(before.rulesets)
+    outcome = settle(worker, Batch(services={said.key: None}), numbers)
+    assert set(outcome.rulesets) == set(before.rulesets)
+
+
+def test_a_service_that_tells_single_pods_apart_is_heard() -> None:
+    worker, numbers, _ = started()
+    label = "statefulset.kubernetes.io/pod-name"
+    pods = {
+        (each.namespace, each.name): each
+        for i in (1, 2)
+        for each in [pod(f"server-{i}", "server", f"10.0.1.{i}", **{label: f"server-{i}"})]
+    }
+    quiet = settle(worker, Batch(pods=pods), numbers)
+    assert len(set(quiet.pods.values())) == 1
+    said = Service("default", "one", {label: "server-1"}, (ServicePort(80, 80, app_protocol="grpc"),))
+    told = settle(worker, Batch(services={said.key: said}), numbers)
+    engines = {
+        key[1]: {
+            told.ruleset_facts[digest].engine if digest in told.ruleset_facts else "kernel"
+            for digest in told.documents[number].rulesets
+        }
+        for key, number in told.pods.items()
+        if number is not None and number in told.documents
+    }
+    assert engines == {"server-1": {"sidecar"}, "server-2": {"kernel"}}
+    again = settle(worker, Batch(services={said.key: None}), numbers)
+    assert {again.pods[key] for key in pods} == {quiet.pods["default", "server-1"]}
 
 
 def test_a_policy_that_turns_bad_leaves_the_last_good_version_in_force() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from yett_operator.kube.client import Json
 from yett_operator.labels import shared
-from yett_policy.cluster import DENY_RESPONSE, NamedPort, Namespace, Node, Pod
+from yett_policy.cluster import DENY_RESPONSE, NamedPort, Namespace, Node, Pod, Service, ServicePort
 from yett_policy.source.parse import KINDS
 
 _FINISHED = ("Succeeded", "Failed")
@@ -138,6 +138,23 @@ def node(obj: Json) -> tuple[str, Node]:
         if each.get("type") in {"InternalIP", "ExternalIP"}
     ]
     return name, Node(name, tuple(dict.fromkeys(addresses)))
+
+
+def service(obj: Json) -> tuple[tuple[str, str], Service]:
+    """Whom it selects, and its ports."""
+    metadata, spec = obj["metadata"], obj.get("spec") or {}
+    ports = [
+        ServicePort(
+            port["port"],
+            port.get("targetPort") or port["port"],
+            port.get("protocol") or "TCP",
+            port.get("name") or "",
+            port.get("appProtocol") or "",
+        )
+        for port in spec.get("ports") or ()
+    ]
+    key = (intern(metadata["namespace"]), metadata["name"])
+    return key, Service(*key, shared(spec.get("selector") or {}), tuple(ports))
 
 
 def api_endpoints(obj: Json) -> tuple[str, tuple[str, ...]]:
