@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import sys
 import time
 from collections import Counter
@@ -53,6 +54,21 @@ def websocket(host: str, path: str) -> object:
         return error.response.status_code
 
 
+def same_port(host: str, path: str, port: str, count: str) -> object:
+    """Connections one after the other from one port, each ended by the server's side."""
+    answers = []
+    for _ in range(int(count)):
+        with socket.socket() as connection:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            connection.settimeout(10)
+            connection.bind(("", int(port)))
+            connection.connect((host, 80))
+            connection.sendall(f"GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
+            answer = b"".join(iter(lambda: connection.recv(4096), b""))
+            answers.append(answer[9:12].decode())
+    return answers
+
+
 def load(host: str, path: str, seconds: str) -> object:
     """Requests one after the other on one connection while it lasts."""
     seen: Counter[str] = Counter()
@@ -76,5 +92,5 @@ def load(host: str, path: str, seconds: str) -> object:
 
 if __name__ == "__main__":
     kind, *arguments = sys.argv[1:]
-    commands = {"say": say, "chat": chat, "websocket": websocket, "load": load}
+    commands = {"say": say, "chat": chat, "websocket": websocket, "same_port": same_port, "load": load}
     print(json.dumps(commands[kind](*arguments)))
