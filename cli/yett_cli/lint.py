@@ -113,7 +113,7 @@ def _budget(item: Manifest) -> Iterator[Finding]:
 
 
 def _complexity(port_rule: PortRule, engine: str) -> str:
-    if not port_rule.http or engine == "Sidecar":
+    if not port_rule.http or engine == "Sidecar" or any(rule.changes for rule in port_rule.http):
         return ""
     spec = RulesetSpec(tuple(sorted(port_rule.http)), "none")
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from yett_loader.sidecar import changes
 from yett_loader.sidecar.routes import CLUSTER, LUA
 from yett_policy.document import Direction
 
@@ -184,6 +185,7 @@ def _http(name: str) -> Json:
         ],
         http_filters=[
             _filter(LUA, "filters.http.lua.v3.Lua", default_source_code={"inline_string": _ONCE}),
+            *changes.filters(),
             _filter(
                 "envoy.filters.http.router", "filters.http.router.v3.Router", suppress_envoy_headers=True
             ),
