@@ -35,7 +35,8 @@ from yett_loader.image import (
     run,
     shared,
 )
-from yett_loader.kernel import Hook, Link, Map, Object, Program, abi, tc
+from yett_loader.inner import OuterMap
+from yett_loader.kernel import Hook, Link, Map, MapType, Object, Program, abi, tc
 from yett_loader.pins import Pins, remove_tree, require_bpffs
 
 __all__ = ["HOOKS", "Datapath", "Effect", "Sizes", "digest", "run"]
@@ -67,6 +68,9 @@ class Datapath:
         if not pins.home.exists():
             return cls.load(pins, image, sizes, effect)
         path = cls.adopt(pins, effect)
+        for item in path.maps.values():
+            if isinstance(item, OuterMap):
+                item.mend()
         if pins.mark("object") != digest(image) or _interrupted(pins).exists():
             path.upgrade(image)
         path.repair()
@@ -112,8 +116,8 @@ class Datapath:
         effect("set aside", lambda: pins.home.rename(pins.old.home))
         effect("rename", lambda: pins.new.home.rename(pins.home))
         remove_tree(pins.old.home)
-        path.pins = pins
-        return path
+        path.close()
+        return cls.adopt(pins, effect)
 
     @classmethod
     def adopt(cls, pins: Pins, effect: Effect = run) -> Datapath:  # type: ignore[type-arg]
@@ -131,7 +135,10 @@ class Datapath:
             )
         path = cls(pins, {}, {}, effect)
         for pin in sorted(pins.maps.iterdir()):
-            path.maps[pin.name] = Map.open(pin)
+            opened = Map.open(pin)
+            if opened.spec.type == MapType.ARRAY_OF_MAPS:
+                opened = OuterMap.pinned(pin, pins.inner / pin.name, effect)
+            path.maps[pin.name] = opened
         for pin in sorted(pins.programs.iterdir()):
             path.programs[pin.name] = Program.open(pin)
         missing = sorted(
@@ -271,6 +278,7 @@ class Datapath:
         return False
 
     def _swap(self, ifindex: int, programs: Mapping[str, Program]) -> None:
+        known = {item.info().id: item for item in (*self.programs.values(), *programs.values())}
         for name, hook in HOOKS.items():
             pin = self.pins.link(ifindex, hook.name.lower())
             if not self._is_attached(pin, ifindex, hook):
@@ -284,11 +292,12 @@ class Datapath:
                 current = link.info().program_id
                 if current == program.info().id:
                     continue
-                with Program.by_id(current, name) as expected:
-                    self.effect(
-                        f"swap {name}",
-                        lambda k=link, p=program, e=expected: k.update(p, e),  # type: ignore[misc]
-                    )
+                # None if a loader that was interrupted swapped it in: its pins are gone.
+                expected = known.get(current)
+                self.effect(
+                    f"swap {name}",
+                    lambda k=link, p=program, e=expected: k.update(p, e),  # type: ignore[misc]
+                )
 
     def _swap_back(self, ifindex: int) -> None:
         try:

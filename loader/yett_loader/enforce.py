@@ -12,6 +12,7 @@ from itertools import groupby
 from typing import assert_never
 
 from yett_loader.assign import Limits, handle, tier_and_slot
+from yett_loader.inner import OuterMap, outer
 from yett_loader.kernel import NO_PREALLOC, Map, MapSpec, MapType, abi
 from yett_loader.state import (
     DropAddress,
@@ -92,9 +93,9 @@ class Enforcer:
     def _rulesets(self) -> dict[int, RulesetState]:
         found = {}
         for tier in range(len(TIER_SIZE)):
-            outer = self.maps.get(f"rulesets{tier}")
-            for slot in range(outer.spec.max_entries if outer else 0):
-                inner = outer.lookup_map(abi.pack_u32(slot)) if outer else None
+            rulesets = outer(self.maps, f"rulesets{tier}")
+            for slot in range(rulesets.spec.max_entries if rulesets else 0):
+                inner = rulesets.inner(slot) if rulesets else None
                 if inner is None:
                     continue
                 with inner:
@@ -106,13 +107,19 @@ class Enforcer:
         return found
 
     def _policies(self) -> dict[int, Policy]:
-        outer = self.maps["policies"]
+        policies = self._outer("policies")
         found: dict[int, Policy] = {}
-        for slot in range(outer.spec.max_entries):
-            inner = outer.lookup_map(abi.pack_u32(slot))
+        for slot in range(policies.spec.max_entries):
+            inner = policies.inner(slot)
             if inner is not None:
                 with inner:
                     found[slot] = dict(map(policy_item, inner.items()))
+        return found
+
+    def _outer(self, name: str) -> OuterMap:
+        found = outer(self.maps, name)
+        if found is None:
+            raise KeyError(name)
         return found
 
     # -- writing --------------------------------------------------------------------------
@@ -147,11 +154,11 @@ class Enforcer:
                 self._put_rulesets([op])
             case DropRuleset(number):
                 tier, slot = tier_and_slot(number)
-                self.maps[f"rulesets{tier}"].delete(abi.pack_u32(slot))
+                self._outer(f"rulesets{tier}").drop(slot)
             case PutPolicy():
                 self._put_policies([op])
             case DropPolicy(slot):
-                self.maps["policies"].delete(abi.pack_u32(slot))
+                self._outer("policies").drop(slot)
             case PutAddress():
                 self._put_addresses([op])
             case DropAddress(prefix):
@@ -194,7 +201,7 @@ class Enforcer:
                         (tier_and_slot(op.handle)[1], closing.enter_context(self._ruleset(op)))
                         for op in these[start : start + _TOGETHER]
                     ]
-                    self.maps[f"rulesets{tier}"].update_maps(inner)
+                    self._outer(f"rulesets{tier}").put(inner)
 
     def _ruleset(self, op: PutRuleset) -> Map:
         tables = abi.patched("ruleset", self.tables[op.handle], rule_base=op.value.rule_base)
@@ -210,7 +217,7 @@ class Enforcer:
                     (op.slot, closing.enter_context(_policy(op.policy)))
                     for op in ops[start : start + _TOGETHER]
                 ]
-                self.maps["policies"].update_maps(inner)
+                self._outer("policies").put(inner)
 
     def _put_addresses(self, ops: Sequence[PutAddress]) -> None:
         self.maps["ipcache"].update_many(

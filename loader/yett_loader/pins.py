@@ -4,6 +4,7 @@
       links/IFINDEX-HOOK         tcx links; a directory stands for a clsact filter
       v1/                        schema of the maps; another schema gets another directory
         maps/NAME
+        inner/NAME/ID            the maps in map NAME, which is one of maps
         programs/NAME
         marks/layout-DIGEST      empty directories: what the structs and the object were
         marks/object-DIGEST
@@ -45,6 +46,10 @@ class Pins:
     @property
     def maps(self) -> Path:
         return self.home / "maps"
+
+    @property
+    def inner(self) -> Path:
+        return self.home / "inner"
 
     @property
     def programs(self) -> Path:

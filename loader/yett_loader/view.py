@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from yett_loader.assign import tier_and_slot
 from yett_loader.enforce import policy_item
 from yett_loader.events import PROTOCOLS, reason_name
+from yett_loader.inner import outer
 from yett_loader.kernel import Map, abi
 from yett_loader.names import Names, address_text
 from yett_loader.state import PolicyKey
@@ -23,7 +24,8 @@ _DIRECTIONS = ("ingress", "egress")
 
 def policy(maps: Mapping[str, Map], slot: int, names: Names) -> list[dict[str, object]]:
     """The entries of one policy, in look-up order: the first that fits decides."""
-    inner = maps["policies"].lookup_map(abi.pack_u32(slot))
+    policies = outer(maps, "policies")
+    inner = policies.inner(slot) if policies else None
     if inner is None:
         return []
     with inner:
@@ -115,8 +117,8 @@ def _ruleset(maps: Mapping[str, Map], handle: int, names: Names) -> str:
     if not handle:
         return ""
     tier, slot = tier_and_slot(handle)
-    outer = maps.get(f"rulesets{tier}")
-    inner = outer.lookup_map(abi.pack_u32(slot)) if outer else None
+    rulesets = outer(maps, f"rulesets{tier}")
+    inner = rulesets.inner(slot) if rulesets else None
     if inner is None:
         return "gone"
     with inner:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from cluster.cluster import Cluster
-from cluster.paths import ROOT, Paths
+from cluster.paths import REPOSITORY, ROOT, Paths
 from yett_lab.errors import LabError
 
 NODES = 3
@@ -41,6 +41,17 @@ def cluster() -> Iterator[Cluster]:
         yield made
     finally:
         made.down()
+
+
+@pytest.fixture(scope="session")
+def yett(cluster: Cluster) -> Cluster:
+    """The same cluster, with yett as its manifests have it; tests on it come after those on the bare one."""
+    for directory in ("manifests", "manifests/optional"):
+        cluster.kubectl("apply", "-k", str(REPOSITORY / directory))
+    for workload in ("deployment/yett-operator", "daemonset/yett-loader"):
+        roll = ("rollout", "status", "-n", "yett-system", workload, "--timeout=180s")
+        cluster.kubectl(*roll, timeout=190)
+    return cluster
 
 
 def remove_orphans() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from support.capabilities import confined
 from support.netns import Topology, topology
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -71,3 +72,10 @@ def pods() -> Iterator[Topology]:
     """Two pods on a node, routed."""
     with topology() as made:
         yield made
+
+
+@pytest.fixture
+def as_in_the_container() -> Iterator[None]:
+    """The test may do what its loader may in the cluster, and no more."""
+    with confined():
+        yield

@@ -8,6 +8,7 @@ import stat
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from socket import if_nametoindex
 from typing import Any
@@ -16,6 +17,7 @@ import aiohttp
 import pytest
 
 from support import wanted as build
+from support.killed import killed
 from support.netns import Namespace, Topology, ip
 from yett_loader import agent as agent_module
 from yett_loader.agent import Agent, fill
@@ -24,16 +26,20 @@ from yett_loader.assign import MapFull
 from yett_loader.datapath import Datapath, Sizes
 from yett_loader.enforce import Enforcer
 from yett_loader.errors import AbiMismatch, KernelError
+from yett_loader.image import Effect, run
 from yett_loader.kernel import Program, abi
-from yett_loader.pins import Pins
+from yett_loader.pins import Pins, remove_tree
 from yett_loader.recorder import Recorder
 from yett_loader.snapshot import Wanted, to_bytes
 from yett_loader.state import DropPolicy, MapState, Prefix, PutEndpoint
 from yett_loader.store import Store
 from yett_policy.document import Verdict
+from yett_policy.identity import HOST
 
-pytestmark = [pytest.mark.bpf, pytest.mark.net]
+pytestmark = [pytest.mark.bpf, pytest.mark.net, pytest.mark.usefixtures("as_in_the_container")]
 
+OWN = ("10.9.1.1", "10.9.2.1", "fd00:9:1::1", "fd00:9:2::1")
+"""Addresses of the node."""
 SIZES = Sizes(policies=64, rulesets=8, endpoints=16, ipcache=64, flows=256)
 
 
@@ -74,6 +80,9 @@ async def test_a_snapshot_is_in_the_maps_when_apply_returns(host: Node, node: To
     assert have.endpoints.keys() == {node.server.ifindex, node.client.ifindex}
     assert agent.datapath.attached() == sorted(have.endpoints)
     assert have.ipcache[Prefix.parse("10.9.1.2/32")] == build.CLIENT
+    assert [have.ipcache[Prefix.parse(f"{address}/{128 if ':' in address else 32}")] for address in OWN] == [
+        HOST
+    ] * 4
     assert applied.epoch == have.epoch == 2
     agent.datapath.close()
 
@@ -128,7 +137,7 @@ async def test_maps_of_another_layout_are_replaced_by_filled_ones(host: Node, ti
     seen: list[MapState] = []
 
     def filling(datapath: Datapath) -> None:
-        fill(datapath, store)
+        fill(datapath, store, OWN)
         seen.append(Enforcer(datapath.maps).read_state())
 
     Datapath.replace(host.pins, tiny_newer, filling, SIZES).close()
@@ -138,6 +147,59 @@ async def test_maps_of_another_layout_are_replaced_by_filled_ones(host: Node, ti
     second = await host.start()
     after = second.have()
     assert replace(after, epoch=0) == replace(seen[0], epoch=0)
+    second.datapath.close()
+
+
+def test_an_agent_killed_at_any_step_is_followed_by_one_that_goes_on(
+    host: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SIGKILL at every step that changes pins, from start to application; then another start."""
+    monkeypatch.setattr(agent_module, "GRACE", 0.0)  # an application also drops what the one before retired
+    before, _ = asyncio.run(restart_and_apply(host, "/0"))
+    for at in count():
+
+        def dying(effect: Effect, path: str = f"/killed/{at}") -> None:  # type: ignore[type-arg]
+            asyncio.run(restart_and_apply(host, path, effect))
+
+        was_killed = killed(at, dying)
+        after, left = asyncio.run(restart_and_apply(host, f"/{at + 1}"))
+        for state in (left, after):  # each endpoint has its policy, whole, and that has its rulesets
+            assert state.endpoints.keys() == before.endpoints.keys()
+            for endpoint in state.endpoints.values():
+                entries = state.policies[endpoint.policy].values()
+                assert endpoint.ready
+                assert {entry.ruleset for entry in entries} - {0} <= state.rulesets.keys()
+        if not was_killed:
+            break
+    assert at > 6
+
+
+async def restart_and_apply(host: Node, path: str, effect: Effect = run) -> tuple[MapState, MapState]:  # type: ignore[type-arg]
+    """What the maps hold afterwards, and what they held when the agent had opened them."""
+    agent = Agent(Datapath.start(host.pins, host.image, SIZES, effect), Store(host.state))
+    found = agent.have()
+    await agent.start()
+    await agent.apply(build.wanted(build.web(), build.client(), path=path))
+    agent.datapath.close()
+    return Enforcer(Datapath.adopt(host.pins).maps).read_state(), found
+
+
+async def test_maps_that_an_older_loader_did_not_pin_are_replaced_by_filled_ones(host: Node) -> None:
+    first = await host.start()
+    await first.apply(build.wanted(build.web(), build.client()))
+    before = first.have()
+    first.datapath.close()
+    remove_tree(host.pins.inner)
+    with pytest.raises(AbiMismatch, match="have no pin"):
+        await host.start()
+    Datapath.replace(
+        host.pins, host.image, lambda datapath: fill(datapath, Store(host.state), OWN), SIZES
+    ).close()
+    second = await host.start()
+    assert second.have().endpoints.keys() == before.endpoints.keys()
+    assert all(endpoint.ready for endpoint in second.have().endpoints.values())
+    assert list(second.have().rulesets.values()) == list(before.rulesets.values())
+    await second.apply(build.wanted(build.web(), path="/other"))
     second.datapath.close()
 
 
@@ -159,7 +221,7 @@ async def test_what_does_not_fit_leaves_everything_as_it_was(host: Node) -> None
     before = agent._enforcer.read_state()
     many = tuple((f"10.1.{index}.0/24", 400) for index in range(65))
     too_much = Wanted(build.snapshot(build.document(), ipcache=many), (build.web(),))
-    with pytest.raises(MapFull, match="cannot place 65 entries: map ipcache holds 64"):
+    with pytest.raises(MapFull, match="cannot place 69 entries: map ipcache holds 64"):
         await agent.apply(too_much)
     assert agent._enforcer.read_state() == before
     assert "map ipcache holds 64" in agent.error
@@ -233,6 +295,19 @@ async def test_a_pod_is_governed_once_its_interface_appears_and_forgotten_when_i
     assert agent.datapath.maps["flows"].lookup(key) is None
     assert set(agent.waiting) == {"default/late"}
     inside.close()
+    agent.datapath.close()
+
+
+async def test_an_address_that_the_node_gets_is_host_until_the_node_loses_it(host: Node) -> None:
+    agent = await host.start()
+    await agent.apply(build.wanted(build.web()))
+    prefix = Prefix.parse("10.70.0.1/32")
+    ip("addr add 10.70.0.1/32 dev lo")
+    await agent.refresh()
+    assert agent._enforcer.read_state().ipcache[prefix] == HOST
+    ip("addr del 10.70.0.1/32 dev lo")
+    await agent.refresh()
+    assert prefix not in agent._enforcer.read_state().ipcache
     agent.datapath.close()
 
 

@@ -20,7 +20,7 @@ from yett_loader.errors import AbiMismatch, KernelError, NotReady
 from yett_loader.kernel import Hook, Link, Map, Object, Program, abi, tc
 from yett_loader.pins import Pins, locked, require_bpffs
 
-pytestmark = [pytest.mark.bpf, pytest.mark.net]
+pytestmark = [pytest.mark.bpf, pytest.mark.net, pytest.mark.usefixtures("as_in_the_container")]
 
 ZERO = bytes(4)
 

@@ -54,22 +54,6 @@ def test_a_full_map_is_an_error_with_its_name() -> None:
         assert caught.value.errno == 7
 
 
-def test_an_inner_map_is_swapped_whole(tiny: Path) -> None:
-    with Object.open(tiny) as opened:
-        opened.load()
-        outer = opened.maps["policies"].open()
-    spec = MapSpec(MapType.LPM_TRIE, abi.size("policy_key"), abi.size("policy_entry"), 7, NO_PREALLOC)
-    slot = abi.pack_u32(3)
-    with outer, Map.create("first", spec) as first, Map.create("second", spec) as second:
-        assert outer.lookup_map(slot) is None
-        for inner in (first, second):
-            outer.update_map(slot, inner)
-            found = outer.lookup_map(slot)
-            assert found is not None
-            with found:
-                assert found.id == inner.id
-
-
 def test_a_program_runs_on_a_packet_of_ours(tiny: Path) -> None:
     with Object.open(tiny) as opened:
         opened.load()

@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from support.capabilities import confining
 from support.enforce import BPFFS, IMAGE
 from support.netns import Namespace
 from yett_loader.datapath import Datapath
@@ -41,7 +42,8 @@ class LoaderDaemon:
         with log:
             self._process = self._namespace.popen(
                 [
-                    *("setpriv", "--pdeathsig", "KILL", sys.executable, "-m", "yett_loader", "run"),
+                    *confining(),
+                    *("--pdeathsig", "KILL", sys.executable, "-m", "yett_loader", "run"),
                     *("--pin-dir", str(self.pins.root), "--state-dir", str(self.directory / "state")),
                     *("--api", str(self._api), "--object", str(image), "--allow-push"),
                 ],

@@ -18,13 +18,16 @@ from pathlib import Path
 from socket import if_nametoindex
 from typing import Self
 
+from support.capabilities import privileged
+
 _CLONE_NEWNET = 0x40000000
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def _call(function: str, *args: int) -> None:
-    if getattr(_libc, function)(*args) != 0:
-        errno = ctypes.get_errno()
+    with privileged():
+        errno = ctypes.get_errno() if getattr(_libc, function)(*args) != 0 else 0
+    if errno:
         raise OSError(errno, f"cannot {function} a network namespace: {os.strerror(errno)}")
 
 

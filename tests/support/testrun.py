@@ -6,6 +6,8 @@ SERVER, and what they decided is read from the flow, the packet and the events.
 
 from __future__ import annotations
 
+import itertools
+import os
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,12 +15,15 @@ from pathlib import Path
 from typing import Any, Self
 
 from support import packet as pk
+from support.enforce import BPFFS
 from support.netns import Namespace
 from yett_loader.assign import Assignment, assign
 from yett_loader.encode import encode
 from yett_loader.endpoint import LocalEndpoint
 from yett_loader.enforce import Enforcer
-from yett_loader.kernel import Object, RingBuffer, abi
+from yett_loader.inner import OuterMap, outer
+from yett_loader.kernel import Map, MapType, Object, ObjectMap, RingBuffer, abi
+from yett_loader.pins import remove_tree
 from yett_loader.plan import NOTHING, plan
 from yett_policy.document import Document, Ruleset, Snapshot, Verdict
 from yett_policy.reason import Reason
@@ -30,6 +35,7 @@ CLIENT_ID, SERVER_ID = 301, 302
 PASS, DROP = -1, 2
 ETHER = bytes.fromhex("020000000001020000000002")
 LOOPBACK = 1
+_numbers = itertools.count()
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +63,8 @@ class Kernel:
             self._object.maps[name].resize(size)
         self._object.load()
         self.programs = {name: self._object.program(name) for name in self._object.programs}
-        self.maps = {name: item.open() for name, item in self._object.maps.items() if not item.internal}
+        self._inner = BPFFS / f"yett-test-{os.getpid()}-run-{next(_numbers)}"
+        self.maps = {name: self._open(item) for name, item in self._object.maps.items() if not item.internal}
         self.enforcer = Enforcer(self.maps)
         self.enforcer.configure(
             abi=abi.ABI_VERSION,
@@ -90,13 +97,20 @@ class Kernel:
     def rule_base(self, ruleset: Ruleset) -> int:
         """Number of the ruleset's first rule on this node."""
         placed = self._assignment.rulesets[ruleset.digest]
-        zero = (0).to_bytes(4, "little")
-        outer = self.maps[f"rulesets{placed.handle >> 24}"]
-        inner = outer.lookup_map((placed.handle & 0xFFFFFF).to_bytes(4, "little"))
+        rulesets = outer(self.maps, f"rulesets{placed.handle >> 24}")
+        assert rulesets is not None
+        inner = rulesets.inner(placed.handle & 0xFFFFFF)
         assert inner is not None
-        value = inner.lookup(zero)
+        value = inner.lookup(bytes(4))
         assert value is not None
         return int(str(abi.unpack("ruleset", value)["rule_base"]))
+
+    def _open(self, item: ObjectMap) -> Map:
+        opened = item.open()
+        if item.spec.type != MapType.ARRAY_OF_MAPS:
+            return opened
+        with opened:
+            return OuterMap(os.dup(opened.fd), item.name, self._inner / item.name)
 
     def run(self, hook: str, packet: bytes, **context: Any) -> tuple[int, bytes]:
         """(TC action, the packet afterwards) of one program on an IP packet."""
@@ -131,6 +145,7 @@ class Kernel:
         """Let go of everything."""
         self._events.close()
         self._object.close()
+        remove_tree(self._inner)
         self.namespace.close()
 
     def __enter__(self) -> Self:

@@ -111,7 +111,6 @@ int bpf_map_lookup_batch(int fd, void *in_batch, void *out_batch, void *keys, vo
 			 const struct bpf_map_batch_opts *opts);
 
 /* -- programs -- */
-int bpf_prog_get_fd_by_id(uint32_t id);
 struct bpf_insn {
 	uint8_t code;
 	...;

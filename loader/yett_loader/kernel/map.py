@@ -78,7 +78,7 @@ class Map(Handle):
 
     @classmethod
     def by_id(cls, number: int, name: str = "") -> Self:
-        """The map with this kernel id."""
+        """The map with this kernel id; takes CAP_SYS_ADMIN."""
         return cls(check(lib.bpf_map_get_fd_by_id(number), "open", f"map {number}"), name)
 
     @classmethod
@@ -107,18 +107,6 @@ class Map(Handle):
         value = self.lookup(key)
         return [] if value is None else self._split(value)
 
-    def lookup_map(self, key: bytes, name: str = "") -> Map | None:
-        """The inner map under `key` of a map of maps."""
-        value = self.lookup(key)
-        if value is None:
-            return None
-        try:
-            return Map.by_id(int.from_bytes(value, _ENDIAN), name)
-        except KernelError as error:
-            if error.errno == ENOENT:  # replaced and freed since the look-up
-                return None
-            raise
-
     def update(self, key: bytes, value: bytes) -> None:
         """Set one element, new or old, in one step."""
         self._sized(key, self.spec.key_size, "key")
@@ -126,14 +114,6 @@ class Map(Handle):
         check(
             lib.bpf_map_update_elem(self.fd, key, value, lib.BPF_ANY), "update", f"a key in map {self.name}"
         )
-
-    def update_map(self, key: bytes, inner: Map) -> None:
-        """Put `inner` into a map of maps; who looks the key up sees the old map or the new one."""
-        self.update(key, inner.fd.to_bytes(4, _ENDIAN))
-
-    def update_maps(self, inner: Sequence[tuple[int, Map]]) -> None:
-        """Put many into an array of maps; each for itself is one step."""
-        self.update_many([(slot.to_bytes(4, _ENDIAN), item.fd.to_bytes(4, _ENDIAN)) for slot, item in inner])
 
     def update_many(self, elements: Sequence[tuple[bytes, bytes]]) -> None:
         """Set many elements, in this order; not atomic.  In batches where the map type can."""

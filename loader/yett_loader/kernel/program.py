@@ -45,11 +45,6 @@ class Program(Handle):
         """The program pinned under `path`."""
         return cls(get_pinned(path), os.path.basename(path))  # noqa: PTH119 - bpffs's path, not a Path's
 
-    @classmethod
-    def by_id(cls, number: int, name: str = "") -> Self:
-        """The program with this kernel id."""
-        return cls(check(lib.bpf_prog_get_fd_by_id(number), "open", f"program {number}"), name or str(number))
-
     def info(self) -> ProgramInfo:
         """Read from the kernel now."""
         info = ffi.new("struct bpf_prog_info *")

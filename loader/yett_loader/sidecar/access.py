@@ -23,12 +23,15 @@ if TYPE_CHECKING:
 
 _VERSIONS = {1: "HTTP/1.0", 2: "HTTP/1.1", 3: "HTTP/2", 4: "HTTP/3"}
 _LUA = "lua_response"
+"""Of the filter that changes headers: it could not."""
+_TWICE = "twice"
+"""As deny.c says it."""
 
 
 def take_access(agent: Agent, recorder: Recorder, name: str, entry: Any) -> None:
     """Record a request that the listener `name` has judged, as far as records are wanted."""
     verdict, reason, rule = judgement(entry)
-    if verdict == "allow" and not agent.records_allowed:
+    if verdict == "allow" and not agent.records_allowed and "mismatched" not in _said(entry):
         return
     recorder.add(_record(agent, name, entry, verdict, reason, rule))
 
@@ -40,8 +43,8 @@ def judgement(entry: Any) -> tuple[str, Reason, str]:
     if common.route_name:
         verdict, reason, rule = verdict_of(common.route_name)
     if details == _LUA:
-        if "denied" in _said(entry):
-            return "deny", Reason.SIDECAR_DOWN, rule
+        return "deny", Reason.SIDECAR_DOWN, rule
+    if details == _TWICE:
         return "deny", Reason.HTTP_AMBIGUOUS_HEADER, rule
     if details == "upgrade_failed":
         return "deny", Reason.UPGRADE_DENIED, rule

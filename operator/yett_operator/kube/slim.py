@@ -10,7 +10,7 @@ from typing import Any
 
 from yett_operator.kube.client import Json
 from yett_operator.labels import shared
-from yett_policy.cluster import NamedPort, Namespace, Node, Pod
+from yett_policy.cluster import DENY_RESPONSE, NamedPort, Namespace, Node, Pod, Service, ServicePort
 from yett_policy.source.parse import KINDS
 
 _FINISHED = ("Succeeded", "Failed")
@@ -73,6 +73,10 @@ class SlimStatus:
     uid: str
     policy_uid: str
     source: str
+    generation: int
+    """Its own."""
+    policy_generation: int
+    """The version of the policy that its spec names."""
     status: Json = field(hash=False)
     """As it was written."""
 
@@ -119,9 +123,10 @@ def _shared_ports(ports: tuple[tuple[str, int, str], ...]) -> tuple[NamedPort, .
 
 
 def namespace(obj: Json) -> tuple[str, Namespace]:
-    """Its labels."""
-    name = obj["metadata"]["name"]
-    return name, Namespace(name, shared(obj["metadata"].get("labels") or {}))
+    """Its labels, and how denials are answered there."""
+    metadata = obj["metadata"]
+    response = (metadata.get("annotations") or {}).get(DENY_RESPONSE)
+    return metadata["name"], Namespace(metadata["name"], shared(metadata.get("labels") or {}), response)
 
 
 def node(obj: Json) -> tuple[str, Node]:
@@ -133,6 +138,23 @@ def node(obj: Json) -> tuple[str, Node]:
         if each.get("type") in {"InternalIP", "ExternalIP"}
     ]
     return name, Node(name, tuple(dict.fromkeys(addresses)))
+
+
+def service(obj: Json) -> tuple[tuple[str, str], Service]:
+    """Whom it selects, and its ports."""
+    metadata, spec = obj["metadata"], obj.get("spec") or {}
+    ports = [
+        ServicePort(
+            port["port"],
+            port.get("targetPort") or port["port"],
+            port.get("protocol") or "TCP",
+            port.get("name") or "",
+            port.get("appProtocol") or "",
+        )
+        for port in spec.get("ports") or ()
+    ]
+    key = (intern(metadata["namespace"]), metadata["name"])
+    return key, Service(*key, shared(spec.get("selector") or {}), tuple(ports))
 
 
 def api_endpoints(obj: Json) -> tuple[str, tuple[str, ...]]:
@@ -159,7 +181,11 @@ def policy(obj: Json, kind: str) -> tuple[str, SlimPolicy]:
 
 def policy_body(obj: Json, kind: str) -> bytes:
     """What counts of a policy, as JSON."""
-    metadata = {key: obj["metadata"][key] for key in ("name", "namespace") if obj["metadata"].get(key)}
+    metadata = {
+        key: obj["metadata"][key]
+        for key in ("name", "namespace", "creationTimestamp")
+        if obj["metadata"].get(key)
+    }
     body: dict[str, Any] = {"apiVersion": KINDS[kind][0], "kind": kind, "metadata": metadata}
     body |= {key: obj[key] for key in ("spec", "specs") if key in obj}
     return json.dumps(body, separators=(",", ":"), sort_keys=True).encode()
@@ -182,4 +208,13 @@ def status(obj: Json) -> tuple[tuple[str, str], SlimStatus]:
     metadata, ref = obj["metadata"], obj["spec"]["policy"]
     key = (metadata["namespace"], metadata["name"])
     source = "/".join(filter(None, (ref["kind"], ref.get("namespace"), ref["name"])))
-    return key, SlimStatus(*key, metadata["uid"], ref["uid"], source, obj.get("status") or {})
+    return key, SlimStatus(
+        namespace=key[0],
+        name=key[1],
+        uid=metadata["uid"],
+        policy_uid=ref["uid"],
+        source=source,
+        generation=metadata.get("generation") or 0,
+        policy_generation=obj["spec"].get("policyGeneration") or 0,
+        status=obj.get("status") or {},
+    )

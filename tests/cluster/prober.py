@@ -1,0 +1,278 @@
+"""The verdict prober: pods on every node that send requests all the time, and the reference for each.
+
+On every node there are a server `hear-NODE`, a client `friend-NODE`, which the policy lets in, and a client
+`stranger-NODE`, which it does not.  Every client asks every server for a path that friends may have and
+for one that nobody may, on connections that are kept and on new ones.  Use it so:
+
+    with probing(cluster) as prober:                       # all verdicts are as they should be
+        with prober.under_load():                          # every series runs on, inside
+            prober.change("label", "pod", "friend-node1", "group=stranger", "--overwrite")
+            prober.agree()                                 # until the newest verdicts are those of the change
+        prober.check()                                     # 0 wrong, 0 failed, from the beginning on
+
+The reference for the policies and pods that the API server holds is worked out at every `change`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import yaml
+
+from cluster import reference
+from cluster.cluster import Cluster
+from cluster.history import History, Probe
+from cluster.history import Reference as Passes
+from cluster.paths import SOURCES
+from yett_lab.errors import LabError
+
+NAMESPACE = "probe"
+PERIOD = 0.25
+"""Seconds between two requests of a series."""
+PATHS = ("/public", "/private")
+_IMAGE = "mendhak/http-https-echo"
+
+POLICY = {
+    "apiVersion": "yett.dev/v1alpha1",
+    "kind": "L7Policy",
+    "metadata": {"name": "hear", "namespace": NAMESPACE},
+    "spec": {
+        "endpointSelector": {"matchLabels": {"app": "hear"}},
+        "ingress": [
+            {
+                "fromEndpoints": [
+                    {
+                        "matchLabels": {
+                            "group": "friend",
+                            "k8s:io.cilium.k8s.namespace.labels.team": "inside",
+                        }
+                    }
+                ],
+                "toPorts": [
+                    {
+                        "ports": [{"port": "80", "protocol": "TCP"}],
+                        "rules": {"http": [{"method": "GET", "path": "/public"}]},
+                    }
+                ],
+            }
+        ],
+    },
+}
+"""Friends of namespaces that are inside may GET /public."""
+
+
+class Prober:
+    """Reads what the clients wrote down from the nodes' disks: the API server need not be there."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster = cluster
+        self.nodes = [node.name for node in cluster.nodes]
+        self.clients = [f"{kind}-{node}" for kind in ("friend", "stranger") for node in self.nodes]
+        self.servers = [f"hear-{node}" for node in self.nodes]
+        self.began = 0.0
+        self.history = History(lambda _: False)
+
+    # -- what happens
+
+    def change(self, *kubectl: str, stdin: str = "") -> None:
+        """Run kubectl; what it changes may be in force from now on."""
+        issued = time.monotonic()
+        self.cluster.kubectl(*kubectl, stdin=stdin)
+        self.changed(issued)
+
+    def changed(self, issued: float) -> None:
+        """Policies or pods were changed, not before `issued`."""
+        self.history.change(self.passes_now(), issued)
+
+    def settle(self) -> None:
+        """The newest change is known to be in force everywhere."""
+        self.history.settle(time.monotonic())
+
+    def ready(self, policy: str = "l7policy/hear", seconds: float = 30) -> None:
+        """Wait until the status says that the policy is in force, and take its word from then on."""
+        timeout = f"--timeout={seconds:g}s"
+        wait = ("wait", "-n", NAMESPACE, policy, "--for=condition=Ready", timeout)
+        self.cluster.kubectl(*wait, timeout=seconds + 10)
+        self.settle()
+
+    def agree(self, seconds: float = 30) -> float:
+        """Wait until every series goes by the newest change; seconds that it took."""
+        begin = time.monotonic()
+        passes = self.history.revisions[-1].passes
+        while True:
+            newest = {probe.series: probe for probe in self.probes() if probe.begin >= begin}
+            odd = [probe for probe in newest.values() if probe.passed != passes(probe)]
+            missing = len(self.clients) * len(self.servers) * len(PATHS) * 2 - len(newest)
+            if not odd and not missing:
+                self.settle()
+                return time.monotonic() - begin
+            assert time.monotonic() < begin + seconds, (
+                f"after {seconds:g} s {missing} series are silent and {len(odd)} have other verdicts than the "
+                f"reference, such as {odd[:3]}"
+            )
+            time.sleep(PERIOD)
+
+    # -- what was seen
+
+    def probes(self) -> list[Probe]:
+        """All requests so far, each client's in the order of their ends."""
+        return [probe for client in self.clients for probe in self._of(client)]
+
+    def _of(self, client: str) -> Iterator[Probe]:
+        node = self.cluster.node(client.partition("-")[2])
+        for log in sorted(node.box.log_directory.glob(f"pods/{NAMESPACE}_{client}_*/talk/*.log")):
+            for line in log.read_text().splitlines():
+                _, stream, tag, text = line.split(" ", 3)
+                fields = text.split(" ", 6)
+                if (stream, tag, len(fields)) == ("stdout", "F", 7):
+                    server, path, kept, begin, end, verdict, why = fields
+                    yield Probe(
+                        client,
+                        server,
+                        path,
+                        kept == "kept",
+                        float(begin),
+                        float(end),
+                        verdict == "passed",
+                        why,
+                    )
+
+    def passes_now(self) -> Passes:
+        """The reference for what the API server holds."""
+        state = reference.compiled(self.cluster)
+        verdicts = {
+            (client, server, path): reference.passes(
+                state, f"{NAMESPACE}/{client}", f"{NAMESPACE}/{server}", path
+            )
+            for client in self.clients
+            for server in self.servers
+            for path in PATHS
+        }
+        return lambda probe: verdicts[probe.source, probe.target, probe.path]
+
+    @contextmanager
+    def under_load(self) -> Iterator[None]:
+        """Every series must have a request that begins inside, and some must pass."""
+        begin = time.monotonic()
+        yield
+        end = time.monotonic()
+        inside = [probe for probe in self.probes() if begin <= probe.begin <= end]
+        silent = self._expected() - {probe.series for probe in inside}
+        assert not silent, f"no load: in {end - begin:.1f} s nothing came of {sorted(silent)[:3]}"
+        assert any(probe.passed for probe in inside), "no load: nothing passed"
+
+    def check(self) -> None:
+        """No verdict was wrong, and there were enough of both kinds; prints how many."""
+        seen = [probe for probe in self.probes() if probe.begin >= self.began]
+        silent = self._expected() - {probe.series for probe in seen}
+        assert not silent, f"no load: nothing came of {sorted(silent)[:3]}"
+        kinds = Counter(probe.passed for probe in seen)
+        assert min(kinds[True], kinds[False]) > 50, (
+            f"no load: only {kinds[True]} passed, {kinds[False]} denied"
+        )
+        wrong = self.history.wrong(seen)
+        print(
+            f"prober: {len(seen)} requests in {time.monotonic() - self.began:.0f} s: {kinds[True]} passed, "
+            f"{kinds[False]} denied, {len(wrong)} wrong"
+        )
+        assert not wrong, f"{len(wrong)} of {len(seen)} verdicts are wrong:\n" + "\n".join(
+            map(str, wrong[:20])
+        )
+
+    def _expected(self) -> set[tuple[str, str, str, bool]]:
+        return {
+            (client, server, path, kept)
+            for client in self.clients
+            for server in self.servers
+            for path in PATHS
+            for kept in (True, False)
+        }
+
+
+@contextmanager
+def probing(cluster: Cluster) -> Iterator[Prober]:
+    """The policy is in force and every series agrees with the reference on entry; gone afterwards."""
+    prober = Prober(cluster)
+    labels = {"team": "inside"}
+    space = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE, "labels": labels}}
+    script = {"talk.py": (SOURCES / "talk.py").read_text()}
+    config = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": "talk", "namespace": NAMESPACE},
+        "data": script,
+    }
+    try:
+        cluster.kubectl("apply", "-f", "-", stdin=yaml.safe_dump_all([space, config]))
+        start(cluster, [server(f"hear-{node}", node) for node in prober.nodes])
+        cluster.kubectl("apply", "-f", "-", stdin=yaml.safe_dump(POLICY))
+        prober.ready()
+        # Clients come last: connections from before the first HTTP rule would be reset.
+        addresses = [f"{name}={address_of(cluster, name)}:80" for name in prober.servers]
+        start(
+            cluster,
+            [
+                client(f"{kind}-{node}", node, kind, addresses)
+                for kind in ("friend", "stranger")
+                for node in prober.nodes
+            ],
+        )
+        prober.changed(time.monotonic())
+        prober.agree()
+        prober.began = time.monotonic()
+        yield prober
+    finally:
+        cluster.kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", timeout=120)
+
+
+def start(cluster: Cluster, pods: list[dict[str, object]]) -> None:
+    """Make pods and wait until they are ready."""
+    cluster.kubectl("apply", "-f", "-", stdin=yaml.safe_dump_all(pods))
+    wait = ("wait", "-n", NAMESPACE, "--for=condition=Ready", "pod", "--all", "--timeout=60s")
+    cluster.kubectl(*wait, timeout=70)
+
+
+def server(name: str, node: str) -> dict[str, object]:
+    """One that answers on port 80."""
+    return _pod(name, node, {"app": "hear"}, {"name": "hear", "image": _IMAGE})
+
+
+def client(name: str, node: str, group: str, servers: list[str]) -> dict[str, object]:
+    """One that asks all of them."""
+    container = {
+        "name": "talk",
+        "image": _IMAGE,
+        "command": ["python3", "/talk/talk.py", str(PERIOD), ",".join(PATHS), *servers],
+        "volumeMounts": [{"name": "talk", "mountPath": "/talk"}],
+    }
+    volumes = [{"name": "talk", "configMap": {"name": "talk"}}]
+    return _pod(name, node, {"app": "talk", "group": group}, container, volumes=volumes)
+
+
+def address_of(cluster: Cluster, pod: str, namespace: str = NAMESPACE) -> str:
+    """Of a pod that has one."""
+    found = cluster.kubectl("get", "pod", pod, "-n", namespace, "-o", "jsonpath={.status.podIP}")
+    if not found:
+        raise LabError(f"cannot reach pod {pod}: it has no address")
+    return found
+
+
+def _pod(
+    name: str, node: str, labels: dict[str, str], container: dict[str, object], **spec: object
+) -> dict[str, object]:
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "namespace": NAMESPACE, "labels": labels},
+        "spec": {
+            "nodeName": node,
+            "terminationGracePeriodSeconds": 0,
+            "restartPolicy": "Never",
+            "automountServiceAccountToken": False,
+            "containers": [{**container, "imagePullPolicy": "IfNotPresent"}],
+            **spec,
+        },
+    }
