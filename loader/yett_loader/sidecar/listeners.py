@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from yett_loader.sidecar import changes
 from yett_loader.sidecar.routes import ALLOW, CLUSTER, DENY, MODULE
 from yett_policy.document import Direction
 
@@ -19,6 +20,7 @@ RECORD_ALL = "yett.record_all"
 """Setting: records of what is allowed, too; 0 or 100 (percent)."""
 _TYPE = "type.googleapis.com/envoy.extensions"
 _SOL_SOCKET, _SO_MARK = 1, 36
+_IPPROTO_TCP, _TCP_LINGER2 = 6, 8
 _ORIGINAL_DESTINATION = "envoy.network.transport_socket.original_dst_address"
 
 
@@ -40,12 +42,11 @@ def listener(port: int, direction: Direction, concurrency_safe: bool = True) -> 
         "per_connection_buffer_limit_bytes": 65536,
         "traffic_direction": "INBOUND" if ingress else "OUTBOUND",
         "socket_options": [
-            {
-                "level": _SOL_SOCKET,
-                "name": _SO_MARK,
-                "int_value": REPLY if ingress else ANSWER,
-                "state": "STATE_PREBIND",
-            }
+            _socket_option(_SOL_SOCKET, _SO_MARK, REPLY if ingress else ANSWER),
+            # A connection that Envoy ends first is over once the client has all of it.  A SYN of a client
+            # that uses the port again would find its TIME-WAIT, which knows no listener of ours: a second
+            # lost, each time.
+            _socket_option(_IPPROTO_TCP, _TCP_LINGER2, -1),
         ],
         "listener_filters": [
             _filter(
@@ -221,6 +222,7 @@ def _http(name: str) -> Json:
                 dynamic_module_config=MODULE,
                 filter_name=DENY,
             ),
+            *changes.filters(),
             _filter(
                 "envoy.filters.http.router", "filters.http.router.v3.Router", suppress_envoy_headers=True
             ),
@@ -261,6 +263,11 @@ def _destination() -> Json:
 
 def _filter(name: str, kind: str, **config: Any) -> Json:
     return {"name": name, "typed_config": {"@type": f"{_TYPE}.{kind}", **config}}
+
+
+def _socket_option(level: int, name: int, value: int) -> Json:
+    """Of the listening socket; what it accepts inherits it."""
+    return {"level": level, "name": name, "int_value": value, "state": "STATE_PREBIND"}
 
 
 def _address(address: str, port: int) -> Json:
