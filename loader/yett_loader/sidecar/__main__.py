@@ -17,13 +17,9 @@ from pathlib import Path
 import click
 
 from yett_loader.errors import LoaderError, NotReady
-from yett_loader.sidecar.process import DRAIN, admin, check_version, config, envoy, find_envoy
-from yett_loader.sidecar.standin import LOOK, stand_in
+from yett_loader.sidecar.process import DRAIN, LOCK, admin, check_version, config, envoy, find_envoy
 
 log = logging.getLogger(__name__)
-
-DIRECTORY = Path("/run/yett/loader-sidecar/supervised")
-"""A file beside what is shared with the loader; `run` locks it."""
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -32,7 +28,7 @@ def main() -> None:
 
 
 @main.command()
-@click.argument("lock", type=click.Path(path_type=Path), default=DIRECTORY)
+@click.argument("lock", type=click.Path(path_type=Path), default=LOCK, required=False)
 def run(lock: Path) -> None:
     """Keep Envoy running until SIGTERM, in the directory of LOCK; then let it drain and end it."""
     logging.basicConfig(level=logging.INFO, format="%(levelname).1s %(name)s: %(message)s")
@@ -44,7 +40,7 @@ def run(lock: Path) -> None:
 
 
 @main.command()
-@click.argument("lock", type=click.Path(path_type=Path), default=DIRECTORY)
+@click.argument("lock", type=click.Path(path_type=Path), default=LOCK, required=False)
 def check(lock: Path) -> None:
     """Exit code 0 if Envoy runs, or nobody needs one; for the kubelet."""
     if config(lock.parent).exists() and not envoy(lock.parent).pid:
@@ -53,6 +49,8 @@ def check(lock: Path) -> None:
 
 
 async def _run(lock: Path) -> None:
+    from yett_loader.sidecar.standin import LOOK, stand_in  # noqa: PLC0415 - `check` starts faster without
+
     directory = lock.parent
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     directory.chmod(0o700)

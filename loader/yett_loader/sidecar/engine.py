@@ -19,9 +19,9 @@ from yett_loader.errors import LoaderError
 from yett_loader.kernel import Program
 from yett_loader.sidecar import accepted, gate
 from yett_loader.sidecar.kept import Kept
-from yett_loader.sidecar.listeners import RECORD_ALL, RUNTIME, bootstrap, listener, listener_name
+from yett_loader.sidecar.listeners import RECORD_ALL, RUNTIME, listener, listener_name
 from yett_loader.sidecar.places import Places, place
-from yett_loader.sidecar.process import admin, check_version, config, control, envoy, find_envoy, supervisor
+from yett_loader.sidecar.process import check_version, control, envoy, find_envoy, prepare, supervisor
 from yett_loader.sidecar.routes import route_table
 from yett_loader.sidecar.xds import Ads
 from yett_policy.document import Direction, Snapshot
@@ -151,10 +151,7 @@ class Sidecar:
         await ads.start(socket)
         self._ads = ads
         self.observe(allowed=self._recording)
-        _replace(
-            config(self.directory),
-            json.dumps(bootstrap(str(socket), self.node, str(admin(self.directory)))),
-        )
+        prepare(self.directory, self.node)
         if not self.outer:
             self._supervisor.run()
         self._saving = asyncio.create_task(_save(ads, self.directory), name="accepted")
@@ -202,10 +199,6 @@ def _read(path: Path) -> Places:
 
 def _write(path: Path, places: Places) -> None:
     ports = [[digest, direction, port] for (digest, direction), port in sorted(places.ports.items())]
-    _replace(path, json.dumps([ports, sorted(places.entries.items())]))
-
-
-def _replace(path: Path, text: str) -> None:
     new = path.with_suffix(".new")
-    new.write_text(text)
+    new.write_text(json.dumps([ports, sorted(places.entries.items())]))
     new.replace(path)

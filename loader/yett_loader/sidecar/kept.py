@@ -13,7 +13,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 log = logging.getLogger(__name__)
@@ -25,13 +25,25 @@ WELL = 10.0
 
 
 class Kept:
-    """One process; `mark` is a word of its command line that no other process has."""
+    """One process; `mark` is a word of its command line that no other process has.
 
-    def __init__(self, name: str, mark: Path, argv: Sequence[str], env: Mapping[str, str] | None = None):
+    It writes to `output`, or where we do.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        mark: Path,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str] | None = None,
+        output: Path | None = None,
+    ) -> None:
         self._name = name
         self._mark = mark
         self._argv = argv
         self._env = env
+        self._output = output
         self._pidfile = mark.with_name(f"{name}.pid")
         self._task: asyncio.Task[None] | None = None
         self.starts = 0
@@ -88,20 +100,20 @@ class Kept:
             await asyncio.sleep(0.1)
 
     async def _once(self) -> None:
-        output = self._mark.with_name(f"{self._name}.log")
-        try:
-            with output.open("wb") as file:
+        with ExitStack() as stack:
+            output = stack.enter_context(self._output.open("wb")) if self._output else None
+            try:
                 process = await asyncio.create_subprocess_exec(
                     *self._argv,
                     stdin=subprocess.DEVNULL,
-                    stdout=file,
-                    stderr=file,
+                    stdout=output,
+                    stderr=output,
                     start_new_session=True,
                     env=self._env,
                 )
-        except OSError as error:
-            log.error("cannot start %s: %s", self._argv[0], error.strerror)  # noqa: TRY400 - one sentence
-            return
+            except OSError as error:
+                log.error("cannot start %s: %s", self._argv[0], error.strerror)  # noqa: TRY400 - one sentence
+                return
         self.starts += 1
         self._pidfile.write_text(str(process.pid))
         await process.wait()

@@ -8,6 +8,7 @@ with, what Envoy last accepted.
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import re
 import shutil
@@ -18,9 +19,12 @@ from pathlib import Path
 from yett_loader import data
 from yett_loader.errors import NotReady
 from yett_loader.sidecar.kept import Kept
+from yett_loader.sidecar.listeners import bootstrap
 
 VERSION = (1, 40)
 """The one that the module `deny.c` fits: its ABI goes with the version."""
+LOCK = Path("/run/yett/loader-sidecar/supervised")
+"""A file in the directory that loader and supervisor share; who holds its lock keeps Envoy."""
 DRAIN = 5
 """Seconds that connections have to end by themselves when Envoy is asked to go."""
 
@@ -75,21 +79,27 @@ def admin(directory: Path) -> Path:
     return directory / "admin.sock"
 
 
+def prepare(directory: Path, node: str) -> None:
+    """Write the file that Envoy starts with."""
+    text = json.dumps(bootstrap(str(control(directory)), node, str(admin(directory))))
+    new = config(directory).with_suffix(".new")
+    new.write_text(text)
+    new.replace(config(directory))
+
+
 def envoy(directory: Path, binary: str = "envoy") -> Kept:
     """Envoy."""
     options = ["--disable-hot-restart", "--log-level", "warning", "--drain-time-s", str(DRAIN)]
     options += ["--drain-strategy", "immediate", "--concurrency", str(os.cpu_count() or 1)]
     path = config(directory)
-    return Kept("envoy", path, [binary, "-c", str(path), *options], environment())
+    return Kept("envoy", path, [binary, "-c", str(path), *options], env=environment())
 
 
 def supervisor(directory: Path) -> Kept:
     """The supervisor, as a child."""
-    return Kept(
-        "supervisor",
-        directory / "supervised",
-        [sys.executable, "-m", "yett_loader.sidecar", "run", str(directory / "supervised")],
-    )
+    lock = directory / LOCK.name
+    argv = [sys.executable, "-m", "yett_loader.sidecar", "run", str(lock)]
+    return Kept("supervisor", lock, argv, output=directory / "supervisor.log")
 
 
 def end(directory: Path) -> None:
