@@ -11,13 +11,14 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from yett_loader.errors import LoaderError
 from yett_loader.kernel import Program
 from yett_loader.sidecar import gate
-from yett_loader.sidecar.listeners import bootstrap, listener, listener_name
+from yett_loader.sidecar.listeners import RECORD_ALL, RUNTIME, bootstrap, listener, listener_name
 from yett_loader.sidecar.places import Places, place
 from yett_loader.sidecar.process import Envoy
 from yett_loader.sidecar.routes import route_table
@@ -50,9 +51,12 @@ class Sidecar:
     problem: str = ""
     """Why it cannot run here."""
     _ads: Ads | None = None
+    _recording: bool = False
     _envoy: Envoy = field(init=False)
     _listeners: dict[str, Any] = field(default_factory=dict)
     _routes: dict[str, Any] = field(default_factory=dict)
+    _tables: dict[tuple[str, int], Any] = field(default_factory=dict)
+    """Digest and port -> table: the same object as long as it is the same."""
     _idle: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -78,11 +82,13 @@ class Sidecar:
             return Places()
         self.problem = ""
         specs = {item.digest: item.spec for item in snapshot.rulesets}
-        listeners = {listener_name(port): listener(port, d) for (_, d), port in places.ports.items()}
-        routes = {
-            listener_name(port): route_table(listener_name(port), specs[digest])
+        listeners = {listener_name(port): _listener(port, d) for (_, d), port in places.ports.items()}
+        tables = {
+            (digest, port): self._tables.get((digest, port))
+            or route_table(listener_name(port), specs[digest])
             for (digest, _), port in places.ports.items()
         }
+        routes = {listener_name(port): table for (_, port), table in tables.items()}
         now = time.monotonic()
         for name in self._listeners.keys() - listeners.keys():
             if now - self._idle.setdefault(name, now) < LINGER:
@@ -94,11 +100,17 @@ class Sidecar:
             await _listening(set(places.ports.values()))
         else:
             log.error("the sidecar does not answer: its flows are refused until it does")
-        self._listeners, self._routes = listeners, routes
+        self._listeners, self._routes, self._tables = listeners, routes, tables
         if places != self.places:
             self.places = places
             _write(self.directory / "places.json", places)
         return places
+
+    def observe(self, *, allowed: bool) -> None:
+        """Whether Envoy sends records of what is allowed, too."""
+        self._recording = allowed
+        if self._ads is not None:
+            self._ads.set(RUNTIME, {RECORD_ALL: 100 if allowed else 0})
 
     @property
     def status(self) -> dict[str, object]:
@@ -109,6 +121,7 @@ class Sidecar:
             "connected": bool(self._ads and self._ads.connected),
             "starts": self._envoy.starts,
             "nacks": self._ads.nacks if self._ads else 0,
+            "records": self._ads.records if self._ads else 0,
             "rulesets": {
                 f"{digest}/{d.name.lower()}": port for (digest, d), port in self.places.ports.items()
             },
@@ -128,8 +141,12 @@ class Sidecar:
         self.configure(index)
         await ads.start(socket)
         self._ads = ads
+        self.observe(allowed=self._recording)
         self._envoy.run(bootstrap(str(socket), self.node))
         return ads
+
+
+_listener = cache(listener)
 
 
 async def _listening(ports: set[int], seconds: float = 2.0) -> None:
