@@ -63,6 +63,31 @@ def test_a_pod_is_reduced_to_what_policies_need() -> None:
     assert small.facts.service_account == "robot"
 
 
+def test_the_ports_that_the_kubelet_probes_are_known_by_number() -> None:
+    web = {"name": "web", "containerPort": 8080}
+    spec = {
+        "containers": [
+            {"name": "a", "ports": [web], "readinessProbe": {"httpGet": {"port": "web", "path": "/"}}},
+            {
+                "name": "b",
+                "livenessProbe": {"grpc": {"port": 9090}},
+                "startupProbe": {"exec": {"command": ["x"]}},
+            },
+            {
+                "name": "c",
+                "readinessProbe": {"tcpSocket": {"port": "web"}},
+            },  # no port of its own has that name
+        ],
+        "initContainers": [
+            {"name": "once", "livenessProbe": {"tcpSocket": {"port": 1}}},
+            {"name": "d", "restartPolicy": "Always", "startupProbe": {"tcpSocket": {"port": 7000}}},
+        ],
+    }
+    _, small = slim.pod(pod(spec=spec))
+    assert small is not None
+    assert small.facts.probes == (7000, 8080, 9090)
+
+
 @pytest.mark.parametrize("phase", ["Succeeded", "Failed"])
 def test_a_finished_pod_is_gone_because_its_address_is_free(phase: str) -> None:
     assert slim.pod(pod(status={"phase": phase})) == (("shop", "a"), None)
