@@ -11,7 +11,7 @@ import asyncio
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
@@ -23,6 +23,7 @@ from yett_loader.encode import encode
 from yett_loader.endpoint import LocalEndpoint
 from yett_loader.enforce import Enforcer
 from yett_loader.errors import KernelError, LoaderError, SnapshotError
+from yett_loader.host import with_host
 from yett_loader.kernel import abi
 from yett_loader.names import Names, names_of
 from yett_loader.plan import GRACE, NOTHING, Retired, plan, retired
@@ -38,9 +39,10 @@ log = logging.getLogger(__name__)
 RECORD_ALLOWED = abi.number("CONFIG_RECORD_ALLOWED")
 
 
-def fill(datapath: Datapath, store: Store) -> None:
+def fill(datapath: Datapath, store: Store, own: Collection[str]) -> None:
     """Write the last good snapshot into new, empty maps, for the interfaces governed now.
 
+    `own` are the node's addresses.
     Without one the maps stay empty and everything is denied until a snapshot comes.
     """
     try:
@@ -54,7 +56,8 @@ def fill(datapath: Datapath, store: Store) -> None:
     assignment = assign(wanted.snapshot, Assignment(), MapState(), enforcer.limits)
     endpoints = [item for item in wanted.endpoints if item.ifindex in governed]
     enforcer.tables = tables_of(wanted.snapshot.rulesets, assignment)
-    enforcer.apply(plan(MapState(), encode(wanted.snapshot, endpoints, assignment)))
+    snapshot = with_host(wanted.snapshot, wanted.endpoints, own)
+    enforcer.apply(plan(MapState(), encode(snapshot, endpoints, assignment)))
     store.save_assignment(assignment)
 
 
@@ -100,6 +103,8 @@ class Agent:
     listeners: list[Callable[[], None]] = field(default_factory=list)
     """Called whenever what is in force, or what keeps it from being so, may have changed."""
     _enforcer: Enforcer = field(init=False)
+    _own: frozenset[str] | None = None
+    """Addresses of the node itself; None: not looked up yet."""
     _digest: str = ""
     _have: MapState | None = None
     _unsure: bool = True
@@ -150,9 +155,18 @@ class Agent:
                 self._forget_interfaces()
                 if self.wanted is None:
                     return
-                present = self._present(self.wanted)
-                if self._unsure or await self._locate(present.endpoints) != self.wanted.endpoints:
-                    await self._apply(present)
+                present, before = self._present(self.wanted), self._own
+                self._own = await asyncio.to_thread(discovery.node_addresses)
+                if (
+                    self._unsure
+                    or self._own != before
+                    or await self._locate(present.endpoints) != self.wanted.endpoints
+                ):
+                    try:
+                        await self._apply(present)
+                    except BaseException:
+                        self._own = before  # so that the next look tries again
+                        raise
                     self.error = ""
             except (LoaderError, OSError) as error:
                 self.error = str(error)
@@ -226,6 +240,8 @@ class Agent:
         begin = time.monotonic()
         self._forget_interfaces()
         located = await self._locate(wanted.endpoints)
+        if self._own is None:
+            self._own = await asyncio.to_thread(discovery.node_addresses)
         places = self.sidecar.plan(wanted.snapshot) if self.sidecar else Places()
         # All of it must fit before anything is touched; an endpoint that is not attached is not put.
         self._encode(wanted, located, places)
@@ -273,8 +289,9 @@ class Agent:
     ) -> tuple[Assignment, MapState]:
         have, limits = self.have(), self._enforcer.limits
         local = tuple(endpoints)
-        assignment = assign(wanted.snapshot, self.assignment, have, limits)
-        want = encode(wanted.snapshot, local, assignment, places.ports)
+        snapshot = with_host(wanted.snapshot, wanted.endpoints, self._own or ())
+        assignment = assign(snapshot, self.assignment, have, limits)
+        want = encode(snapshot, local, assignment, places.ports)
         taken = [
             digest
             for digest, slot in assignment.documents.items()
@@ -282,7 +299,7 @@ class Agent:
         ]
         if taken:
             assignment = moved(assignment, taken, have, limits)
-            want = encode(wanted.snapshot, local, assignment, places.ports)
+            want = encode(snapshot, local, assignment, places.ports)
         if len(want.endpoints) > limits.endpoints:
             raise MapFull(
                 f"cannot place {len(want.endpoints)} endpoints: map endpoints holds {limits.endpoints}; raise "

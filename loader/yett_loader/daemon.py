@@ -13,6 +13,7 @@ from pathlib import Path
 from yett_loader.agent import Agent, fill
 from yett_loader.api import Api, Server
 from yett_loader.datapath import Datapath, Sizes
+from yett_loader.discovery import node_addresses
 from yett_loader.doorbell import Doorbell
 from yett_loader.errors import AbiMismatch
 from yett_loader.pins import Pins, locked
@@ -65,7 +66,7 @@ async def serve(options: Options) -> None:
         stack.enter_context(locked(options.pins.root))
         store = Store(options.state)
         store.prepare()
-        datapath = _datapath(options, store)
+        datapath = await _datapath(options, store)
         stack.callback(datapath.close)
         agent = Agent(datapath, store)
         recorder = Recorder(datapath.maps["events"], lambda: agent.names)
@@ -122,15 +123,16 @@ def _sidecar(options: Options, datapath: Datapath, agent: Agent, recorder: Recor
     )
 
 
-def _datapath(options: Options, store: Store) -> Datapath:
+async def _datapath(options: Options, store: Store) -> Datapath:
     try:
         return Datapath.start(options.pins, options.image, options.sizes)
     except AbiMismatch as error:
         if not options.pins.home.exists():  # nothing is pinned: the object itself is wrong
             raise
         log.warning("moving to new maps: %s", error)
+        own = await asyncio.to_thread(node_addresses)
         return Datapath.replace(
-            options.pins, options.image, lambda datapath: fill(datapath, store), options.sizes
+            options.pins, options.image, lambda datapath: fill(datapath, store, own), options.sizes
         )
 
 

@@ -13,6 +13,7 @@ import socket
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import Any
 
 from pyroute2 import IPRoute
@@ -20,6 +21,7 @@ from pyroute2.netlink.exceptions import NetlinkError
 
 from yett_loader.endpoint import LocalEndpoint
 
+_SERVICES = "kube-ipvs0"
 POD_KINDS = ("veth", "netkit")
 _UNICAST = 1  # RTN_UNICAST
 _FAILED = 0x20  # NUD_FAILED
@@ -57,6 +59,24 @@ def find_all(endpoints: Iterable[LocalEndpoint]) -> dict[str, Found | NotFound]:
 def interfaces() -> dict[int, str]:
     """Index -> name of every interface here."""
     return dict(socket.if_nameindex())
+
+
+def node_addresses() -> frozenset[str]:
+    """Every address of this node's own, in the caller's network namespace; blocking, as `find_all` is.
+
+    Not those of Services, which kube-proxy in its IPVS mode puts on an interface, nor what is good
+    only inside the machine, or (fe80::/10) on one link, where another machine may have the same.
+    """
+    with IPRoute() as netlink:
+        services = set(netlink.link_lookup(ifname=_SERVICES))
+        found = [
+            ip_address(item.get("local") or item.get("address"))
+            for item in netlink.get_addr()
+            if item["index"] not in services
+        ]
+    return frozenset(
+        str(item) for item in found if not (item.is_loopback or (item.version == 6 and item.is_link_local))
+    )
 
 
 class _Node:

@@ -1,4 +1,4 @@
-"""Something about interfaces, routes or neighbours changed: look again.
+"""Something about interfaces, addresses, routes or neighbours changed: look again.
 
 The messages are not read for their content; whoever listens looks at the state itself.  So an
 overflow, which loses messages, is a ring like any other.
@@ -11,7 +11,8 @@ import socket
 from collections.abc import Callable
 from typing import Self
 
-_LINK, _NEIGHBOUR, _ROUTE4, _ROUTE6 = 0x1, 0x4, 0x40, 0x400  # RTMGRP_*
+_LINK, _NEIGHBOUR = 0x1, 0x4  # RTMGRP_*
+_ADDRESS4, _ROUTE4, _ADDRESS6, _ROUTE6 = 0x10, 0x40, 0x100, 0x400
 
 
 class Doorbell:
@@ -26,7 +27,7 @@ class Doorbell:
             socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE
         )
         self._socket.setblocking(False)
-        self._socket.bind((0, _LINK | _NEIGHBOUR | _ROUTE4 | _ROUTE6))
+        self._socket.bind((0, _LINK | _NEIGHBOUR | _ADDRESS4 | _ROUTE4 | _ADDRESS6 | _ROUTE6))
         self._loop.add_reader(self._socket, self._heard)
 
     def _heard(self) -> None:

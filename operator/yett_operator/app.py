@@ -106,6 +106,7 @@ class Operator:
             "pods": make("/api/v1/pods", slim.pod, world.pod, items=world.pods),
             "namespaces": make("/api/v1/namespaces", slim.namespace, self._namespace),
             "nodes": make("/api/v1/nodes", slim.node, self._node),
+            "services": make("/api/v1/services", slim.service, world.service, items=world.services),
             "endpointslices": make(
                 _API_SERVERS,
                 slim.api_endpoints,
@@ -244,8 +245,8 @@ class Operator:
         for name, each in self.reflectors.items():
             SYNCED.labels(name).set(each.synced.is_set() and not each.error)
             OBJECTS.labels(name).set(len(each.items))
-        judged = self.tracker.judged.values()
-        accepted = sum(each.judgement.accepted for each in judged)
+        judged, conflicts = self.tracker.judged, self.tracker.conflicts
+        accepted = sum(judged[each].judgement.accepted and each not in conflicts for each in judged)
         POLICIES.labels("true").set(accepted)
         POLICIES.labels("false").set(len(judged) - accepted)
         REVISION.set(self.publisher.revision)

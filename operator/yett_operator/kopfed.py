@@ -16,7 +16,8 @@ from typing import Any
 import kopf
 
 from yett_operator.kube.client import Kube
-from yett_operator.webhook.review import review
+from yett_operator.kube.slim import SlimPolicy
+from yett_operator.webhook.review import names_engine, review
 from yett_operator.webhook.server import AdmissionServer
 
 log = logging.getLogger(__name__)
@@ -31,8 +32,11 @@ RESOURCES = (
 REFUSED = 422
 
 
-def registry(kube: Kube) -> kopf.OperatorRegistry:
-    """The handlers."""
+Policies = Mapping[str, SlimPolicy]
+
+
+def registry(kube: Kube, policies: Policies) -> kopf.OperatorRegistry:
+    """The handlers; `policies` are those that are stored."""
     handlers = kopf.OperatorRegistry()
 
     @kopf.on.login(registry=handlers)
@@ -41,7 +45,9 @@ def registry(kube: Kube) -> kopf.OperatorRegistry:
 
     async def validate(body: kopf.Body, warnings: list[str], **_: Any) -> None:
         # In a thread: a policy may be big, and the event loop has other things to do.
-        answer = await asyncio.to_thread(review, _plain(body))
+        plain = _plain(body)
+        stored = [each.body for each in policies.values() if names_engine(each.body)]
+        answer = await asyncio.to_thread(review, plain, stored)
         warnings += answer.warnings
         if answer.error:
             raise kopf.AdmissionError(answer.error, code=REFUSED)
@@ -74,10 +80,10 @@ def settings(server: AdmissionServer) -> kopf.OperatorSettings:
     return made
 
 
-async def run(kube: Kube, server: AdmissionServer, started: asyncio.Event) -> None:
+async def run(kube: Kube, server: AdmissionServer, policies: Policies, started: asyncio.Event) -> None:
     """Until SIGTERM or SIGINT, for as long as nobody else handles these once it has `started`."""
     await kopf.operator(
-        registry=registry(kube),
+        registry=registry(kube, policies),
         settings=settings(server),
         clusterwide=True,
         standalone=True,

@@ -65,6 +65,35 @@ class Node:
     """Whether the Kubernetes API server runs on it."""
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class ServicePort:
+    """A port of a Service, and where it leads."""
+
+    port: int
+    target: int | str
+    """A number, or the name of a container's port."""
+    protocol: str = "TCP"
+    name: str = ""
+    app_protocol: str = ""
+    """What is spoken there, in the word of whoever wrote the Service."""
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A name for the pods that a selector picks."""
+
+    namespace: str
+    name: str
+    selector: Mapping[str, str] = field(default_factory=dict)
+    """Empty: no pods."""
+    ports: tuple[ServicePort, ...] = ()
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Namespace and name."""
+        return (self.namespace, self.name)
+
+
 @dataclass(frozen=True, slots=True)
 class Cluster:
     """Everything that is known at one moment."""
@@ -75,5 +104,6 @@ class Cluster:
     nodes: tuple[Node, ...] = ()
     api_servers: tuple[str, ...] = ()
     """Addresses of API servers outside the cluster's nodes."""
+    services: tuple[Service, ...] = ()
     forbidden: bool = False
     """Whether denied requests get a 403 where neither policy nor namespace says."""

@@ -10,8 +10,9 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from yett_policy.body import PROTOCOL_NAMES, Body, Made, build_body
-from yett_policy.cluster import Cluster, NamedPort, Namespace, Node, Pod
+from yett_policy.app_protocol import AppProtocols, Spoken
+from yett_policy.body import PROTOCOL_NAMES, Body, Made, ServerPorts, build_body
+from yett_policy.cluster import Cluster, NamedPort, Namespace, Node, Pod, Service
 from yett_policy.compiled import Compiled, Delta
 from yett_policy.document import Direction, Document, Engine, Ruleset
 from yett_policy.facts import Blocks, Claims, Holder, api_server_claims, node_claims, pod_claims
@@ -26,8 +27,8 @@ from yett_policy.selector import NAMESPACE, Selector, exists
 
 PolicyId = tuple[str, int]
 """(source, index)."""
-_BodyKey = tuple[tuple[PolicyId, ...], tuple[NamedPort, ...], bool]
-"""(policies, named ports of the subject, whether denials that no policy gives a response are answered)."""
+_BodyKey = tuple[tuple[PolicyId, ...], ServerPorts, bool]
+"""(policies, ports of the subject, whether denials that no policy gives a response are answered)."""
 CompileRuleset = Callable[[RulesetSpec], Ruleset]
 
 _HOSTS = exists("reserved:host")
@@ -70,6 +71,8 @@ def compile(  # noqa: A001 - the verb of this package
         compiler.put_node(node)
     for pod in cluster.pods:
         compiler.put_pod(pod)
+    for service in cluster.services:
+        compiler.put_service(service)
     compiler.set_api_servers(cluster.api_servers)
     compiler.flush()
     return compiler.compiled()
@@ -95,6 +98,7 @@ class Compiler:
         self._forbidden = forbidden
         self._index = SelectorIndex()
         self._blocks = Blocks()
+        self._app_protocols = AppProtocols(self._index)
 
         self._policies: dict[PolicyId, Policy] = {}
         self._namespaces: dict[str, Namespace] = {}
@@ -120,10 +124,14 @@ class Compiler:
         self._peer_of: defaultdict[Selector, set[PolicyId]] = defaultdict(set)
         self._selecting: defaultdict[int, set[PolicyId]] = defaultdict(set)
         self._ports_of_policy: dict[PolicyId, frozenset[tuple[str, str]]] = {}
+        self._judging: tuple[set[PolicyId], set[PolicyId]] = (set(), set())
+        """Policies that have HTTP rules, by Direction."""
 
         self._key_of: dict[int, _BodyKey] = {}
         self._members: defaultdict[_BodyKey, set[int]] = defaultdict(set)
         self._bodies: dict[_BodyKey, Body] = {}
+        self._conflicting: set[_BodyKey] = set()
+        """Bodies with conflicts."""
         self._bodies_of: defaultdict[PolicyId, set[_BodyKey]] = defaultdict(set)
         self._documents: dict[int, Document] = {}
         self._rulesets: dict[str, Ruleset] = {}
@@ -190,6 +198,14 @@ class Compiler:
         self._nodes.pop(name, None)
         self._stale_nodes.add(name)
 
+    def put_service(self, service: Service) -> None:
+        """A Service that is new or has changed."""
+        self._speak_of(self._app_protocols.put(service))
+
+    def drop_service(self, namespace: str, name: str) -> None:
+        """A Service is gone; one that was never known is no error."""
+        self._speak_of(self._app_protocols.drop((namespace, name)))
+
     def set_api_servers(self, addresses: Iterable[str]) -> None:
         """Addresses of API servers outside the cluster's nodes."""
         self._api_servers = tuple(addresses)
@@ -241,6 +257,7 @@ class Compiler:
                 if before != self._claims.get(("0-node", name))
             },
             subjects=subjects,
+            conflicts=frozenset().union(*(self._bodies[key].conflicts for key in self._conflicting)),
             identities=identities,
             pods=pods,
         )
@@ -313,6 +330,9 @@ class Compiler:
             for ports in port_rule.ports
             if ports.name
         )
+        for direction in Direction:
+            if any(rule.has_http for rule in policy.rules_of(direction)):
+                self._judging[direction].add(pid)
         self._index.want(policy.subject)
         self._subject_of[policy.subject].add(pid)
         for number in self._index.selected(policy.subject):
@@ -326,6 +346,8 @@ class Compiler:
         policy = self._policies.pop(pid)
         self._blocks.add(policy, -1)
         del self._ports_of_policy[pid]
+        for judging in self._judging:
+            judging.discard(pid)
         for number in self._index.selected(policy.subject):
             self._selecting[number].discard(pid)
             self._stale_identities.add(number)
@@ -449,6 +471,9 @@ class Compiler:
 
     def _notice(self, number: int, selectors: Iterable[Selector], *, selected: bool) -> None:
         """Selectors began or ceased to select an identity."""
+        selectors = tuple(selectors)
+        if self._app_protocols.notice(number, selectors, selected=selected):
+            self._speak_of([number])
         for selector in selectors:
             if selector == _HOSTS:
                 self._stale_bodies = True
@@ -456,6 +481,17 @@ class Compiler:
             for pid in self._subject_of.get(selector, ()):
                 (self._selecting[number].add if selected else self._selecting[number].discard)(pid)
                 self._stale_identities.add(number)
+
+    def _speak_of(self, numbers: Collection[int]) -> None:
+        """What Services say of the ports of these identities has changed."""
+        self._stale_identities.update(numbers)
+        for pid in self._judging[Direction.EGRESS] if numbers else ():
+            for rule in self._policies[pid].rules_of(Direction.EGRESS):
+                if rule.has_http and (
+                    rule.peers is None
+                    or any(not self._index.selected(peer).isdisjoint(numbers) for peer in rule.peers)
+                ):
+                    self._stale_policies.add(pid)
 
     # -- documents
 
@@ -488,12 +524,12 @@ class Compiler:
             body = self._build(key)
             if not body.says_as(self._bodies[key]):
                 moved |= self._members[key]
-            self._bodies[key] = body
+            self._hold(key, body)
         changed = set()
         for number in moved:
             key = self._key_of[number]
             if key not in self._bodies:
-                self._bodies[key] = self._build(key)
+                self._hold(key, self._build(key))
                 for pid in key[0]:
                     self._bodies_of[pid].add(key)
             body, old_document = self._bodies[key], self._documents.get(number)
@@ -505,9 +541,14 @@ class Compiler:
         self._stale_identities, self._stale_policies, self._stale_bodies = set(), set(), False
         return gone, changed, subjects
 
+    def _hold(self, key: _BodyKey, body: Body) -> None:
+        self._bodies[key] = body
+        (self._conflicting.add if body.conflicts else self._conflicting.discard)(key)
+
     def _drop_empty_bodies(self) -> None:
         for key in [key for key, members in self._members.items() if not members]:
             del self._members[key]
+            self._conflicting.discard(key)
             if self._bodies.pop(key, None) is not None:
                 for pid in key[0]:
                     self._bodies_of[pid].discard(key)
@@ -517,7 +558,9 @@ class Compiler:
     def _key(self, number: int) -> _BodyKey:
         pids = tuple(sorted(self._selecting.get(number, ())))
         names = frozenset().union(*(self._ports_of_policy[pid] for pid in pids))
-        ports = tuple(p for p in self.named_ports(number) if (p.name, p.protocol) in names) if names else ()
+        named = tuple(p for p in self.named_ports(number) if (p.name, p.protocol) in names) if names else ()
+        judged = not self._judging[Direction.INGRESS].isdisjoint(pids)
+        ports = ServerPorts(named, self.spoken(number) if judged else ())
         forbidden = self._answers(number) and any(self._policies[pid].leaves_response for pid in pids)
         return pids, ports, forbidden
 
@@ -550,6 +593,14 @@ class Compiler:
     def named_ports(self, identity: int) -> Sequence[NamedPort]:
         """Of an identity in use."""
         return named_ports(f"{key}={value}" for key, value in self._index.labels[identity].items())
+
+    def spoken(self, identity: int) -> tuple[Spoken, ...]:
+        """Ports of an identity in use on which HTTP/2 is spoken."""
+        return self._app_protocols.of(identity)
+
+    def speakers(self) -> Collection[int]:
+        """Identities that have such a port."""
+        return self._app_protocols.speakers()
 
     def hosts(self) -> Collection[int]:
         """Identities of the node itself."""

@@ -10,6 +10,10 @@ Precedence, for one direction of one subject:
 6. else the default denies.
 7. HTTP deny rules take their requests out of what 2 to 5 let pass.
 
+Where policies with HTTP rules wish for different engines, neither of which is Auto, the oldest one's
+counts.  Allow rules of those that contradict it then let nothing pass: what they would
+permit was to be judged by another engine.  Their denials stay.
+
 Policies with `audit: true` are left out of that.  Then it is asked again with them; where
 the answer is "denied" only now, the verdict is AUDIT.
 """
@@ -58,6 +62,28 @@ class Defaults:
         return tuple(sorted({*self.enforced, *self.audited}))
 
 
+class Conflict(NamedTuple):
+    """Two policies that cannot both be in force where they meet."""
+
+    policy: str
+    """The one that gives way, `Kind/namespace/name`."""
+    engine: str
+    """Its wish."""
+    older: str
+    """The one whose wish counts."""
+
+    @property
+    def sentence(self) -> str:
+        """For the owner of the policy that gives way."""
+        other = "Kernel" if self.engine == "Sidecar" else "Sidecar"
+        whose = f"{self.older}, which is older" if self.older != self.policy else "another of its own specs"
+        return (
+            f"spec.engine: {self.engine} contradicts engine: {other} of {whose}; where both have HTTP rules "
+            "for the same pods, peers and port, those of this policy let nothing pass; "
+            "write the same engine in both, or leave the choice with engine: Auto"
+        )
+
+
 class Outcome(NamedTuple):
     """The meaning: a verdict on the connection, or a ruleset that judges requests."""
 
@@ -65,6 +91,7 @@ class Outcome(NamedTuple):
     reason: Reason
     rule: str
     ruleset: RulesetSpec | None = None
+    conflicts: tuple[Conflict, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +103,8 @@ class _Answer:
     rule: str
     requests: tuple[HttpRule, ...] | None = None
     contributors: tuple[Claim, ...] = field(default=(), compare=False)
+    engine: str = "Auto"
+    conflicts: tuple[Conflict, ...] = ()
 
 
 def merge(claims: Sequence[Claim], defaults: Defaults, *, host: bool = False) -> Outcome:
@@ -83,7 +112,7 @@ def merge(claims: Sequence[Claim], defaults: Defaults, *, host: bool = False) ->
     enforced = _judge([claim for claim in claims if not claim.audit], defaults.enforced, host=host)
     audited = [claim for claim in claims if claim.audit]
     if enforced.verdict is Verdict.DENY:
-        return Outcome(enforced.verdict, enforced.reason, enforced.rule)
+        return Outcome(enforced.verdict, enforced.reason, enforced.rule, conflicts=enforced.conflicts)
     if enforced.requests is not None and enforced.reason is Reason.NOT_ENFORCED and defaults.audited:
         return _watch_beside_bans(enforced, _judge(claims, defaults.all, host=host))
     if enforced.requests is not None:
@@ -92,7 +121,7 @@ def merge(claims: Sequence[Claim], defaults: Defaults, *, host: bool = False) ->
         return Outcome(enforced.verdict, enforced.reason, enforced.rule)
     together = _judge(claims, defaults.all, host=host)
     if together.verdict is Verdict.DENY:
-        return Outcome(Verdict.AUDIT, together.reason, together.rule)
+        return Outcome(Verdict.AUDIT, together.reason, together.rule, conflicts=together.conflicts)
     if together.requests is not None:
         return _outcome(together, together.requests, defaults.all, audit=True)
     return Outcome(enforced.verdict, enforced.reason, enforced.rule)
@@ -107,6 +136,11 @@ def _judge(claims: Iterable[Claim], defaults: tuple[str, ...], *, host: bool) ->
     asking = [claim for claim in claims if not claim.deny and claim.http]
     banning = [claim for claim in claims if claim.deny]
     bans = tuple(rule for claim in banning for rule in claim.http)
+    engine, conflicts = "Auto", ()
+    if defaults and not plain and not host:
+        engine, conflicts, asking = _agreed(asking, banning)
+    elif banning:
+        engine, conflicts, _ = _agreed([], banning)
     if host:
         reason, rule = Reason.HOST, NO_RULE
     elif not defaults:
@@ -116,12 +150,35 @@ def _judge(claims: Iterable[Claim], defaults: tuple[str, ...], *, host: bool) ->
     elif asking:
         requests = tuple(rule for claim in asking for rule in claim.http)
         first = min(claim.ref for claim in asking)
-        return _Answer(Verdict.ALLOW, Reason.ALLOWED, first, requests + bans, tuple(asking))
+        return _Answer(
+            Verdict.ALLOW, Reason.ALLOWED, first, requests + bans, tuple(asking), engine, conflicts
+        )
     else:
-        return _Answer(Verdict.DENY, Reason.POLICY_DENIED, ", ".join(defaults))
+        return _Answer(Verdict.DENY, Reason.POLICY_DENIED, ", ".join(defaults), conflicts=conflicts)
     if bans:
-        return _Answer(Verdict.ALLOW, reason, rule, (HttpRule(ref=rule), *bans), tuple(banning))
+        requests = (HttpRule(ref=rule), *bans)
+        return _Answer(Verdict.ALLOW, reason, rule, requests, tuple(banning), engine, conflicts)
     return _Answer(Verdict.ALLOW, reason, rule)
+
+
+def _agreed(asking: list[Claim], banning: list[Claim]) -> tuple[str, tuple[Conflict, ...], list[Claim]]:
+    """The engine that the claims wish for, who contradicts, and the allowing claims that do not."""
+    wishing = [claim.policy for claim in (*asking, *banning) if claim.policy.engine != "Auto"]
+    engines = {policy.engine for policy in wishing}
+    if len(engines) < 2:
+        return next(iter(engines), "Auto"), (), asking
+    oldest = min(wishing, key=lambda policy: policy.seniority)
+    agreed = {"Auto", oldest.engine}
+    conflicts = {
+        Conflict(policy.source, policy.engine, oldest.source)
+        for policy in wishing
+        if policy.engine not in agreed
+    }
+    return (
+        oldest.engine,
+        tuple(sorted(conflicts)),
+        [claim for claim in asking if claim.policy.engine in agreed],
+    )
 
 
 def _watched(audited: Iterable[Claim]) -> tuple[HttpRule, ...]:
@@ -153,7 +210,6 @@ def _outcome(
     answer: _Answer, requests: tuple[HttpRule, ...], defaults: tuple[str, ...], *, audit: bool
 ) -> Outcome:
     policies = [claim.policy for claim in answer.contributors]
-    engines = {policy.engine for policy in policies}
     spec = RulesetSpec(
         rules=tuple(sorted(set(requests), key=lambda rule: (rule.ref, rule.action))),
         default_rule=_blame(answer.contributors, defaults),
@@ -161,9 +217,9 @@ def _outcome(
         forbidden=any(policy.forbidden for policy in policies),
         chunk_extensions=any(policy.chunk_extensions for policy in policies),
         trailers=any(policy.trailers for policy in policies),
-        engine=next((engine for engine in ("Sidecar", "Kernel") if engine in engines), "Auto"),
+        engine=answer.engine,
     )
-    return Outcome(Verdict.ALLOW, answer.reason, answer.rule, spec)
+    return Outcome(Verdict.ALLOW, answer.reason, answer.rule, spec, answer.conflicts)
 
 
 def _blame(contributors: Iterable[Claim], defaults: tuple[str, ...]) -> str:

@@ -80,6 +80,8 @@ class Policy:
     forbidden: bool | None = None
     """None: as the namespace or the cluster says."""
     engine: str = "Auto"
+    created: str = ""
+    """When it was stored first, as text that sorts; which of two policies is the older one."""
     chunk_extensions: bool = False
     trailers: bool = False
     description: str = ""
@@ -94,6 +96,13 @@ class Policy:
     def rules_of(self, direction: Direction) -> Iterator[Rule]:
         """Its rules of one direction."""
         return (rule for rule in self.rules if rule.direction is direction)
+
+    @property
+    def seniority(self) -> tuple[bool, str, str, int]:
+        """Sorts policies by whose wish counts where they contradict each other: the older one's,
+        and of one that only watches the least.
+        """
+        return self.audit, self.created, self.source, self.index
 
     @property
     def leaves_response(self) -> bool:

@@ -34,9 +34,12 @@ from yett_loader.snapshot import Wanted, to_bytes
 from yett_loader.state import DropPolicy, MapState, Prefix, PutEndpoint
 from yett_loader.store import Store
 from yett_policy.document import Verdict
+from yett_policy.identity import HOST
 
 pytestmark = [pytest.mark.bpf, pytest.mark.net, pytest.mark.usefixtures("as_in_the_container")]
 
+OWN = ("10.9.1.1", "10.9.2.1", "fd00:9:1::1", "fd00:9:2::1")
+"""Addresses of the node."""
 SIZES = Sizes(policies=64, rulesets=8, endpoints=16, ipcache=64, flows=256)
 
 
@@ -77,6 +80,9 @@ async def test_a_snapshot_is_in_the_maps_when_apply_returns(host: Node, node: To
     assert have.endpoints.keys() == {node.server.ifindex, node.client.ifindex}
     assert agent.datapath.attached() == sorted(have.endpoints)
     assert have.ipcache[Prefix.parse("10.9.1.2/32")] == build.CLIENT
+    assert [have.ipcache[Prefix.parse(f"{address}/{128 if ':' in address else 32}")] for address in OWN] == [
+        HOST
+    ] * 4
     assert applied.epoch == have.epoch == 2
     agent.datapath.close()
 
@@ -131,7 +137,7 @@ async def test_maps_of_another_layout_are_replaced_by_filled_ones(host: Node, ti
     seen: list[MapState] = []
 
     def filling(datapath: Datapath) -> None:
-        fill(datapath, store)
+        fill(datapath, store, OWN)
         seen.append(Enforcer(datapath.maps).read_state())
 
     Datapath.replace(host.pins, tiny_newer, filling, SIZES).close()
@@ -186,7 +192,9 @@ async def test_maps_that_an_older_loader_did_not_pin_are_replaced_by_filled_ones
     remove_tree(host.pins.inner)
     with pytest.raises(AbiMismatch, match="have no pin"):
         await host.start()
-    Datapath.replace(host.pins, host.image, lambda datapath: fill(datapath, Store(host.state)), SIZES).close()
+    Datapath.replace(
+        host.pins, host.image, lambda datapath: fill(datapath, Store(host.state), OWN), SIZES
+    ).close()
     second = await host.start()
     assert second.have().endpoints.keys() == before.endpoints.keys()
     assert all(endpoint.ready for endpoint in second.have().endpoints.values())
@@ -213,7 +221,7 @@ async def test_what_does_not_fit_leaves_everything_as_it_was(host: Node) -> None
     before = agent._enforcer.read_state()
     many = tuple((f"10.1.{index}.0/24", 400) for index in range(65))
     too_much = Wanted(build.snapshot(build.document(), ipcache=many), (build.web(),))
-    with pytest.raises(MapFull, match="cannot place 65 entries: map ipcache holds 64"):
+    with pytest.raises(MapFull, match="cannot place 69 entries: map ipcache holds 64"):
         await agent.apply(too_much)
     assert agent._enforcer.read_state() == before
     assert "map ipcache holds 64" in agent.error
@@ -287,6 +295,19 @@ async def test_a_pod_is_governed_once_its_interface_appears_and_forgotten_when_i
     assert agent.datapath.maps["flows"].lookup(key) is None
     assert set(agent.waiting) == {"default/late"}
     inside.close()
+    agent.datapath.close()
+
+
+async def test_an_address_that_the_node_gets_is_host_until_the_node_loses_it(host: Node) -> None:
+    agent = await host.start()
+    await agent.apply(build.wanted(build.web()))
+    prefix = Prefix.parse("10.70.0.1/32")
+    ip("addr add 10.70.0.1/32 dev lo")
+    await agent.refresh()
+    assert agent._enforcer.read_state().ipcache[prefix] == HOST
+    ip("addr del 10.70.0.1/32 dev lo")
+    await agent.refresh()
+    assert prefix not in agent._enforcer.read_state().ipcache
     agent.datapath.close()
 
 
@@ -485,7 +506,7 @@ async def test_allowed_traffic_is_recorded_only_while_observed(
     ("method", "path", "body", "status", "message"),
     [
         ("PUT", "/v1/snapshot", b"{", 400, "snapshot: this is not JSON"),
-        ("PUT", "/v1/snapshot", b'{"schema": 1}', 400, "snapshot: field 'documents' is missing"),
+        ("PUT", "/v1/snapshot", b'{"schema": 2}', 400, "snapshot: field 'documents' is missing"),
         ("GET", "/v1/policy/default/nobody", b"", 404, "no endpoint 'default/nobody' on this node"),
         ("GET", "/v1/flows?last=-1", b"", 400, "last is '-1'; it must be a number in 0..4096"),
         ("GET", "/v1/flows?last=99999", b"", 400, "it must be a number in 0..4096"),

@@ -155,3 +155,13 @@ def test_the_doorbell_rings_once_for_a_burst_of_changes(pods: Topology) -> None:
 
     with pods.node:
         assert asyncio.run(listen()) in (1, 2)  # the burst may outlast the quiet time
+
+
+async def test_the_doorbell_rings_for_an_address(pods: Topology) -> None:
+    with pods.node:
+        rung = asyncio.Event()
+        with Doorbell(rung.set, quiet=0):
+            for command in ("add", "del"):
+                ip(f"addr {command} 10.70.0.9/32 dev lo")
+                await asyncio.wait_for(rung.wait(), 5)
+                rung.clear()

@@ -20,7 +20,7 @@ from yett_operator.status.hits import Hits, Total
 from yett_operator.status.objects import status_name
 from yett_operator.webhook.certificate import CA_DAYS, DAYS, Bundle, renewed
 from yett_operator.webhook.review import review
-from yett_policy.cluster import NamedPort, Node
+from yett_policy.cluster import NamedPort, Node, Service, ServicePort
 
 
 def pod(**parts: Any) -> dict[str, Any]:
@@ -88,6 +88,23 @@ def test_a_node_has_its_addresses_but_not_its_names() -> None:
         },
     }
     assert slim.node(obj) == ("n1", Node("n1", ("192.0.2.1", "198.51.100.1")))
+
+
+def test_a_service_is_reduced_to_whom_it_selects_and_its_ports() -> None:
+    ports = [
+        {"port": 80, "targetPort": "web", "protocol": "TCP", "name": "http", "appProtocol": "grpc"},
+        {"port": 53, "protocol": "UDP"},
+    ]
+    obj = {"metadata": {"namespace": "shop", "name": "a"}, "spec": {"selector": {"app": "a"}, "ports": ports}}
+    made = Service(
+        "shop",
+        "a",
+        {"app": "a"},
+        (ServicePort(80, "web", "TCP", "http", "grpc"), ServicePort(53, 53, "UDP")),
+    )
+    assert slim.service(obj) == (("shop", "a"), made)
+    bare = {"metadata": {"namespace": "shop", "name": "a"}, "spec": {"type": "ExternalName"}}
+    assert slim.service(bare)[1] == Service("shop", "a")
 
 
 @pytest.mark.parametrize(

@@ -13,15 +13,17 @@ from hypothesis import strategies as st
 from support.policy_world import cluster, crowded_objects, fake_ruleset, policy_objects
 from yett_policy.cluster import Cluster, Namespace, Node, Pod
 from yett_policy.compiled import Compiled
+from yett_policy.compiler import Compiler, compile_spec
 from yett_policy.compiler import compile as compile_all
-from yett_policy.compiler import compile_spec
+from yett_policy.conflict import certain_conflicts
 from yett_policy.document import Direction, Document, Engine, Ruleset, Verdict
 from yett_policy.explain import explain
 from yett_policy.http.errors import TooComplex
 from yett_policy.http.rule import HttpRule, RuleAction, RulesetSpec
 from yett_policy.identity import HOST, REMOTE_NODE, WORLD
-from yett_policy.policy import TCP
+from yett_policy.policy import TCP, Policy
 from yett_policy.reason import Reason
+from yett_policy.selector import LabelSelector
 from yett_policy.source.parse import parse_policy
 
 PODS = (
@@ -150,12 +152,12 @@ def test_a_ruleset_takes_its_options_from_the_policies_whose_rules_it_holds() ->
         "Auto",
     )
     more = "denyResponse: Forbidden\n  engine: Kernel\n  http: {trailers: true}"
-    spec = one_spec(build(l7policy("p", "[{}]", more) + l7policy("q", "[{path: /q}]", "engine: Sidecar")))
+    spec = one_spec(build(l7policy("p", "[{}]", more) + l7policy("q", "[{path: /q}]", "engine: Auto")))
     assert (spec.forbidden, spec.chunk_extensions, spec.trailers, spec.engine) == (
         True,
         False,
         True,
-        "Sidecar",
+        "Kernel",
     )
     assert [rule.ref.partition(":")[0] for rule in spec.rules] == ["L7Policy/default/p", "L7Policy/default/q"]
     assert spec.default_rule == "L7Policy/default/p:default-deny, L7Policy/default/q:default-deny"
@@ -166,6 +168,82 @@ def test_options_of_an_audit_policy_do_not_change_an_enforced_ruleset() -> None:
     before = one_spec(build(enforced))
     audit = "audit: true\n  denyResponse: Forbidden\n  engine: Sidecar\n  http: {trailers: true, chunkExtensions: true}"
     assert one_spec(build(enforced + l7policy("q", "[{}]", audit))) == before
+
+
+def aged(engine: str, created: str, name: str, path: str = "/a", more: str = "") -> Policy:
+    text = l7policy(name, f"[{{path: {path}}}]", f"engine: {engine}\n  {more}").replace("---", "")
+    obj = yaml.safe_load(text)
+    obj["metadata"]["creationTimestamp"] = created
+    return parse_policy(obj)[0]
+
+
+OLD, NEW = "2026-01-01T00:00:00Z", "2026-02-01T00:00:00Z"
+PAIRS = [
+    # (engine, created, name) twice, the engine that judges, the name that gives way
+    (("Kernel", OLD, "p"), ("Sidecar", NEW, "q"), "Kernel", "q"),
+    (("Kernel", NEW, "p"), ("Sidecar", OLD, "q"), "Sidecar", "p"),
+    (("Sidecar", OLD, "q"), ("Kernel", OLD, "p"), "Kernel", "q"),  # of one age: by name
+    (("Kernel", OLD, "p"), ("Auto", NEW, "q"), "Kernel", None),
+    (("Sidecar", NEW, "p"), ("Auto", OLD, "q"), "Sidecar", None),
+    (("Sidecar", NEW, "p"), ("Sidecar", OLD, "q"), "Sidecar", None),
+]
+
+
+@pytest.mark.parametrize(("one", "other", "engine", "gives_way"), PAIRS)
+def test_of_two_policies_that_name_different_engines_the_newer_gives_way(
+    one: tuple[str, str, str], other: tuple[str, str, str], engine: str, gives_way: str | None
+) -> None:
+    policies = [aged(*one, path="/one"), aged(*other, path="/other")]
+    for order in (policies, policies[::-1]):
+        compiler = Compiler(rulesets=fake_ruleset)
+        for policy in order:
+            compiler.put_policies(policy.source, [policy])
+        for pod in PODS:
+            compiler.put_pod(pod)
+        conflicts = compiler.flush().conflicts
+        assert {each.policy for each in conflicts} == (
+            {f"L7Policy/default/{gives_way}"} if gives_way else set()
+        )
+        assert {each.policy for each in certain_conflicts(order)} == {each.policy for each in conflicts}
+        (spec,) = [ruleset.spec for ruleset in compiler.compiled().rulesets.values()]
+        assert spec.engine == engine
+        judging = {rule.ref.split("/")[2].partition(":")[0] for rule in spec.rules}
+        assert judging == {"p", "q"} - {gives_way}
+
+
+def test_a_policy_gives_way_only_where_the_other_one_is_too_and_closed() -> None:
+    """Who can label one pod of a namespace must not open all the others."""
+    wide = aged("Sidecar", NEW, "wide")
+    wide = replace(wide, subject=LabelSelector.of())
+    compiled = compile_all([aged("Kernel", OLD, "narrow", "/narrow"), wide], FACTS, rulesets=fake_ruleset)
+    both, alone = document_of(compiled, "server"), document_of(compiled, "client")
+    engines = {
+        name: {compiled.rulesets[entry.ruleset].spec.engine for entry in document.entries if entry.ruleset}
+        for name, document in (("both", both), ("alone", alone))
+    }
+    assert engines == {"both": {"Kernel"}, "alone": {"Sidecar"}}
+    outside = next(e for e in both.entries if e.direction is Direction.INGRESS and not e.peer and not e.proto)
+    assert outside.verdict is Verdict.DENY
+    assert "wide:default-deny" in both.rules[outside.rule], "its default deny stays"
+
+
+def test_denials_of_a_policy_that_gives_way_stay() -> None:
+    newer = aged("Sidecar", NEW, "deny", "/secret")
+    newer = replace(newer, rules=tuple(replace(rule, deny=True) for rule in newer.rules))
+    denies = tuple(replace(http, action=RuleAction.DENY) for http in newer.rules[0].ports[0].http)  # type: ignore[index]
+    ports = tuple(replace(port, http=denies) for port in newer.rules[0].ports or ())
+    newer = replace(newer, rules=(replace(newer.rules[0], ports=ports),))
+    compiled = compile_all([aged("Kernel", OLD, "allow", "/.*"), newer], FACTS, rulesets=fake_ruleset)
+    specs = [ruleset.spec for ruleset in compiled.rulesets.values() if ruleset.spec.engine == "Kernel"]
+    assert [sorted(rule.action for rule in spec.rules) for spec in specs] == [
+        [RuleAction.ALLOW, RuleAction.DENY]
+    ]
+
+
+def test_a_policy_that_only_watches_gives_way_to_one_that_enforces_however_old_it_is() -> None:
+    watching = aged("Sidecar", OLD, "watching", more="audit: true")
+    compiled = compile_all([watching, aged("Kernel", NEW, "enforced")], FACTS, rulesets=fake_ruleset)
+    assert {ruleset.spec.engine for ruleset in compiled.rulesets.values()} == {"Kernel"}
 
 
 RESPONSES = [

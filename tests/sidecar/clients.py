@@ -69,6 +69,32 @@ def same_port(host: str, path: str, port: str, count: str) -> object:
     return answers
 
 
+def streams(host: str, *paths: str) -> object:
+    """What becomes of each stream of one HTTP/2 connection, all opened at once."""
+    with socket.create_connection((host, 8082), timeout=5) as connection:
+        connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0))
+        for number, path in enumerate(paths):
+            # HPACK (RFC 7541): :method GET, :scheme http, then :path and :authority as literals
+            fields = b"\x82\x86\x04" + bytes([len(path)]) + path.encode() + b"\x01\x01a"
+            connection.sendall(frame(1, 5, 2 * number + 1, fields))
+        seen: dict[int, str] = {}
+        with connection.makefile("rb") as answers:
+            while len(seen) < len(paths):
+                head = answers.read(9)
+                kind, stream = head[3], int.from_bytes(head[5:9], "big")
+                body = answers.read(int.from_bytes(head[:3], "big"))
+                if kind == 3:
+                    seen.setdefault(stream, "reset")
+                elif kind == 1:
+                    seen.setdefault(stream, "200" if body[0] == 0x88 else "other")
+        return [seen[2 * number + 1] for number in range(len(paths))]
+
+
+def frame(kind: int, flags: int, stream: int, body: bytes = b"") -> bytes:
+    """Of HTTP/2 (RFC 9113, 4.1)."""
+    return len(body).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + body
+
+
 def load(host: str, path: str, seconds: str) -> object:
     """Requests one after the other on one connection while it lasts."""
     seen: Counter[str] = Counter()
@@ -92,5 +118,12 @@ def load(host: str, path: str, seconds: str) -> object:
 
 if __name__ == "__main__":
     kind, *arguments = sys.argv[1:]
-    commands = {"say": say, "chat": chat, "websocket": websocket, "same_port": same_port, "load": load}
+    commands = {
+        "say": say,
+        "chat": chat,
+        "websocket": websocket,
+        "streams": streams,
+        "same_port": same_port,
+        "load": load,
+    }
     print(json.dumps(commands[kind](*arguments)))

@@ -57,6 +57,9 @@ class Lab:
     def apply(self, *policies: str) -> None:
         lab.apply(self.name, list(manifest.parse("---".join(policies), "policies.yaml")))
 
+    def delete(self, *objects: str) -> None:
+        lab.delete(self.name, list(manifest.parse("---".join(objects), "policies.yaml")))
+
     def address(self, pod: str = SERVER, family: int = 4) -> str:
         state = access.load(self.paths).pods[f"default/{pod}"]
         return state.ipv4 if family == 4 else state.ipv6

@@ -16,6 +16,7 @@ from support import wanted as build
 from support.sync import Replica, Source, Tokens, until
 from yett_operator.sync.auth import Caller, Denied, Gate, Unavailable, bearer
 from yett_operator.sync.settings import Settings
+from yett_policy.document import SCHEMA
 from yett_policy.sync import decode, encode
 from yett_policy.sync.frame import DEFLATED, SUBPROTOCOL, TO_OPERATOR_LIMIT, bundle, pack, unbundle
 from yett_policy.sync.message import (
@@ -201,7 +202,7 @@ async def test_a_hello_for_another_node_than_the_tokens_is_refused(replica: Repl
 
 async def test_another_revision_of_documents_is_refused(replica: Replica) -> None:
     async with calling(replica) as socket:
-        await say(socket, encode.hello(replace(HELLO, schema=2)))
+        await say(socket, encode.hello(replace(HELLO, schema=SCHEMA + 1)))
         assert await ended(socket) == Close.UNKNOWN_REVISION
     assert replica.server.counters.refused == {"UNKNOWN_REVISION": 1}
 

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from yett_loader.agent import Agent
 
 _VERSIONS = {1: "HTTP/1.0", 2: "HTTP/1.1", 3: "HTTP/2", 4: "HTTP/3"}
-_LUA = "lua_response"
+_TWICE = "twice"
+"""As deny.c says it."""
 
 
 def take_access(agent: Agent, recorder: Recorder, name: str, entry: Any) -> None:
@@ -37,7 +38,7 @@ def judgement(entry: Any) -> tuple[str, Reason, str]:
     verdict, reason, rule = "deny", Reason.HTTP_TARGET, ""
     if common.route_name:
         verdict, reason, rule = verdict_of(common.route_name)
-    if details == _LUA:
+    if details == _TWICE:
         return "deny", Reason.HTTP_AMBIGUOUS_HEADER, rule
     if details == "upgrade_failed":
         return "deny", Reason.UPGRADE_DENIED, rule

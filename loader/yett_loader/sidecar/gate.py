@@ -30,6 +30,8 @@ PRIORITY = 8
 """Of the rules: before whatever a CNI says."""
 _EXISTS = 17
 _GONE = (2, 3, 19, 97)
+_SYSCTLS = (Path("/host/proc/sys"), Path("/proc/sys"))
+"""A container's own is read-only, so its manifest mounts the network's part a second time."""
 _MARKS = f"{abi.number('SIDECAR_INGRESS'):#x}, {abi.number('SIDECAR_ANSWER'):#x}"
 
 _UNTRACKED = f"""\
@@ -147,12 +149,16 @@ def _nft(script: str) -> None:
 
 
 def _sysctl(name: str, value: str) -> None:
-    path = Path("/proc/sys", name)
+    base = next(base for base in _SYSCTLS if (base / "net").is_dir())
+    path = base / name
     try:
         if path.read_text().strip() != value:
             path.write_text(value)
     except OSError as error:
-        raise GateError(f"cannot set the sysctl {name} to {value}: {error.strerror}") from error
+        raise GateError(
+            f"cannot set {path} to {value}: {error.strerror}; in a container, mount the node's /proc/sys/net "
+            f"at {_SYSCTLS[0]}/net"
+        ) from error
 
 
 class _tolerating:  # noqa: N801 - a context manager, reads as a word

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from yett_loader.sidecar.routes import ALLOW, CLUSTER, LUA
+from yett_loader.sidecar.routes import ALLOW, CLUSTER, DENY, MODULE
 from yett_policy.document import Direction
 
 Json = dict[str, Any]
@@ -21,21 +21,6 @@ _TYPE = "type.googleapis.com/envoy.extensions"
 _SOL_SOCKET, _SO_MARK = 1, 36
 _IPPROTO_TCP, _TCP_LINGER2 = 6, 8
 _ORIGINAL_DESTINATION = "envoy.network.transport_socket.original_dst_address"
-
-_ONCE = """
-function envoy_on_request(handle)
-  local names = handle:metadata():get("once")
-  if names == nil then return end
-  local headers = handle:headers()
-  for _, name in ipairs(names) do
-    if headers:getNumValues(name) > 1 then
-      handle:respond({[":status"] = "403"}, "Access denied\\r\\n")
-      return
-    end
-  end
-end
-"""
-"""A header that a rule names and that occurs twice is denied: servers take the one or the other."""
 
 
 def listener_name(port: int) -> str:
@@ -199,6 +184,8 @@ def _http(name: str) -> Json:
         max_request_headers_kb=60,
         request_headers_timeout="10s",
         stream_idle_timeout="0s",
+        # A connection that is reset stays open for so long, lest an answer before it is lost.
+        delayed_close_timeout="0.05s",
         # The rules see what the server will see; what is ambiguous is denied before them.
         normalize_path=False,
         merge_slashes=False,
@@ -227,7 +214,12 @@ def _http(name: str) -> Json:
             }
         ],
         http_filters=[
-            _filter(LUA, "filters.http.lua.v3.Lua", default_source_code={"inline_string": _ONCE}),
+            _filter(
+                DENY,
+                "filters.http.dynamic_modules.v3.DynamicModuleFilter",
+                dynamic_module_config=MODULE,
+                filter_name=DENY,
+            ),
             _filter(
                 "envoy.filters.http.router", "filters.http.router.v3.Router", suppress_envoy_headers=True
             ),

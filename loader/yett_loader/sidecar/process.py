@@ -20,11 +20,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from yett_loader import data
 from yett_loader.errors import NotReady
 
 log = logging.getLogger(__name__)
 
-OLDEST = (1, 40)
+VERSION = (1, 40)
+"""The one that the module `deny.c` fits: its ABI goes with the version."""
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.1, 10.0
 """Seconds before the next start, doubled by each failure."""
 WELL = 10.0
@@ -48,17 +50,22 @@ def find_envoy() -> str:
 
 
 def check_version(path: str) -> None:
-    """NotReady if it is older than what we are tested with."""
+    """NotReady if it is another than our module is made for."""
     try:
         said = subprocess.run([path, "--version"], capture_output=True, text=True, check=False, timeout=30)
     except OSError as error:
         raise NotReady(f"cannot run the sidecar: {path}: {error.strerror}") from error
     found = re.search(r"/(\d+)\.(\d+)\.\d+", said.stdout)
-    if found is None or (int(found[1]), int(found[2])) < OLDEST:
+    if found is None or (int(found[1]), int(found[2])) != VERSION:
         raise NotReady(
-            f"cannot run the sidecar: {path} is {said.stdout.strip() or 'not Envoy'}; at least "
-            f"{OLDEST[0]}.{OLDEST[1]} is needed"
+            f"cannot run the sidecar: {path} is {said.stdout.strip() or 'not Envoy'}; Envoy "
+            f"{VERSION[0]}.{VERSION[1]} is needed"
         )
+
+
+def environment() -> dict[str, str]:
+    """For Envoy to find our module."""
+    return {**os.environ, "ENVOY_DYNAMIC_MODULES_SEARCH_PATH": str(Path(data.__file__).parent)}
 
 
 class Envoy:
@@ -141,6 +148,7 @@ class Envoy:
                     stdout=output,
                     stderr=output,
                     start_new_session=True,
+                    env=environment(),
                 )
             except OSError as error:
                 log.error("cannot start %s: %s", binary, error.strerror)  # noqa: TRY400 - one sentence

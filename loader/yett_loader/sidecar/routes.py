@@ -17,9 +17,14 @@ from yett_policy.reason import Reason
 Json = dict[str, Any]
 
 CLUSTER = "server"
-LUA = "envoy.filters.http.lua"
 ALLOW = "allow|"
 """How the names of routes begin that let a request pass, with nothing to note."""
+DENY = "deny"
+"""The filter of deny.c, which ends a request that is denied as its policy says."""
+MODULE: Json = {"name": "yett_deny", "do_not_close": True}
+_PER_ROUTE = (
+    "type.googleapis.com/envoy.extensions.filters.http.dynamic_modules.v3.DynamicModuleFilterPerRoute"
+)
 _SLASH = r"(?:/|\\|%2[fF]|%5[cC])"
 _HEX = "0-9A-Fa-f"
 _CAPITAL = re.compile(r"(?<!\\)[A-Z]")
@@ -58,10 +63,12 @@ def route_table(name: str, spec: RulesetSpec) -> Json:
         for reason, pattern in AMBIGUOUS.items()
         if reason not in tolerated
     ]
-    routes += [
-        _deny(Reason.DENY_RULE_L7, rule.ref, _conditions(rule), forbidden=rule.forbidden)
-        for rule in deny_rules
-    ]
+    once = sorted({_header_name(item.name) for rule in spec.rules for item in rule.headers} - {":authority"})
+    for rule in deny_rules:
+        route = _deny(Reason.DENY_RULE_L7, rule.ref, _conditions(rule))
+        if rule.forbidden != spec.forbidden:
+            route["typed_per_filter_config"] = _denial(rule.forbidden, once)
+        routes.append(route)
     for rule in allow:
         clear = [
             {**_target(AMBIGUOUS[reason]), "invert_match": True}
@@ -75,11 +82,14 @@ def route_table(name: str, spec: RulesetSpec) -> Json:
         ]
         routes.append(_pass("allow", Reason.ALLOWED, rule.ref, matchers, rule.upgrades))
     routes.append(_refuse(Reason.POLICY_DENIED_L7, spec, [], passes=spec.audit))
-    once = sorted({_header_name(item.name) for rule in spec.rules for item in rule.headers} - {":authority"})
-    if once and not lenient:
-        for route in routes:
-            route["metadata"] = {"filter_metadata": {LUA: {"once": once}}}
-    return {"name": name, "virtual_hosts": [{"name": name, "domains": ["*"], "routes": routes}]}
+    routes.append({**_deny(Reason.CONNECT_DENIED, spec.default_rule, []), "match": {"connect_matcher": {}}})
+    host = {
+        "name": name,
+        "domains": ["*"],
+        "routes": routes,
+        "typed_per_filter_config": _denial(spec.forbidden, () if lenient else once),
+    }
+    return {"name": name, "virtual_hosts": [host]}
 
 
 def verdict_of(route: str) -> tuple[str, Reason, str]:
@@ -92,11 +102,17 @@ def _refuse(reason: Reason, spec: RulesetSpec, matchers: list[Json], *, passes: 
     """What no rule allows: denied, or passed and noted."""
     if passes:
         return _pass("audit", reason, spec.default_rule, matchers, ())
-    return _deny(reason, spec.default_rule, matchers, forbidden=spec.forbidden)
+    return _deny(reason, spec.default_rule, matchers)
 
 
-def _deny(reason: Reason, rule: str, matchers: list[Json], *, forbidden: bool) -> Json:
-    del forbidden  # Envoy always answers; see docs/adr on the sidecar
+def _denial(forbidden: bool, once: Iterable[str]) -> Json:
+    """How a request is denied, and the headers that it must not have twice; see deny.c."""
+    text = " ".join(["answer" if forbidden else "reset", *once])
+    config = {"@type": "type.googleapis.com/google.protobuf.StringValue", "value": text}
+    return {DENY: {"@type": _PER_ROUTE, "dynamic_module_config": MODULE, "filter_config": config}}
+
+
+def _deny(reason: Reason, rule: str, matchers: list[Json]) -> Json:
     return {
         "name": f"deny|{reason.name}|{rule}",
         "match": {"prefix": "/", "headers": matchers},

@@ -22,7 +22,7 @@ from envoy.config.listener.v3.listener_pb2 import Listener
 from envoy.config.route.v3.route_pb2 import RouteConfiguration
 from envoy.extensions.access_loggers.filters.cel.v3 import cel_pb2 as _cel  # noqa: F401 - for Any, as below
 from envoy.extensions.access_loggers.grpc.v3 import als_pb2 as _als_config  # noqa: F401
-from envoy.extensions.filters.http.lua.v3 import lua_pb2 as _lua  # noqa: F401
+from envoy.extensions.filters.http.dynamic_modules.v3 import dynamic_modules_pb2 as _modules  # noqa: F401
 from envoy.extensions.filters.http.router.v3 import router_pb2 as _router  # noqa: F401
 from envoy.extensions.filters.listener.original_src.v3 import original_src_pb2 as _original_src  # noqa: F401
 from envoy.extensions.filters.network.http_connection_manager.v3 import (
@@ -35,6 +35,7 @@ from envoy.service.accesslog.v3 import als_pb2, als_pb2_grpc
 from envoy.service.discovery.v3 import ads_pb2_grpc
 from envoy.service.discovery.v3.discovery_pb2 import DiscoveryRequest, DiscoveryResponse
 from envoy.service.runtime.v3.rtds_pb2 import Runtime
+from google.protobuf import wrappers_pb2 as _wrappers  # noqa: F401
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.json_format import ParseDict
 

@@ -13,10 +13,10 @@ from dataclasses import replace
 
 from yett_operator.compilation import encode
 from yett_operator.compilation.batch import Batch, Judgement, Outcome, PolicyText
-from yett_operator.labels import noise_in, quiet, shared
+from yett_operator.labels import noise_in, noise_in_service, quiet, shared
 from yett_operator.ports import PodKey
 from yett_policy import budget
-from yett_policy.cluster import Pod
+from yett_policy.cluster import Pod, Service
 from yett_policy.compiled import Delta
 from yett_policy.compiler import Compiler
 from yett_policy.errors import PolicyError
@@ -37,6 +37,7 @@ class Worker:
         self._noise: Counter[str] = Counter()
         self._pods: dict[PodKey, Pod] = {}
         """As they are, noise included."""
+        self._services: dict[tuple[str, str], Service] = {}
         self._named: dict[int, tuple[str, ...]] = {}
         """Identity -> rulesets that its document names."""
         self._uses: Counter[str] = Counter()
@@ -47,7 +48,12 @@ class Worker:
         begin = time.monotonic()
         compiler = self._compiler
         compiler.learn(batch.numbers)
+        noise = frozenset(+self._noise)
         judgements = self._take_policies(batch)
+        self._take_services(batch)
+        if frozenset(+self._noise) != noise:
+            for pod in self._pods.values():
+                self._put_pod(pod)
         self._take_pods(batch)
         for name, namespace in batch.namespaces.items():
             if namespace is None:
@@ -80,7 +86,6 @@ class Worker:
 
     def _take_policies(self, batch: Batch) -> dict[str, Judgement]:
         judgements: dict[str, Judgement] = {}
-        before = frozenset(+self._noise)
         for source, text in batch.policies.items():
             _, old = self._policies.get(source, (b"", []))
             if text is None:
@@ -91,10 +96,17 @@ class Worker:
             self._compiler.put_policies(source, new)
             self._noise.update(noise_in(new))
             self._noise.subtract(noise_in(old))
-        if frozenset(+self._noise) != before:
-            for pod in self._pods.values():
-                self._put_pod(pod)
         return judgements
+
+    def _take_services(self, batch: Batch) -> None:
+        for key, service in batch.services.items():
+            self._noise.subtract(noise_in_service(self._services.pop(key, None)))
+            if service is None:
+                self._compiler.drop_service(*key)
+                continue
+            self._noise.update(noise_in_service(service))
+            self._services[key] = service
+            self._compiler.put_service(service)
 
     def _judge(self, source: str, text: PolicyText) -> tuple[Judgement, list[Policy]]:
         obj = json.loads(text.body)
@@ -172,6 +184,7 @@ class Worker:
             identities=delta.identities,
             pods=delta.pods,
             subjects=delta.subjects,
+            conflicts={each.policy: each.sentence for each in sorted(delta.conflicts, reverse=True)},
         )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from yett_operator.kube.client import Json
 from yett_operator.labels import shared
-from yett_policy.cluster import DENY_RESPONSE, NamedPort, Namespace, Node, Pod
+from yett_policy.cluster import DENY_RESPONSE, NamedPort, Namespace, Node, Pod, Service, ServicePort
 from yett_policy.source.parse import KINDS
 
 _FINISHED = ("Succeeded", "Failed")
@@ -140,6 +140,23 @@ def node(obj: Json) -> tuple[str, Node]:
     return name, Node(name, tuple(dict.fromkeys(addresses)))
 
 
+def service(obj: Json) -> tuple[tuple[str, str], Service]:
+    """Whom it selects, and its ports."""
+    metadata, spec = obj["metadata"], obj.get("spec") or {}
+    ports = [
+        ServicePort(
+            port["port"],
+            port.get("targetPort") or port["port"],
+            port.get("protocol") or "TCP",
+            port.get("name") or "",
+            port.get("appProtocol") or "",
+        )
+        for port in spec.get("ports") or ()
+    ]
+    key = (intern(metadata["namespace"]), metadata["name"])
+    return key, Service(*key, shared(spec.get("selector") or {}), tuple(ports))
+
+
 def api_endpoints(obj: Json) -> tuple[str, tuple[str, ...]]:
     """Addresses of API servers in an EndpointSlice of the Service `kubernetes`."""
     found = [address for each in obj.get("endpoints") or () for address in each.get("addresses") or ()]
@@ -164,7 +181,11 @@ def policy(obj: Json, kind: str) -> tuple[str, SlimPolicy]:
 
 def policy_body(obj: Json, kind: str) -> bytes:
     """What counts of a policy, as JSON."""
-    metadata = {key: obj["metadata"][key] for key in ("name", "namespace") if obj["metadata"].get(key)}
+    metadata = {
+        key: obj["metadata"][key]
+        for key in ("name", "namespace", "creationTimestamp")
+        if obj["metadata"].get(key)
+    }
     body: dict[str, Any] = {"apiVersion": KINDS[kind][0], "kind": kind, "metadata": metadata}
     body |= {key: obj[key] for key in ("spec", "specs") if key in obj}
     return json.dumps(body, separators=(",", ":"), sort_keys=True).encode()

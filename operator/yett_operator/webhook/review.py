@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from yett_policy import budget
+from yett_policy.conflict import certain_conflicts
 from yett_policy.errors import PolicyError, Severity
 from yett_policy.http.compile import compile_tables
 from yett_policy.http.errors import TooComplex, TooMuchWork
@@ -31,18 +35,24 @@ class Answer:
     warnings: tuple[str, ...] = ()
 
 
-def review(obj: dict[str, Any]) -> Answer:
-    """Of an object that is about to be stored."""
+def names_engine(body: bytes) -> bool:
+    """Whether a stored policy (as compact JSON) may wish for an engine, and so contradict another."""
+    return b'"engine":"' in body
+
+
+def review(obj: dict[str, Any], others: Sequence[bytes] = ()) -> Answer:
+    """Of an object that is about to be stored; `others` are stored policies that name an engine."""
     plain = {key: obj[key] for key in ("apiVersion", "kind", "metadata", "spec", "specs") if key in obj}
     try:
         policies = parse_policy(plain)
     except PolicyError as error:
         return _refused([error, *error.others])
     excesses, unknown = _over_budget(policies)
-    if excesses:
-        return _refused(excesses)
+    contradicted, contradicting = _contradictions(policies, others)
+    if excesses or contradicted:
+        return _refused(excesses + contradicted)
     findings = [finding for finding in lint(plain) if finding.severity is not Severity.ERROR]
-    texts = unknown + [f"{each.field}: {each.message} ({each.code})" for each in findings]
+    texts = contradicting + unknown + [f"{each.field}: {each.message} ({each.code})" for each in findings]
     if len(texts) > _WARNINGS:
         texts = [*texts[: _WARNINGS - 1], f"and {len(texts) - _WARNINGS + 1} more; see `yettctl lint`"]
     return Answer(warnings=tuple(_cut(text) for text in texts))
@@ -68,6 +78,30 @@ def _over_budget(policies: list[Policy]) -> tuple[list[PolicyError], list[str]]:
         except TooComplex as error:
             errors.append(budget.too_complex(field, str(error)))
     return errors, unknown
+
+
+def _contradictions(policies: list[Policy], others: Sequence[bytes]) -> tuple[list[PolicyError], list[str]]:
+    """What an older policy contradicts, and which newer ones will give way."""
+    source = policies[0].source if policies else ""
+    beside = [other for body in others for other in _parsed(body) if other.source != source]
+    found = sorted(certain_conflicts([*policies, *beside]))
+    return (
+        [PolicyError("", each.sentence) for each in found if each.policy == source],
+        [
+            f"spec.engine: contradicts that of {each.policy}, which is newer and gives way"
+            for each in found
+            if each.older == source != each.policy
+        ],
+    )
+
+
+@lru_cache(1024)
+def _parsed(body: bytes) -> tuple[Policy, ...]:
+    """A stored policy; one that is refused contradicts nobody."""
+    try:
+        return tuple(parse_policy(json.loads(body)))
+    except (PolicyError, ValueError):
+        return ()
 
 
 def _cut(text: str) -> str:

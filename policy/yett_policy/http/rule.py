@@ -94,6 +94,8 @@ class RulesetSpec:
     trailers: bool = False
     engine: str = "Auto"
     """The engine that the policies wish for: Auto, Kernel or Sidecar."""
+    app_protocol: str = ""
+    """Who says that HTTP/2 is spoken on the port: `kubernetes.io/h2c of Service default/api`."""
 
     def to_bytes(self) -> bytes:
         """Canonical JSON; equal specs give equal bytes."""

@@ -198,3 +198,9 @@ class Metadata(BaseModel):
 
     name: str = Field(max_length=253, pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$")
     namespace: str | None = Field(default=None, max_length=63, pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$")
+    creationTimestamp: object = None  # noqa: N815 - the API's name; a date or null in files, and then of no use
+
+    @property
+    def created(self) -> str:
+        """When the API server stored it first; times sort as text.  Empty: never."""
+        return self.creationTimestamp if isinstance(self.creationTimestamp, str) else ""

@@ -57,6 +57,7 @@ class _Reader:
     place: str
     """`` or `specs[1].`."""
     spec: cilium.Spec
+    created: str
 
     def policy(self, index: int) -> Policy:
         spec = self.spec
@@ -76,6 +77,7 @@ class _Reader:
             audit=bool(spec.audit),
             forbidden=None if spec.denyResponse is None else spec.denyResponse == "Forbidden",
             engine=spec.engine or "Auto",
+            created=self.created,
             chunk_extensions=spec.http is not None and spec.http.chunkExtensions,
             trailers=spec.http is not None and spec.http.trailers,
             description=spec.description or "",
@@ -206,6 +208,8 @@ def _header_match(match: HeaderMatch) -> HeaderRule:
     return HeaderRule(match.name.lower(), HeaderOp(operator.lower()), match.value or "")
 
 
-def read(spec: cilium.Spec, *, source: str, namespace: str | None, place: str, index: int) -> Policy:
+def read(
+    spec: cilium.Spec, *, source: str, namespace: str | None, place: str, index: int, created: str
+) -> Policy:
     """One rule object as a policy; `place` is `` for spec, `specs[1].` for the second of specs."""
-    return _Reader(source, namespace, place, spec).policy(index)
+    return _Reader(source, namespace, place, spec, created).policy(index)

@@ -194,8 +194,9 @@ def ruleset_id(digest: str) -> int:
 
 
 def _spec(value: Value) -> RulesetSpec:
-    rules, default_rule, audit, forbidden, chunk_extensions, trailers, engine = value.fields(
-        "rules", "default_rule", "audit", "forbidden", "chunk_extensions", "trailers", "engine"
+    rules, default_rule, audit, forbidden, chunk_extensions, trailers, engine, app_protocol = value.fields(
+        *("rules", "default_rule", "audit", "forbidden", "chunk_extensions", "trailers"),
+        *("engine", "app_protocol"),
     )
     return RulesetSpec(
         rules=tuple(map(_rule, rules.items())),
@@ -205,6 +206,7 @@ def _spec(value: Value) -> RulesetSpec:
         chunk_extensions=chunk_extensions.flag(),
         trailers=trailers.flag(),
         engine=engine.text(16),
+        app_protocol=app_protocol.text(),
     )
 
 
