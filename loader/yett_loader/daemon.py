@@ -77,6 +77,9 @@ async def serve(options: Options) -> None:
         agent.observe(allowed=False)
         changed = asyncio.Event()
         stack.enter_context(Doorbell(changed.set))
+        if options.sync is not None:
+            agent.lost.told = lambda: client is not None and client.told
+        client: SyncClient | None = None
         await agent.start()
         client = _client(options.sync, agent)
         api = Api(agent, recorder, allow_push=options.allow_push, sync=client)

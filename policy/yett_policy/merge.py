@@ -9,6 +9,7 @@ Precedence, for one direction of one subject:
 5. else allow rules with HTTP rules let the requests pass that one of them matches;
 6. else the default denies.
 7. HTTP deny rules take their requests out of what 2 to 5 let pass.
+8. Allow rules that change headers change them whatever else lets the request pass.
 
 Where policies with HTTP rules wish for different engines, neither of which is Auto, the oldest one's
 counts.  Allow rules of those that contradict it then let nothing pass: what they would
@@ -136,7 +137,8 @@ def _judge(claims: Iterable[Claim], defaults: tuple[str, ...], *, host: bool) ->
     asking = [claim for claim in claims if not claim.deny and claim.http]
     banning = [claim for claim in claims if claim.deny]
     bans = tuple(rule for claim in banning for rule in claim.http)
-    engine, conflicts = "Auto", ()
+    engine = "Auto"
+    conflicts: tuple[Conflict, ...] = ()
     if defaults and not plain and not host:
         engine, conflicts, asking = _agreed(asking, banning)
     elif banning:
@@ -155,9 +157,12 @@ def _judge(claims: Iterable[Claim], defaults: tuple[str, ...], *, host: bool) ->
         )
     else:
         return _Answer(Verdict.DENY, Reason.POLICY_DENIED, ", ".join(defaults), conflicts=conflicts)
-    if bans:
-        requests = (HttpRule(ref=rule), *bans)
-        return _Answer(Verdict.ALLOW, reason, rule, requests, tuple(banning), engine, conflicts)
+    changing = [claim for claim in asking if any(item.changes for item in claim.http)]
+    if bans or changing:
+        changes = tuple(item for claim in changing for item in claim.http if item.changes)
+        requests = (HttpRule(ref=rule), *changes, *bans)
+        speaking = (*banning, *changing)
+        return _Answer(Verdict.ALLOW, reason, rule, requests, speaking, engine, conflicts)
     return _Answer(Verdict.ALLOW, reason, rule)
 
 
@@ -196,11 +201,15 @@ def _watch_beside_bans(enforced: _Answer, together: _Answer) -> Outcome:
     What that policy tolerates of ambiguity must not help a request to hide from the bans.
     """
     bans = [rule for rule in enforced.requests or () if rule.action is RuleAction.DENY]
-    requests = tuple(replace(rule, tolerate=()) for rule in (*bans, *(together.requests or ())))
-    outcome = _outcome(enforced, requests, (), audit=True)
     if together.requests is None:
         blame = together.rule
+        changing = [rule for rule in enforced.requests or () if rule.changes]
+        passing = [*changing, HttpRule(ref=blame, action=RuleAction.AUDIT_DENY)] if changing else []
     else:
+        passing = list(together.requests)
+    requests = tuple(replace(rule, tolerate=()) for rule in (*bans, *passing))
+    outcome = _outcome(enforced, requests, (), audit=True)
+    if together.requests is not None:
         blame = ", ".join(sorted({c.policy.default_deny_ref for c in together.contributors}))
     assert outcome.ruleset is not None  # noqa: S101 - _outcome makes one
     return outcome._replace(ruleset=replace(outcome.ruleset, default_rule=blame))
@@ -229,6 +238,6 @@ def _blame(contributors: Iterable[Claim], defaults: tuple[str, ...]) -> str:
     """
     contributors = list(contributors)
     own = {claim.policy.default_deny_ref for claim in contributors if not claim.deny}
-    if own:
+    if own and defaults:
         return ", ".join(sorted(own.intersection(defaults)) or defaults)
     return ", ".join(sorted({claim.ref for claim in contributors}))

@@ -54,21 +54,6 @@ def websocket(host: str, path: str) -> object:
         return error.response.status_code
 
 
-def same_port(host: str, path: str, port: str, count: str) -> object:
-    """Connections one after the other from one port, each ended by the server's side."""
-    answers = []
-    for _ in range(int(count)):
-        with socket.socket() as connection:
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            connection.settimeout(10)
-            connection.bind(("", int(port)))
-            connection.connect((host, 80))
-            connection.sendall(f"GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
-            answer = b"".join(iter(lambda: connection.recv(4096), b""))
-            answers.append(answer[9:12].decode())
-    return answers
-
-
 def streams(host: str, *paths: str) -> object:
     """What becomes of each stream of one HTTP/2 connection, all opened at once."""
     with socket.create_connection((host, 8082), timeout=5) as connection:
@@ -93,6 +78,21 @@ def streams(host: str, *paths: str) -> object:
 def frame(kind: int, flags: int, stream: int, body: bytes = b"") -> bytes:
     """Of HTTP/2 (RFC 9113, 4.1)."""
     return len(body).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + body
+
+
+def same_port(host: str, path: str, port: str, count: str) -> object:
+    """Connections one after the other from one port, each ended by the server's side."""
+    answers = []
+    for _ in range(int(count)):
+        with socket.socket() as connection:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            connection.settimeout(10)
+            connection.bind(("", int(port)))
+            connection.connect((host, 80))
+            connection.sendall(f"GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
+            answer = b"".join(iter(lambda: connection.recv(4096), b""))
+            answers.append(answer[9:12].decode())
+    return answers
 
 
 def load(host: str, path: str, seconds: str) -> object:

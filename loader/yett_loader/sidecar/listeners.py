@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from yett_loader.sidecar import changes
 from yett_loader.sidecar.routes import ALLOW, CLUSTER, DENY, MODULE
 from yett_policy.document import Direction
 
@@ -220,6 +221,7 @@ def _http(name: str) -> Json:
                 dynamic_module_config=MODULE,
                 filter_name=DENY,
             ),
+            *changes.filters(),
             _filter(
                 "envoy.filters.http.router", "filters.http.router.v3.Router", suppress_envoy_headers=True
             ),
