@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+
 from bench import load, stats
 from bench.request import Shape, requests
 from bench.sidecar.points import KEPT, NEW, ONE
