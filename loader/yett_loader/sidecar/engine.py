@@ -102,7 +102,8 @@ class Sidecar:
         for name in {listener_name(port) for port in places.ports.values()}:
             self._idle.pop(name, None)
         if await ads.publish(listeners, routes):
-            await _listening(set(places.ports.values()))
+            if listeners.keys() != self._listeners.keys():
+                await _listening(set(places.ports.values()))
         else:
             log.error("the sidecar does not answer: its flows are refused until it does")
         self._listeners, self._routes, self._tables = listeners, routes, tables

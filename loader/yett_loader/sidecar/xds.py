@@ -23,12 +23,10 @@ from envoy.config.route.v3.route_pb2 import RouteConfiguration
 from envoy.extensions.access_loggers.filters.cel.v3 import cel_pb2 as _cel  # noqa: F401 - for Any, as below
 from envoy.extensions.access_loggers.grpc.v3 import als_pb2 as _als_config  # noqa: F401
 from envoy.extensions.filters.http.dynamic_modules.v3 import dynamic_modules_pb2 as _modules  # noqa: F401
-from envoy.extensions.filters.http.header_to_metadata.v3 import (
-    header_to_metadata_pb2 as _marks,  # noqa: F401
-)
+from envoy.extensions.filters.http.header_to_metadata.v3 import header_to_metadata_pb2 as _marks  # noqa: F401
 from envoy.extensions.filters.http.lua.v3 import lua_pb2 as _lua  # noqa: F401
 from envoy.extensions.filters.http.router.v3 import router_pb2 as _router  # noqa: F401
-from envoy.extensions.filters.http.set_filter_state.v3 import set_filter_state_pb2 as _secrets  # noqa: F401
+from envoy.extensions.filters.http.set_filter_state.v3 import set_filter_state_pb2 as _values  # noqa: F401
 from envoy.extensions.filters.listener.original_src.v3 import original_src_pb2 as _original_src  # noqa: F401
 from envoy.extensions.filters.network.http_connection_manager.v3 import (
     http_connection_manager_pb2 as _http,  # noqa: F401
