@@ -20,7 +20,7 @@ def _waiting(sidecar: Lab) -> int:
 
 
 def test_a_port_can_be_used_again_at_once(sidecar: Lab) -> None:
-    sidecar.apply(policy())
+    sidecar.apply(policy(extra="denyResponse: Forbidden"))
     host = sidecar.address()
     assert sidecar.client("same_port", host, "/public", str(_PORT), "12") == ["200"] * 12
     assert _waiting(sidecar) == 0
@@ -29,7 +29,7 @@ def test_a_port_can_be_used_again_at_once(sidecar: Lab) -> None:
 
 def test_what_is_redirected_is_no_denial(sidecar: Lab) -> None:
     """Each new connection once took one from the budget of what denials may be written down."""
-    sidecar.apply(policy())
+    sidecar.apply(policy(extra="denyResponse: Forbidden"))
     assert sidecar.curl("http://api-service/public") == "200"
     assert sidecar.curl("http://api-service/private") == "403"
     # In order: the connection of the denial is behind the other's.

@@ -25,7 +25,7 @@ def _about(sidecar: Lab, target: str) -> list[tuple[str, str]]:
 
 
 def test_what_is_allowed_costs_no_record_and_a_denial_always_has_one(sidecar: Lab) -> None:
-    sidecar.apply(policy())
+    sidecar.apply(policy(extra="denyResponse: Forbidden"))
     before = _sent(sidecar)
     assert [sidecar.curl(f"{URL}/public") for _ in range(5)] == ["200"] * 5
     assert sidecar.curl(f"{URL}/private") == "000"
