@@ -110,6 +110,9 @@ class Lab:
     def supervisors(self) -> tuple[int, ...]:
         return tuple(pid for item in self._directories() if (pid := process.supervisor(item).pid))
 
+    def files(self, name: str) -> list[Path]:
+        return [item / name for item in self._directories()]
+
     def accepted(self) -> list[Path]:
         return [path for item in self._directories() if (path := item / "accepted.json").exists()]
 

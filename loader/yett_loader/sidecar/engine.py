@@ -18,6 +18,7 @@ from typing import Any
 from yett_loader.errors import LoaderError
 from yett_loader.kernel import Program
 from yett_loader.sidecar import accepted, gate
+from yett_loader.sidecar.counts import Counts
 from yett_loader.sidecar.kept import Kept
 from yett_loader.sidecar.listeners import RECORD_ALL, RUNTIME, listener, listener_name
 from yett_loader.sidecar.places import Places, place
@@ -51,6 +52,8 @@ class Sidecar:
     """Tells the programs the gate's interface."""
     record: Callable[[str, Any], None]
     """Takes access records."""
+    counts: Counts
+    """Of what it has denied."""
     node: str = "node"
     outer: bool = False
     """Another process keeps Envoy: no child of ours does."""
@@ -197,6 +200,7 @@ class Sidecar:
 
     async def close(self) -> None:
         """The loader goes; Envoy stays, and judges on."""
+        self.counts.save()
         await self._supervisor.leave()
         if self._saving is not None:
             self._saving.cancel()
