@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _VERSIONS = {1: "HTTP/1.0", 2: "HTTP/1.1", 3: "HTTP/2", 4: "HTTP/3"}
 _LUA = "lua_response"
 """Of the filter that changes headers: it could not."""
-_TWICE = "twice"
+_TWICE, _ALIAS = "twice", "alias"
 """As deny.c says it."""
 
 
@@ -34,7 +34,6 @@ RECORDS_PER_SECOND = 1000
 """More are only counted, as in the kernel: what a client is denied must not keep the loader busy."""
 
 _MALFORMED = {
-    "underscore": Reason.HTTP_HEADER_UNDERSCORE,
     "too_large": Reason.HTTP_HEAD_TOO_LONG,
     "too_many_headers": Reason.HTTP_HEAD_TOO_LONG,
     "timeout": Reason.HTTP_HEAD_TIMEOUT,
@@ -102,6 +101,8 @@ def judgement(entry: Any) -> tuple[str, Reason, str]:
         return "deny", Reason.SIDECAR_DOWN, rule
     if details == _TWICE:
         return "deny", Reason.HTTP_AMBIGUOUS_HEADER, rule
+    if details == _ALIAS:
+        return "deny", Reason.HTTP_HEADER_UNDERSCORE, rule
     if details == "upgrade_failed":
         return "deny", Reason.UPGRADE_DENIED, rule
     if not common.route_name:

@@ -183,8 +183,8 @@ def _http(name: str) -> Json:
         http_protocol_options={**_HTTP1, "accept_http_10": True, "allow_custom_methods": True},
         http2_protocol_options=_HTTP2,
         common_http_protocol_options={
-            "headers_with_underscores_action": "REJECT_REQUEST",
-            "max_headers_count": 100,
+            "headers_with_underscores_action": "ALLOW",  # aliases of headers that matter: see deny.c
+            "max_headers_count": 1000,
         },
         max_request_headers_kb=60,
         request_headers_timeout="10s",
