@@ -9,7 +9,7 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,14 @@ from typing import Any
 from yett_loader.errors import LoaderError
 from yett_loader.kernel import Program
 from yett_loader.sidecar import gate
+from yett_loader.sidecar.changes import asking, secret_name
 from yett_loader.sidecar.listeners import bootstrap, listener, listener_name
 from yett_loader.sidecar.places import Places, place
 from yett_loader.sidecar.process import Envoy
 from yett_loader.sidecar.routes import route_table
 from yett_loader.sidecar.xds import Ads
 from yett_policy.document import Direction, Snapshot
+from yett_policy.evaluate import NO_SECRETS
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +65,9 @@ class Sidecar:
         """Where the rulesets of `snapshot` are judged."""
         return place(snapshot, self.places)
 
-    async def apply(self, snapshot: Snapshot, places: Places) -> Places:
+    async def apply(
+        self, snapshot: Snapshot, places: Places, secrets: Mapping[str, str] = NO_SECRETS
+    ) -> Places:
         """Make Envoy judge them, and say which are: none where it cannot run.  SidecarNack if it refuses.
 
         An Envoy that is only not there yet is no error: its flows are refused until it comes.
@@ -80,7 +84,7 @@ class Sidecar:
         specs = {item.digest: item.spec for item in snapshot.rulesets}
         listeners = {listener_name(port): listener(port, d) for (_, d), port in places.ports.items()}
         routes = {
-            listener_name(port): route_table(listener_name(port), specs[digest])
+            listener_name(port): route_table(listener_name(port), specs[digest], secrets)
             for (digest, _), port in places.ports.items()
         }
         now = time.monotonic()
@@ -90,7 +94,8 @@ class Sidecar:
         self._idle = {name: since for name, since in self._idle.items() if name in listeners}
         for name in {listener_name(port) for port in places.ports.values()}:
             self._idle.pop(name, None)
-        if await ads.publish(listeners, routes):
+        ads.give({secret_name(name): value for name, value in secrets.items()})
+        if await ads.publish(listeners | asking(secrets), routes):
             await _listening(set(places.ports.values()))
         else:
             log.error("the sidecar does not answer: its flows are refused until it does")

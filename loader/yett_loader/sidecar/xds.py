@@ -19,7 +19,10 @@ from envoy.config.listener.v3.listener_pb2 import Listener
 from envoy.config.route.v3.route_pb2 import RouteConfiguration
 from envoy.extensions.access_loggers.grpc.v3 import als_pb2 as _als_config  # noqa: F401 - for Any, as below
 from envoy.extensions.filters.http.dynamic_modules.v3 import dynamic_modules_pb2 as _modules  # noqa: F401
+from envoy.extensions.filters.http.header_to_metadata.v3 import header_to_metadata_pb2 as _marks  # noqa: F401
+from envoy.extensions.filters.http.lua.v3 import lua_pb2 as _lua  # noqa: F401
 from envoy.extensions.filters.http.router.v3 import router_pb2 as _router  # noqa: F401
+from envoy.extensions.filters.http.set_filter_state.v3 import set_filter_state_pb2 as _values  # noqa: F401
 from envoy.extensions.filters.listener.original_src.v3 import original_src_pb2 as _original_src  # noqa: F401
 from envoy.extensions.filters.network.http_connection_manager.v3 import (
     http_connection_manager_pb2 as _http,  # noqa: F401
@@ -27,12 +30,14 @@ from envoy.extensions.filters.network.http_connection_manager.v3 import (
 from envoy.extensions.filters.network.rbac.v3 import rbac_pb2 as _rbac  # noqa: F401
 from envoy.extensions.filters.network.set_filter_state.v3 import set_filter_state_pb2 as _state  # noqa: F401
 from envoy.extensions.http.header_formatters.preserve_case.v3 import preserve_case_pb2 as _case  # noqa: F401
+from envoy.extensions.transport_sockets.tls.v3.secret_pb2 import Secret
 from envoy.service.accesslog.v3 import als_pb2, als_pb2_grpc
 from envoy.service.discovery.v3 import ads_pb2_grpc
 from envoy.service.discovery.v3.discovery_pb2 import DiscoveryRequest, DiscoveryResponse
 from google.protobuf import wrappers_pb2 as _wrappers  # noqa: F401
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.json_format import ParseDict
+from xds.type.v3 import typed_struct_pb2 as _struct  # noqa: F401
 
 from yett_loader.errors import LoaderError
 
@@ -40,7 +45,8 @@ log = logging.getLogger(__name__)
 
 LISTENER = "type.googleapis.com/envoy.config.listener.v3.Listener"
 ROUTES = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration"
-_MESSAGES: Mapping[str, Any] = {LISTENER: Listener, ROUTES: RouteConfiguration}
+SECRETS = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"
+_MESSAGES: Mapping[str, Any] = {LISTENER: Listener, ROUTES: RouteConfiguration, SECRETS: Secret}
 Entry = Callable[[str, Any], None]
 """Takes the name of a log and one HTTPAccessLogEntry."""
 
@@ -82,7 +88,7 @@ class Ads(  # grpc's classes have no types
     """The configuration server of the sidecar."""
 
     def __init__(self, record: Entry) -> None:
-        self._kinds = {LISTENER: _Kind(), ROUTES: _Kind()}
+        self._kinds = {LISTENER: _Kind(), ROUTES: _Kind(), SECRETS: _Kind()}
         self._streams: list[_Stream] = []
         self._refused: dict[str, str] = {}
         self._moved = asyncio.Event()
@@ -120,7 +126,7 @@ class Ads(  # grpc's classes have no types
         SidecarNack if it refuses: then what was before stays published.  False if there is none
         to ask, or it is silent for so long.
         """
-        before = {kind: dict(item.resources) for kind, item in self._kinds.items()}
+        before = {kind: dict(self._kinds[kind].resources) for kind in (ROUTES, LISTENER)}
         if before == {ROUTES: routes, LISTENER: listeners}:
             return True
         # Routes first: a listener never waits for routes that are not there.
@@ -138,6 +144,17 @@ class Ads(  # grpc's classes have no types
             raise SidecarNack(f"the sidecar refuses its configuration, the old one stays: {said}")
         return True
 
+    def give(self, secrets: Mapping[str, str]) -> None:
+        """Values of secrets, by the names under which route tables ask for them; in force as they come."""
+        self._replace(
+            {
+                SECRETS: {
+                    name: {"name": name, "generic_secret": {"secret": {"inline_string": value}}}
+                    for name, value in secrets.items()
+                }
+            }
+        )
+
     def _replace(self, wanted: Mapping[str, Mapping[str, Any]]) -> None:
         self._refused.clear()
         for kind, resources in wanted.items():
@@ -153,7 +170,8 @@ class Ads(  # grpc's classes have no types
         if not self._streams:
             return False
         stream = self._streams[-1]
-        for kind, item in self._kinds.items():
+        for kind in (LISTENER, ROUTES):
+            item = self._kinds[kind]
             if kind == ROUTES and not item.resources:
                 continue
             if stream.accepted.get(kind) != item.version:
@@ -172,7 +190,7 @@ class Ads(  # grpc's classes have no types
         reader = asyncio.create_task(self._read(requests, stream))
         try:
             while not reader.done():
-                for kind in (LISTENER, ROUTES):
+                for kind in self._kinds:
                     response = self._response(kind, stream)
                     if response is not None:
                         yield response
@@ -193,8 +211,10 @@ class Ads(  # grpc's classes have no types
             if request.response_nonce and sent is not None and request.response_nonce == sent[1]:
                 if request.HasField("error_detail"):
                     self.nacks += 1
-                    self._refused[kind] = request.error_detail.message
-                    log.error("the sidecar refuses %s: %s", kind, request.error_detail.message)
+                    # Envoy quotes what it refuses.
+                    said = "a secret" if kind == SECRETS else request.error_detail.message
+                    self._refused[kind] = said
+                    log.error("the sidecar refuses %s: %s", kind, said)
                 else:
                     stream.accepted[kind] = sent[0]
             stream.changed.set()
@@ -204,7 +224,7 @@ class Ads(  # grpc's classes have no types
         if kind not in stream.names:
             return None
         item = self._kinds[kind]
-        names = stream.names[kind] if kind == ROUTES else frozenset(item.resources)
+        names = stream.names[kind] if kind != LISTENER else frozenset(item.resources)
         sent = stream.sent.get(kind)
         if sent is not None and (sent[0], sent[2]) == (item.version, names):
             return None
