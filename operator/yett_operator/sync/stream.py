@@ -174,9 +174,7 @@ class Stream:
     def _concerns(self, change: Change) -> bool:
         if self._node in change.node_addresses or self._node in change.moved.values():
             return True
-        if change.secrets or any(
-            pod is not None and pod.node == self._node for pod in change.pods.values()
-        ):
+        if change.secrets or any(pod is not None and pod.node == self._node for pod in change.pods.values()):
             return True
         if self._part is None:
             return True
