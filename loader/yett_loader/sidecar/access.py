@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from yett_loader.lookup import identity_of
 from yett_loader.recorder import Recorder
-from yett_loader.sidecar.changes import NAMESPACE
+from yett_loader.sidecar.changes import MISMATCHED, NAMESPACE
 from yett_loader.sidecar.routes import verdict_of
 from yett_loader.state import Prefix, mapped
 from yett_policy.document import Direction
@@ -55,7 +55,7 @@ def judgement(entry: Any) -> tuple[str, Reason, str]:
 
 def mismatched(entry: Any) -> tuple[str, ...]:
     """Headers that were not as a rule with mismatch LOG wants them."""
-    return tuple(name for name in _said(entry).get("mismatched", "").split(",") if name)
+    return tuple(name for name in _said(entry).get(MISMATCHED, "").split(",") if name)
 
 
 def _said(entry: Any) -> dict[str, str]:

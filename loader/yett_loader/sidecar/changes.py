@@ -27,6 +27,8 @@ MARKS = "envoy.filters.http.header_to_metadata"
 SECRETS = "envoy.filters.http.set_filter_state"
 NAMESPACE = "yett"
 """Of the marks, and of what the Lua filter says to the access log."""
+MISMATCHED = "mismatched"
+"""There: names of headers that are not as a rule with LOG wants them."""
 _MARK = "\x01"
 _TYPE = "type.googleapis.com/envoy.extensions"
 

@@ -26,6 +26,8 @@ MODULE: Json = {"name": "yett_deny", "do_not_close": True}
 _PER_ROUTE = (
     "type.googleapis.com/envoy.extensions.filters.http.dynamic_modules.v3.DynamicModuleFilterPerRoute"
 )
+ALLOW = "allow|"
+"""How the names of routes begin that let a request pass, with nothing to note."""
 _SLASH = r"(?:/|\\|%2[fF]|%5[cC])"
 _HEX = "0-9A-Fa-f"
 _CAPITAL = re.compile(r"(?<!\\)[A-Z]")
