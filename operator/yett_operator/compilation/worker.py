@@ -200,8 +200,17 @@ def _judgement(reason: str, message: str, body: bytes, policies: list[Policy]) -
         message=message,
         kept=reason != "Accepted" and bool(policies),
         audit=any(policy.audit for policy in policies),
+        secrets=_secrets(policies),
         accepted_body=body,
     )
+
+
+def _secrets(policies: list[Policy]) -> tuple[tuple[str, bool], ...]:
+    named: dict[str, bool] = {}
+    for policy in policies:
+        for name, replaceable in policy.secrets.items():
+            named[name] = named.get(name, True) and replaceable
+    return tuple(sorted(named.items()))
 
 
 def _sentence(error: PolicyError) -> str:
