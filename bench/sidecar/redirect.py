@@ -39,9 +39,9 @@ class Redirect(System):
         spec = to_spec(rules)
         self.apply({PORT: spec, UPLOAD_PORT: spec})
 
-    def apply(self, rules: Rules) -> float:
+    def apply(self, rules: Rules, engine: str = "Sidecar") -> float:
         """In force on return; the seconds that the loader's agent took."""
-        return float(self.loader.push(wanted(self.world.topology, rules))["seconds"])
+        return float(self.loader.push(wanted(self.world.topology, rules, engine))["seconds"])
 
     def resident(self) -> int:
         """Bytes of memory that Envoy holds."""
