@@ -14,9 +14,9 @@ from bench.systems.system import System
 from bench.systems.tproxy import divert
 from bench.world import PORT, UPLOAD_PORT
 from yett_loader.sidecar.engine import open_ports
-from yett_loader.sidecar.listeners import RECORD_ALL, RUNTIME, bootstrap, listener, listener_name
+from yett_loader.sidecar.listeners import RECORD_ALL, RUNTIME, listener, listener_name
 from yett_loader.sidecar.places import FIRST_PORT
-from yett_loader.sidecar.process import Envoy
+from yett_loader.sidecar.process import control, envoy, find_envoy, prepare
 from yett_loader.sidecar.routes import route_table
 from yett_loader.sidecar.xds import Ads
 from yett_policy.document import Direction
@@ -36,7 +36,7 @@ class Behind(System):
         self._thread.start()
         self.cleanup.callback(self._end)
         directory = self.world.directory / "envoy"
-        self._ads, self._envoy = Ads(_forget), Envoy(directory)
+        self._ads, self._envoy = Ads(_forget), envoy(directory, find_envoy())
         self._call(self._start(directory))
         self.cleanup.callback(self._close)
         divert(self.world.topology, replies=True, port=FIRST_PORT)
@@ -60,9 +60,10 @@ class Behind(System):
         )
 
     async def _start(self, directory: Path) -> None:
-        await self._ads.start(directory / "xds.sock")
+        await self._ads.start(control(directory))
         self._ads.set(RUNTIME, {RECORD_ALL: 0})
-        self._envoy.run(bootstrap(str(directory / "xds.sock"), "bench"))
+        prepare(directory, "bench")
+        self._envoy.run()
 
     async def _publish(self, listeners: dict[str, Any], routes: dict[str, Any]) -> None:
         async with asyncio.timeout(30):

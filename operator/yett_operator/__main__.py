@@ -69,7 +69,7 @@ def main() -> int:
     except SettingsError as error:
         print(f"yett-operator: {error}", file=sys.stderr)
         return 2
-    configure(settings.log_level)
+    configure(settings.log_level, settings.log_format)
     from yett_operator.kube.client import ApiError  # noqa: PLC0415 - as above
 
     try:

@@ -43,8 +43,12 @@ FIRST_ADDRESS = 1 << 24
 CLUSTER_NAME = "default"
 
 
-def pod_labels(pod: Pod, namespace_labels: Mapping[str, str]) -> Labels:
-    """The labels that make a pod's identity.
+PROBES = "probe:TCP"
+"""The label that holds the ports that a pod's kubelet probes."""
+
+
+def pod_labels(pod: Pod, namespace_labels: Mapping[str, str], *, probes: bool = False) -> Labels:
+    """The labels that make a pod's identity; `probes`: the ports of its probes too.
 
     Its named ports are among them: a policy that says `http` means 8080 on one pod and 80 on
     another, so pods that differ there must differ in number.  What a pod says of its own
@@ -61,6 +65,8 @@ def pod_labels(pod: Pod, namespace_labels: Mapping[str, str]) -> Labels:
     for port in pod.named_ports:
         numbers.setdefault(port_key(port.name, port.protocol), set()).add(port.port)
     labels |= {key: ",".join(map(str, sorted(ports))) for key, ports in numbers.items()}
+    if probes and pod.probes:
+        labels[PROBES] = ",".join(map(str, sorted(pod.probes)))
     return canonical_labels(labels)
 
 

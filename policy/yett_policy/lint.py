@@ -7,7 +7,7 @@
 | YETT1002 | the subject's namespace is overridden by the policy's own |
 | YETT1003 | enableDefaultDeny: true where the direction has no rules: no effect |
 | YETT1004 | HTTP rules under enableDefaultDeny: false: no effect unless another policy denies |
-| YETT1005 | a deny rule that covers the node itself: probes fail |
+| YETT1005 | a deny rule that covers the node itself: only its kubelet's probes still pass |
 | YETT1006 | an empty list of peers: selects no one |
 | YETT1007 | an empty list beside a full one of another kind: selects no one |
 | YETT1008 | toPorts without ports: allows nothing |
@@ -295,7 +295,10 @@ def _denied_node(at: str, item: cilium.Item) -> Iterator[Finding]:
     anyone = all(member is None for member in members) and (item.toPorts or item.icmps)
     if anyone or {"all", "host", "cluster", "cluster-mesh"}.intersection(entities):
         yield _finding(
-            "YETT1005", at, "covers the node itself, so its kubelet's probes of these pods can fail"
+            "YETT1005",
+            at,
+            "covers the node itself: of what its processes and host-network pods send, only the ports that "
+            "the kubelet probes stay open",
         )
 
 

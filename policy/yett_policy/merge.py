@@ -2,6 +2,7 @@
 
 Precedence, for one direction of one subject:
 
+0. The kubelet's probes (peer `host`, a port that it probes) pass, whatever any rule says.
 1. A deny rule without HTTP rules that covers the peer and port denies.
 2. The node itself (peer `host`) may reach its pods.
 3. Where no policy asks for default deny, everything may pass.
@@ -29,6 +30,7 @@ from yett_policy.document import Verdict
 from yett_policy.http.rule import HttpRule, RuleAction, RulesetSpec
 from yett_policy.policy import Policy
 from yett_policy.reason import Reason
+from yett_policy.selector import LabelSelector
 
 NO_RULE = "none"
 """Reference of a verdict that no rule is the cause of."""
@@ -47,6 +49,10 @@ class Claim:
     def audit(self) -> bool:
         """Whether its policy only watches."""
         return self.policy.audit
+
+
+KUBELET = Claim(Policy("", 0, LabelSelector.of(), (), (False, False)), NO_RULE, deny=False)
+"""That the peer is the node itself, and the port one that its kubelet probes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +116,8 @@ class _Answer:
 
 def merge(claims: Sequence[Claim], defaults: Defaults, *, host: bool = False) -> Outcome:
     """The outcome of all claims that cover one peer and port; order does not matter."""
+    if KUBELET in claims:
+        return Outcome(Verdict.ALLOW, Reason.HOST, NO_RULE)
     enforced = _judge([claim for claim in claims if not claim.audit], defaults.enforced, host=host)
     audited = [claim for claim in claims if claim.audit]
     if enforced.verdict is Verdict.DENY:

@@ -216,9 +216,11 @@ def play(cluster: Cluster, step: tuple[Any, ...]) -> None:
 
 
 @settings(max_examples=400, suppress_health_check=[HealthCheck.too_slow])
-@given(st.lists(steps, min_size=5, max_size=40))
-def test_no_history_makes_a_status_claim_what_is_not_in_force(history: list[tuple[Any, ...]]) -> None:
-    cluster = Cluster()
+@given(st.booleans(), st.lists(steps, min_size=5, max_size=40))
+def test_no_history_makes_a_status_claim_what_is_not_in_force(
+    quiet: bool, history: list[tuple[Any, ...]]
+) -> None:
+    cluster = calm() if quiet else Cluster()
     for step in history:
         play(cluster, step)
         for source, policy in cluster.policies.items():

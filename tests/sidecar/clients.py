@@ -108,6 +108,8 @@ def load(host: str, path: str, seconds: str) -> object:
             connection.request("GET", path)
             response = connection.getresponse()
             response.read()
+            if not seen:
+                print("begun", flush=True)
             seen[str(response.status)] += 1
         except OSError as error:
             seen[type(error).__name__] += 1

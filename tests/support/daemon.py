@@ -19,8 +19,7 @@ from support.enforce import BPFFS, IMAGE
 from support.netns import Namespace
 from yett_loader.datapath import Datapath
 from yett_loader.pins import Pins, locked
-from yett_loader.sidecar import gate
-from yett_loader.sidecar.process import Envoy
+from yett_loader.sidecar import gate, process
 from yett_loader.snapshot import Wanted, to_bytes
 
 
@@ -108,7 +107,7 @@ class LoaderDaemon:
             if self._process is not None:
                 self.kill()
         finally:
-            Envoy(self._api.with_name(f"{self._api.stem}-sidecar")).kill()  # it outlives its loader
+            process.end(self._api.with_name(f"{self._api.stem}-sidecar"))  # it outlives its loader
             with self._namespace, locked(self.pins.root):
                 if self.pins.gate.exists():
                     gate.remove(self.pins.gate)

@@ -17,10 +17,11 @@ from typing import Any
 
 from yett_loader.errors import LoaderError
 from yett_loader.kernel import Program
-from yett_loader.sidecar import gate
-from yett_loader.sidecar.listeners import RECORD_ALL, RUNTIME, bootstrap, listener, listener_name
+from yett_loader.sidecar import accepted, gate
+from yett_loader.sidecar.kept import Kept
+from yett_loader.sidecar.listeners import RECORD_ALL, RUNTIME, listener, listener_name
 from yett_loader.sidecar.places import Places, place
-from yett_loader.sidecar.process import Envoy
+from yett_loader.sidecar.process import check_version, control, envoy, find_envoy, prepare, supervisor
 from yett_loader.sidecar.routes import route_table
 from yett_loader.sidecar.xds import Ads
 from yett_policy.document import Direction, Snapshot
@@ -47,12 +48,16 @@ class Sidecar:
     record: Callable[[str, Any], None]
     """Takes access records."""
     node: str = "node"
+    outer: bool = False
+    """Another process keeps Envoy: no child of ours does."""
     places: Places = field(default_factory=Places)
     problem: str = ""
     """Why it cannot run here."""
     _ads: Ads | None = None
+    _saving: asyncio.Task[None] | None = None
     _recording: bool = False
-    _envoy: Envoy = field(init=False)
+    _envoy: Kept = field(init=False)
+    _supervisor: Kept = field(init=False)
     _listeners: dict[str, Any] = field(default_factory=dict)
     _routes: dict[str, Any] = field(default_factory=dict)
     _tables: dict[tuple[str, int], Any] = field(default_factory=dict)
@@ -60,7 +65,7 @@ class Sidecar:
     _idle: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._envoy = Envoy(self.directory)
+        self._envoy, self._supervisor = envoy(self.directory), supervisor(self.directory)
         self.places = _read(self.directory / "places.json")
 
     def plan(self, snapshot: Snapshot) -> Places:
@@ -120,7 +125,6 @@ class Sidecar:
             "problem": self.problem,
             "running": self._envoy.pid,
             "connected": bool(self._ads and self._ads.connected),
-            "starts": self._envoy.starts,
             "nacks": self._ads.nacks if self._ads else 0,
             "records": self._ads.records if self._ads else 0,
             "rulesets": {
@@ -130,12 +134,17 @@ class Sidecar:
 
     async def close(self) -> None:
         """The loader goes; Envoy stays, and judges on."""
-        await self._envoy.leave()
+        await self._supervisor.leave()
+        if self._saving is not None:
+            self._saving.cancel()
+            await asyncio.gather(self._saving, return_exceptions=True)
         if self._ads is not None:
             await self._ads.stop()
 
     async def _start(self) -> Ads:
-        ads, socket = Ads(self.record), self.directory / "xds.sock"
+        if not self.outer:
+            await asyncio.to_thread(check_version, find_envoy())
+        ads, socket = Ads(self.record), control(self.directory)
         # pyroute2 runs an event loop of its own.
         index = await asyncio.to_thread(gate.make)
         gate.attach(index, self.program, self.pin)
@@ -143,8 +152,20 @@ class Sidecar:
         await ads.start(socket)
         self._ads = ads
         self.observe(allowed=self._recording)
-        self._envoy.run(bootstrap(str(socket), self.node))
+        prepare(self.directory, self.node)
+        if not self.outer:
+            self._supervisor.run()
+        self._saving = asyncio.create_task(_save(ads, self.directory), name="accepted")
         return ads
+
+
+async def _save(ads: Ads, directory: Path) -> None:
+    """Keep what Envoy accepts for an Envoy that starts while we are gone."""
+    async for state in ads.accepted():
+        try:
+            await asyncio.to_thread(accepted.write, directory, state)
+        except OSError as error:
+            log.error("cannot keep what Envoy has accepted: %s", error.strerror)  # noqa: TRY400 - one sentence
 
 
 _listener = cache(listener)

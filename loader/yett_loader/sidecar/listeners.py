@@ -59,11 +59,12 @@ def listener(port: int, direction: Direction, concurrency_safe: bool = True) -> 
     }
 
 
-def bootstrap(socket: str, node: str) -> Json:
-    """Envoy's own file: everything else comes over `socket`.  There is no admin interface."""
+def bootstrap(socket: str, node: str, admin: str) -> Json:
+    """Envoy's own file: everything else comes over `socket`.  `admin` is a Unix socket for root only."""
     http2: Json = {"explicit_http_config": {"http2_protocol_options": {}}}
     return {
         "node": {"id": node, "cluster": "yett"},
+        "admin": {"address": {"pipe": {"path": admin, "mode": 0o600}}},
         "static_resources": {
             "clusters": [
                 {

@@ -44,6 +44,7 @@ from google.protobuf.json_format import ParseDict
 from xds.type.v3 import typed_struct_pb2 as _struct  # noqa: F401
 
 from yett_loader.errors import LoaderError
+from yett_loader.sidecar.seat import Seat
 
 log = logging.getLogger(__name__)
 
@@ -55,11 +56,10 @@ Entry = Callable[[str, Any], None]
 """Takes the name of a log and one HTTPAccessLogEntry."""
 
 
-def _prepare(socket: Path) -> None:
-    """A directory for it that only root can enter, and no socket yet."""
-    socket.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    socket.parent.chmod(0o700)
-    socket.unlink(missing_ok=True)
+def _prepare(directory: Path) -> None:
+    """For sockets that only root can open."""
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    directory.chmod(0o700)
 
 
 class SidecarNack(LoaderError):  # noqa: N818 - reads better
@@ -85,7 +85,8 @@ class _Resource:
 class _Kind:
     """Resources of one type."""
 
-    version: int = 1
+    version: int = 0
+    """0: nothing was published yet, so nothing is said: an Envoy from before keeps what it has."""
     resources: dict[str, _Resource] = field(default_factory=dict)
 
     @property
@@ -133,6 +134,7 @@ class Ads(  # grpc's classes have no types
         self._moved = asyncio.Event()
         self._record = record
         self._server: Any = None
+        self._seat: Seat | None = None
         self._nonce = 0
         self.nacks = 0
         self.records = 0
@@ -143,14 +145,25 @@ class Ads(  # grpc's classes have no types
         """Whether an Envoy listens to us."""
         return bool(self._streams)
 
-    async def start(self, path: Path) -> None:
-        """Listen on the Unix socket `path`, for root only."""
-        _prepare(path)
+    @property
+    def seated(self) -> bool:
+        """Whether clients still meet us, and not another server of the same path."""
+        return self._seat is not None and self._seat.kept
+
+    async def start(self, path: Path, *, only_if_free: bool = False) -> bool:
+        """Listen on the Unix socket `path`, for root only; False if another does and that matters."""
+        _prepare(path.parent)
+        seat = Seat(path)
         self._server = grpc.aio.server()
         ads_pb2_grpc.add_AggregatedDiscoveryServiceServicer_to_server(self, self._server)
         als_pb2_grpc.add_AccessLogServiceServicer_to_server(self, self._server)
-        self._server.add_insecure_port(f"unix:{path}")
+        self._server.add_insecure_port(f"unix:{seat.own}")
         await self._server.start()
+        if seat.take(only_if_free=only_if_free):
+            self._seat = seat
+            return True
+        await self.stop()
+        return False
 
     async def stop(self) -> None:
         """Envoy goes on with what it has."""
@@ -184,6 +197,14 @@ class Ads(  # grpc's classes have no types
             self._replace(before)
             raise SidecarNack(f"the sidecar refuses its configuration, the old one stays: {said}")
         return True
+
+    def state(self) -> dict[str, dict[str, Any]]:
+        """What is published, by type and name, without the settings."""
+        return {kind: item.values for kind, item in self._kinds.items() if kind != SETTINGS}
+
+    def restore(self, state: Mapping[str, Mapping[str, Any]]) -> None:
+        """Publish what `state` gave; KeyError or ParseError if it is something else."""
+        self._replace({kind: state[kind] for kind in self._kinds if kind in state})
 
     def set(self, name: str, values: Mapping[str, Any]) -> None:
         """Settings of the layer `name`, in force as soon as Envoy hears of them."""
@@ -220,6 +241,18 @@ class Ads(  # grpc's classes have no types
             return False
         acked = routes.acked if routes else {}
         return all(acked.get(name) == item.version for name, item in self._kinds[ROUTES].resources.items())
+
+    async def accepted(self) -> AsyncIterator[dict[str, dict[str, Any]]]:
+        """The state, each time that Envoy has accepted another; for ever."""
+        last: list[int] = []
+        while True:
+            versions = [item.version for kind, item in self._kinds.items() if kind != SETTINGS]
+            if versions != last and not self._refused and self._settled():
+                last = versions
+                yield self.state()
+            else:
+                self._moved.clear()
+                await self._moved.wait()
 
     # -- what Envoy says ------------------------------------------------------------------
 

@@ -50,6 +50,10 @@ class Batch:
         )
 
 
+KEPT_MAX = 700_000
+"""Bytes of a policy that its PolicyStatus keeps; etcd takes 1.5 MiB of an object."""
+
+
 @dataclass(frozen=True, slots=True)
 class Judgement:
     """What the compiler makes of a policy as it is stored."""

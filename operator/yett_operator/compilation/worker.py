@@ -12,7 +12,7 @@ from collections import Counter
 from dataclasses import replace
 
 from yett_operator.compilation import encode
-from yett_operator.compilation.batch import Batch, Judgement, Outcome, PolicyText
+from yett_operator.compilation.batch import KEPT_MAX, Batch, Judgement, Outcome, PolicyText
 from yett_operator.labels import noise_in, noise_in_service, quiet, shared
 from yett_operator.ports import PodKey
 from yett_policy import budget
@@ -123,7 +123,13 @@ class Worker:
             body, policies = self._older(source, text)
             return _judgement("RegexTooComplex", _sentence(excess), body, policies), policies
         self._policies[source] = (text.body, policies)
-        judgement = _judgement("Accepted", Judgement().message, text.body, policies)
+        message = Judgement().message
+        if len(text.body) > KEPT_MAX:
+            message += (
+                f", and with {len(text.body):,} bytes too big to be kept in its PolicyStatus (at most"
+                f" {KEPT_MAX:,}): if its next version is refused, a restarted operator has none to fall back on"
+            )
+        judgement = _judgement("Accepted", message, text.body, policies)
         findings = [f"{finding.field}: {finding.message} ({finding.code})" for finding in lint(obj)]
         return replace(judgement, warnings=tuple(findings)), policies
 
