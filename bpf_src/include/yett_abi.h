@@ -384,6 +384,7 @@ enum flow_flags {
 	FLOW_RETURNED = 131072, /* server_isn is of an earlier stream on the same ports */
 	FLOW_REDIRECTED = 262144, /* the other end is the sidecar; flow.ruleset is its listener */
 	FLOW_PROXIED = 524288,	  /* the sidecar has a connection of its own on these ports */
+	FLOW_ANSWERED = 1048576,  /* of the client: the sidecar answers for the server */
 };
 
 /* Of flow.scan_flags, which belongs to the holder of flow.busy. */
