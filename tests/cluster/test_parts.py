@@ -130,9 +130,7 @@ def test_what_was_added_is_named_by_its_kind():
         ["--help"],
     ],
 )
-def test_kubectl_gets_its_arguments_as_they_were_given(
-    arguments: list[str], monkeypatch: pytest.MonkeyPatch
-):
+def test_kubectl_gets_its_arguments_as_they_were_given(arguments: list[str], monkeypatch: pytest.MonkeyPatch):
     ran: list[list[str]] = []
     monkeypatch.setattr(Kubectl, "argv", lambda _self, given: ["kubectl", *given])
     monkeypatch.setattr(os, "execv", lambda _program, argv: ran.append(argv))
