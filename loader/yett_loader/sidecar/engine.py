@@ -198,7 +198,7 @@ class Sidecar:
             "connected": bool(self._ads and self._ads.connected),
             "nacks": self._ads.nacks if self._ads else 0,
             "records": self._ads.records if self._ads else 0,
-            "refused": {digest: said for (digest, _), said in self.refused.items()},
+            "refused": {digest: said for (digest, *_), said in self.refused.items()},
             "rulesets": {
                 f"{digest}/{d.name.lower()}": port for (digest, d), port in self.places.ports.items()
             },
