@@ -10,14 +10,15 @@ BPF_CFLAGS   := -g -O2 -Wall -Werror -target bpf -mcpu=v3 -Ibpf_src/include \
 	-idirafter /usr/include/$(shell gcc -print-multiarch)
 BPF_OBJECT   := loader/yett_loader/data/yett.bpf.o
 FFI          := loader/yett_loader/_libbpf
-C_FILES       = $(shell git ls-files 'bpf_src/*.[ch]' 'tests/*.[ch]')
+MODULE       := loader/yett_loader/data/libyett_deny.so
+C_FILES       = $(shell git ls-files 'bpf_src/*.[ch]' 'loader/*.c' 'tests/*.[ch]')
 SCRIPTS       = $(shell git grep -lE '^\#!.*\bbash' -- .ci scripts)
 
 SHELL        := bash
 .SHELLFLAGS  := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo demo-cluster lab-down cluster-up cluster-down test test-bpf test-cluster test-kernels fuzz bench \
+.PHONY: help setup demo demo-cluster lab-down cluster-up cluster-down test test-bpf test-cluster test-kernels fuzz bench soak \
 	lint lint-python lint-c lint-scripts fmt bpf bindings crds wheel clean
 $(if $(V),,.SILENT:)
 
@@ -36,7 +37,7 @@ demo-cluster: bpf bindings ## the walk-through on a real three-node Kubernetes (
 lab-down: ## remove what a lab left on this machine
 	.venv/bin/yettctl lab down
 
-cluster-up: bpf ## a three-node Kubernetes on this machine, without Docker; its first run compiles ten minutes
+cluster-up: bpf $(MODULE) ## a three-node Kubernetes on this machine, without Docker; its first run compiles ten minutes
 	scripts/cluster up
 
 cluster-down: ## remove it, whole
@@ -62,6 +63,10 @@ bench: bpf bindings ## compare with bare veth, HAProxy, Envoy, iptables; writes 
 	scripts/setup bench
 	scripts/bench $(ARGS)
 
+soak: bpf bindings ## ten minutes of short connections through the sidecar; ARGS="--seconds 60" for less
+	scripts/setup bench
+	scripts/soak-sidecar $(ARGS)
+
 lint: lint-python lint-c lint-scripts ## every static check
 	scripts/check-tree
 
@@ -82,16 +87,16 @@ fmt: setup ## format Python and C
 	$(CLANG_FORMAT) -i $(C_FILES)
 
 bpf: build/yett.bpf.o $(BPF_OBJECT) ## compile the BPF programs
-bindings: build/bindings.stamp ## compile the cffi extension in place
+bindings: build/bindings.stamp $(MODULE) ## compile the cffi extension and Envoy's module in place
 
 crds: setup ## write the CRDs from the models
 	$(PYTHON) -m yett_operator.crd crds manifests/optional
 
-wheel: bpf ## a wheel with the programs in it, in build/
+wheel: bpf $(MODULE) ## a wheel with the programs in it, in build/
 	rm -rf build/lib build/bdist.* && $(PYTHON) -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir build .
 
 clean: ## remove what was built and cached, but .venv
-	rm -rf build *.egg-info $(BPF_OBJECT) $(FFI)/_ffi*.so $(FFI)/_ffi.[co] .*_cache .hypothesis
+	rm -rf build *.egg-info $(BPF_OBJECT) $(MODULE) $(FFI)/_ffi*.so $(FFI)/_ffi.[co] .*_cache .hypothesis
 
 # DWARF goes, BTF stays.
 build/%.bpf.o: bpf_src/%.bpf.c $(wildcard bpf_src/include/*.h) Makefile | setup
@@ -104,3 +109,6 @@ $(BPF_OBJECT): build/yett.bpf.o
 build/bindings.stamp: $(FFI)/build.py $(wildcard $(FFI)/*.cdef.h) bpf_src/include/yett_abi.h | setup
 	mkdir -p build && rm -f $(FFI)/_ffi*.so && $(PYTHON) $(FFI)/build.py >build/bindings.log
 	touch $@
+
+$(MODULE): loader/yett_loader/sidecar/deny.c Makefile
+	mkdir -p $(@D) && $(CC) -std=gnu11 -O2 -Wall -Wextra -Werror -fPIC -fvisibility=hidden -shared -o $@ $<

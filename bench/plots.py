@@ -40,7 +40,8 @@ def draw(result: Mapping[str, Any], folder: Path) -> None:
     _axes(result, folder / "bench-axes.svg")
 
 
-def _save(figure: Any, path: Path) -> None:
+def save(figure: Any, path: Path) -> None:
+    """The same bytes for the same plot."""
     figure.savefig(path, metadata={"Date": None, "Creator": None}, bbox_inches="tight")
     plt.close(figure)
     path.write_text("\n".join(line.rstrip() for line in path.read_text().splitlines()) + "\n")
@@ -70,7 +71,7 @@ def _base(result: Mapping[str, Any], path: Path) -> None:
     right.set_xlabel("processor time per request, µs (client, server and what is between)")
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
-    _save(figure, path)
+    save(figure, path)
 
 
 def _axes(result: Mapping[str, Any], path: Path) -> None:
@@ -104,7 +105,7 @@ def _axes(result: Mapping[str, Any], path: Path) -> None:
     handles, titles = panels.flat[0].get_legend_handles_labels()
     figure.legend(handles, titles, loc="upper center", ncols=len(titles), frameon=False)
     figure.tight_layout(rect=(0, 0, 1, 0.96))
-    _save(figure, path)
+    save(figure, path)
 
 
 def _ordered(axis: str, points: Any) -> list[tuple[str, Any]]:

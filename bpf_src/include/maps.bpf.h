@@ -45,7 +45,6 @@ struct packet {
 	__u8 proto;
 	__u8 flags; /* TCP */
 	__u8 icmp_type;
-	__u8 fragment;
 	__u8 odd;     /* reason that only matters on an enforced endpoint, or 0 */
 	__u16 window; /* as in the header, not scaled */
 	__u16 sport;  /* network order */

@@ -405,7 +405,6 @@ enum answer_state {
 enum flow_phase {
 	PHASE_STATE = 0,     /* at flow.state of flow.scan_ruleset */
 	PHASE_START = 1,     /* before a request */
-	PHASE_CHUNK = 2,     /* before a chunk-size line */
 	PHASE_CHUNK_END = 3, /* before the CRLF that ends chunk data */
 };
 

@@ -20,13 +20,11 @@ from yett_cli import escape, output
 from yett_cli.errors import EXIT_FINDING, EXIT_USAGE, CommandError
 from yett_lab import manifest
 from yett_lab.manifest import Manifest
-from yett_policy.document import Engine
+from yett_policy import budget
 from yett_policy.errors import Finding, PolicyError, Severity
-from yett_policy.http.compile import compile_ruleset
+from yett_policy.http.compile import compile_tables
 from yett_policy.http.errors import TooComplex
-from yett_policy.http.rule import RulesetSpec
 from yett_policy.lint import lint as lint_policy
-from yett_policy.policy import PortRule
 from yett_policy.source.parse import parse_policy
 
 REFUSED = "YETT0001"
@@ -104,23 +102,18 @@ def _budget(item: Manifest) -> Iterator[Finding]:
     except PolicyError:  # lint has said so
         return
     for policy in policies:
-        for rule in policy.rules:
-            for port_rule in rule.ports or ():
-                problem = _complexity(port_rule, policy.engine)
-                if problem:
-                    field = f"spec.{port_rule.ref.partition(':')[2]}.rules.http"
-                    yield Finding("YETT2001", Severity.ERROR, field, f"{problem}; write simpler patterns")
-
-
-def _complexity(port_rule: PortRule, engine: str) -> str:
-    if not port_rule.http or engine == "Sidecar":
-        return ""
-    spec = RulesetSpec(tuple(sorted(port_rule.http)), "none")
-    try:
-        ruleset = compile_ruleset(spec, engine_wish=engine)
-    except TooComplex as error:
-        return str(error)
-    return ruleset.engine_reason if ruleset.engine is Engine.SIDECAR else ""
+        if policy.engine == "Sidecar":
+            continue
+        for field, spec in budget.alone(policy):
+            if any(rule.changes for rule in spec.rules):  # the sidecar's, however simple
+                continue
+            try:
+                compile_tables(spec)
+            except TooComplex as error:
+                message = f"too complex for the kernel: {error}; write simpler patterns"
+                if policy.engine == "Kernel":
+                    message = budget.too_complex(field, str(error)).message
+                yield Finding("YETT2001", Severity.ERROR, field, message)
 
 
 def _print_json(found: Sequence[Found]) -> None:

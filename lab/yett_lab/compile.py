@@ -59,12 +59,27 @@ def cluster(current: State, objects: Objects) -> facts.Cluster:
         )
         for pod in objects.pods
     ]
-    namespaces = [facts.Namespace(item.name, dict(item.labels)) for item in objects.namespaces]
+    namespaces = [
+        facts.Namespace(item.name, dict(item.labels), dict(item.annotations).get(facts.DENY_RESPONSE))
+        for item in objects.namespaces
+    ]
     nodes = [
         facts.Node(node, (address.node4(index), address.node6(index)))
         for index, node in enumerate(current.nodes, 1)
     ]
-    return facts.Cluster(tuple(pods), tuple(namespaces), tuple(nodes))
+    services = [
+        facts.Service(
+            item.namespace,
+            item.name,
+            dict(item.selector),
+            tuple(
+                facts.ServicePort(port.port, port.target, port.protocol, port.name, port.app_protocol)
+                for port in item.ports
+            ),
+        )
+        for item in objects.services
+    ]
+    return facts.Cluster(tuple(pods), tuple(namespaces), tuple(nodes), services=tuple(services))
 
 
 def table_from_json(value: dict[str, Any]) -> Table:

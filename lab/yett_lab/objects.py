@@ -57,6 +57,7 @@ class ServicePort:
     """A number, or the name of a container's port."""
     protocol: str = "TCP"
     name: str = ""
+    app_protocol: str = ""
 
 
 @dataclass(frozen=True, slots=True)

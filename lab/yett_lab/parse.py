@@ -218,7 +218,13 @@ def _service_port(field: Field) -> ServicePort:
         target = field["targetPort"].integer(1, 65535)
     else:
         target = field["targetPort"].string()
-    return ServicePort(port, target, field["protocol"].choice("TCP", "UDP", "SCTP"), field["name"].string(""))
+    return ServicePort(
+        port,
+        target,
+        field["protocol"].choice("TCP", "UDP", "SCTP"),
+        field["name"].string(""),
+        field["appProtocol"].string(""),
+    )
 
 
 def _namespace(manifest: Manifest) -> Namespace:

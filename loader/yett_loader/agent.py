@@ -193,6 +193,8 @@ class Agent:
         flags = self._enforcer.config()["flags"]
         if bool(flags & RECORD_ALLOWED) != allowed:
             self._enforcer.configure(flags=flags | RECORD_ALLOWED if allowed else flags & ~RECORD_ALLOWED)
+        if self.sidecar:
+            self.sidecar.observe(allowed=allowed)
 
     def set_gate(self, ifindex: int) -> None:
         """The interface that leads to the sidecar."""

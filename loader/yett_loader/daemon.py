@@ -54,6 +54,8 @@ class Options:
     sizes: Sizes = field(default_factory=Sizes)
     sync: Sync | None = None
     """None: snapshots come over the API, or not at all."""
+    outer_sidecar: bool = False
+    """Envoy is another container's."""
 
 
 async def serve(options: Options) -> None:
@@ -123,6 +125,7 @@ def _sidecar(options: Options, datapath: Datapath, agent: Agent, recorder: Recor
         agent.set_gate,
         lambda name, entry: take_access(agent, recorder, name, entry),
         socket.gethostname(),
+        options.outer_sidecar,
     )
 
 

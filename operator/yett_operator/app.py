@@ -39,12 +39,13 @@ from yett_operator.ports import Change
 from yett_operator.probes import ProbeServer
 from yett_operator.relay import RelayClient, RelayServer, RelaySink
 from yett_operator.settings import Settings
+from yett_operator.status.rollup import shown
 from yett_operator.status.tracker import Tracker
 from yett_operator.status.writer import StatusWriter
 from yett_operator.sync.server import SyncServer
 from yett_operator.sync.token_review import TokenReview
 from yett_operator.webhook.keeper import Keeper
-from yett_policy.cluster import Node
+from yett_policy.cluster import DENY_RESPONSE, RESPONSES, Namespace, Node
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +70,7 @@ class Operator:
         self.settings = settings
         self.kube = kube
         self.publisher = Publisher()
-        self.process = CompilerProcess()
+        self.process = CompilerProcess(forbidden=RESPONSES[settings.deny_response])
         self.world = World(fallback=self._fallback)
         self.events = Events(kube, settings.identity)
         self.tracker = Tracker(self.publisher, self._status_changed)
@@ -103,8 +104,9 @@ class Operator:
         world = self.world
         found = {
             "pods": make("/api/v1/pods", slim.pod, world.pod, items=world.pods),
-            "namespaces": make("/api/v1/namespaces", slim.namespace, world.namespace),
+            "namespaces": make("/api/v1/namespaces", slim.namespace, self._namespace),
             "nodes": make("/api/v1/nodes", slim.node, self._node),
+            "services": make("/api/v1/services", slim.service, world.service, items=world.services),
             "endpointslices": make(
                 _API_SERVERS,
                 slim.api_endpoints,
@@ -162,6 +164,8 @@ class Operator:
         """The leader's work, until it is cancelled."""
         self.identities.leading = True
         self.tracker.lead()
+        for name in self.world.namespaces:
+            self._warn_of_response(name, self.world.policies.values())
         work: list[Callable[[], Awaitable[None]]] = [
             self.identities.run,
             self.writer.run,
@@ -186,6 +190,25 @@ class Operator:
     def _policy(self, source: str, policy: slim.SlimPolicy | None) -> None:
         self.world.policy(source, policy)
         self.writer.changed([source])
+        if policy is not None:
+            self._warn_of_response(policy.namespace, [policy])
+
+    def _namespace(self, name: str, namespace: Namespace | None) -> None:
+        before = self.world.namespaces.get(name)
+        self.world.namespace(name, namespace)
+        if namespace is not None and (before is None or before.deny_response != namespace.deny_response):
+            if wrong := wrong_response(namespace):
+                log.warning("%s", wrong)
+            self._warn_of_response(name, self.world.policies.values())
+
+    def _warn_of_response(self, name: str, policies: Iterable[slim.SlimPolicy]) -> None:
+        """The leader tells the owners of policies in a namespace whose annotation is wrong."""
+        namespace = self.world.namespaces.get(name)
+        if namespace is None or not self.election.leading or not (wrong := wrong_response(namespace)):
+            return
+        for policy in policies:
+            if policy.namespace == name:
+                self.events.post(policy, "Warning", "InvalidDenyResponse", wrong)
 
     def _node(self, name: str, node: Node | None) -> None:
         self.world.node(name, node)
@@ -222,13 +245,24 @@ class Operator:
         for name, each in self.reflectors.items():
             SYNCED.labels(name).set(each.synced.is_set() and not each.error)
             OBJECTS.labels(name).set(len(each.items))
-        judged = self.tracker.judged.values()
-        accepted = sum(each.judgement.accepted for each in judged)
+        judged, conflicts = self.tracker.judged, self.tracker.conflicts
+        accepted = sum(judged[each].judgement.accepted and each not in conflicts for each in judged)
         POLICIES.labels("true").set(accepted)
         POLICIES.labels("false").set(len(judged) - accepted)
         REVISION.set(self.publisher.revision)
         DOCUMENTS.set(len(self.publisher.documents))
         IDENTITIES.set(len(self.publisher.identities))
+
+
+def wrong_response(namespace: Namespace) -> str:
+    """What is wrong with a namespace's annotation, in one sentence; empty if nothing is."""
+    text = namespace.deny_response
+    if text is None or text in RESPONSES:
+        return ""
+    return (
+        f"namespace {namespace.name}: annotation {DENY_RESPONSE}={shown(text)[:64]!r} is none of"
+        f" {' and '.join(RESPONSES)}, and denied requests are reset; correct it or remove it"
+    )
 
 
 def package_version() -> str:

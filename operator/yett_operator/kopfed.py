@@ -14,9 +14,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import kopf
+from kopf._core.engines.peering import Identity  # Kopf has no public name for it
 
 from yett_operator.kube.client import Kube
-from yett_operator.webhook.review import review
+from yett_operator.kube.slim import SlimPolicy
+from yett_operator.webhook.review import names_engine, review
 from yett_operator.webhook.server import AdmissionServer
 
 log = logging.getLogger(__name__)
@@ -31,8 +33,11 @@ RESOURCES = (
 REFUSED = 422
 
 
-def registry(kube: Kube) -> kopf.OperatorRegistry:
-    """The handlers."""
+Policies = Mapping[str, SlimPolicy]
+
+
+def registry(kube: Kube, policies: Policies) -> kopf.OperatorRegistry:
+    """The handlers; `policies` are those that are stored."""
     handlers = kopf.OperatorRegistry()
 
     @kopf.on.login(registry=handlers)
@@ -41,7 +46,9 @@ def registry(kube: Kube) -> kopf.OperatorRegistry:
 
     async def validate(body: kopf.Body, warnings: list[str], **_: Any) -> None:
         # In a thread: a policy may be big, and the event loop has other things to do.
-        answer = await asyncio.to_thread(review, _plain(body))
+        plain = _plain(body)
+        stored = [each.body for each in policies.values() if names_engine(each.body)]
+        answer = await asyncio.to_thread(review, plain, stored)
         warnings += answer.warnings
         if answer.error:
             raise kopf.AdmissionError(answer.error, code=REFUSED)
@@ -74,11 +81,17 @@ def settings(server: AdmissionServer) -> kopf.OperatorSettings:
     return made
 
 
-async def run(kube: Kube, server: AdmissionServer, started: asyncio.Event) -> None:
-    """Until SIGTERM or SIGINT, for as long as nobody else handles these once it has `started`."""
+async def run(
+    kube: Kube, server: AdmissionServer, policies: Policies, identity: str, started: asyncio.Event
+) -> None:
+    """Until SIGTERM or SIGINT, for as long as nobody else handles these once it has `started`.
+
+    `identity`: of this replica; left to itself, Kopf asks for the name of a user that has none.
+    """
     await kopf.operator(
-        registry=registry(kube),
+        registry=registry(kube, policies),
         settings=settings(server),
+        identity=Identity(identity),
         clusterwide=True,
         standalone=True,
         ready_flag=started,

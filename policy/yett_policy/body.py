@@ -1,25 +1,38 @@
 """The entries of a document: what the policies of one subject say about every peer.
 
 The identity number of the subject does not matter here, so identities that the same policies
-select (and that resolve port names alike) share one body.
+select (and whose ports have the same names and protocols) share one body.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import NamedTuple, Protocol
 
+from yett_policy.app_protocol import Spoken
 from yett_policy.cluster import NamedPort
 from yett_policy.document import ANY_PEER, ANY_PROTO, Direction, Document, Engine, Entry, Ruleset, Verdict
 from yett_policy.http.rule import RulesetSpec
-from yett_policy.merge import Claim, Defaults, Outcome, merge
-from yett_policy.policy import PORT_MAX, PROTOCOLS, Policy, Ports, Rule
+from yett_policy.merge import KUBELET, Claim, Conflict, Defaults, Outcome, merge
+from yett_policy.policy import PORT_MAX, PROTOCOLS, TCP, Policy, Ports, Rule
 from yett_policy.ports import blocks
 from yett_policy.selector import Selector
 
 PROTOCOL_NAMES = {number: name for name, number in PROTOCOLS.items()}
+
+
+class ServerPorts(NamedTuple):
+    """What is known of the ports of whoever is the server, as far as it matters."""
+
+    named: tuple[NamedPort, ...] = ()
+    spoken: tuple[Spoken, ...] = ()
+    probes: tuple[int, ...] = ()
+    """TCP ports that the kubelet probes."""
+
+
+_UNKNOWN = ServerPorts()
 
 
 class Peers(Protocol):
@@ -34,6 +47,12 @@ class Peers(Protocol):
     def named_ports(self, identity: int) -> Sequence[NamedPort]:
         """Of an identity."""
 
+    def spoken(self, identity: int) -> Sequence[Spoken]:
+        """Ports of an identity on which a Service says that HTTP/2 is spoken."""
+
+    def speakers(self) -> Collection[int]:
+        """Identities that have such a port."""
+
     def hosts(self) -> Collection[int]:
         """Identities of the node itself."""
 
@@ -45,6 +64,7 @@ class Body:
     entries: tuple[Entry, ...]
     rules: tuple[str, ...]
     rulesets: tuple[Ruleset, ...]
+    conflicts: frozenset[Conflict] = frozenset()
 
     def says_as(self, other: Body | Document) -> bool:
         """Whether entries and rules are equal; quick where they are not."""
@@ -84,18 +104,18 @@ class _Row(NamedTuple):
 
 def build_body(
     policies: Sequence[Policy],
-    own_ports: Sequence[NamedPort],
+    own: ServerPorts,
     peers: Peers,
     compile_ruleset: Callable[[RulesetSpec], Ruleset],
     made: Made | None = None,
 ) -> Body:
-    """The body for a subject that exactly `policies` select; `own_ports` resolve port names
-    of ingress rules.  Bodies that are given one `made` share their equal entries.
+    """The body for a subject that exactly `policies` select; `own` are its ports, which ingress
+    rules speak of.  Bodies that are given one `made` share their equal entries.
     """
     groups = [
         (direction, rows, members)
         for direction in Direction
-        for rows, members in _direction(policies, direction, own_ports, peers)
+        for rows, members in _direction(policies, direction, own, peers)
     ]
     rules = sorted({row.outcome.rule for _, rows, _ in groups for row in rows})
     number = {rule: i for i, rule in enumerate(rules)}
@@ -115,7 +135,8 @@ def build_body(
                 entries.append(known[peer])
     entries.sort(key=lambda entry: (entry.direction, entry.peer, entry.proto, entry.port, entry.port_bits))
     unique = {ruleset.digest: ruleset for ruleset in rulesets.values()}
-    return Body(tuple(entries), tuple(rules), tuple(unique[digest] for digest in sorted(unique)))
+    conflicts = frozenset(each for _, rows, _ in groups for row in rows for each in row.outcome.conflicts)
+    return Body(tuple(entries), tuple(rules), tuple(unique[digest] for digest in sorted(unique)), conflicts)
 
 
 def _entry(direction: Direction, row: _Row, rule: int, ruleset: Ruleset | None) -> Entry:
@@ -154,39 +175,46 @@ def _for_peer(entry: Entry, peer: int) -> Entry:
 
 
 def _direction(
-    policies: Sequence[Policy], direction: Direction, own_ports: Sequence[NamedPort], peers: Peers
+    policies: Sequence[Policy], direction: Direction, own: ServerPorts, peers: Peers
 ) -> Iterator[tuple[list[_Row], list[int]]]:
     """Entries, and the peers (ANY_PEER is one) of whom they are said."""
     defaults = _defaults(policies, direction)
     rules = [(policy, rule) for policy in policies for rule in policy.rules_of(direction)]
     ingress = direction is Direction.INGRESS
+    server = own if ingress else _UNKNOWN
     common = [
-        span
-        for policy, rule in rules
-        if rule.peers is None
-        for span in _spans(policy, rule, own_ports if ingress else ())
+        span for policy, rule in rules if rule.peers is None for span in _spans(policy, rule, server.named)
     ]
-    yield _rows([], common, defaults, complete=True, host=False), [ANY_PEER]
+    yield _rows([], common, defaults, server.spoken, complete=True, host=False), [ANY_PEER]
 
     by_peer: dict[int, list[int]] = {}
     named: set[int] = set()
+    judging: set[int] = set()
     for i, (_, rule) in enumerate(rules):
         if not ingress and any(True for _ in _names(rule)):
             named.add(i)
+        if not ingress and rule.has_http:
+            judging.add(i)
         for peer in _peers_of(rule, ingress, peers):
             by_peer.setdefault(peer, []).append(i)
     hosts = peers.hosts() if ingress and (rules or defaults.all) else ()
     for host in hosts:
         by_peer.setdefault(host, [])
 
-    groups: dict[tuple[tuple[int, ...], bool, tuple[NamedPort, ...]], list[int]] = {}
+    groups: dict[tuple[tuple[int, ...], bool, ServerPorts], list[int]] = {}
     for peer, chosen in by_peer.items():
-        ports = () if named.isdisjoint(chosen) else tuple(peers.named_ports(peer))
-        groups.setdefault((tuple(chosen), peer in hosts, ports), []).append(peer)
+        if not ingress:
+            server = ServerPorts(
+                () if named.isdisjoint(chosen) else tuple(peers.named_ports(peer)),
+                () if judging.isdisjoint(chosen) else tuple(peers.spoken(peer)),
+            )
+        groups.setdefault((tuple(chosen), peer in hosts, server), []).append(peer)
     for (chosen_rules, host, ports), members in groups.items():
-        spans = [span for i in chosen_rules for span in _spans(*rules[i], own_ports if ingress else ports)]
+        spans = [span for i in chosen_rules for span in _spans(*rules[i], ports.named)]
+        if host:
+            spans += [_Span(TCP, port, port, KUBELET) for port in ports.probes]
         complete = host or any(span.proto == ANY_PROTO for span in spans)
-        yield _rows(spans, common, defaults, complete=complete, host=host), members
+        yield _rows(spans, common, defaults, ports.spoken, complete=complete, host=host), members
 
 
 def _defaults(policies: Iterable[Policy], direction: Direction) -> Defaults:
@@ -198,12 +226,13 @@ def _defaults(policies: Iterable[Policy], direction: Direction) -> Defaults:
 
 
 def _peers_of(rule: Rule, ingress: bool, peers: Peers) -> set[int]:
-    """Whom the rule speaks of by number; for anyone only who resolves its port names."""
+    """Whom the rule speaks of by number; for anyone only whose ports make a difference."""
     if rule.peers is not None:
         return set().union(*(peers.selected(selector) for selector in rule.peers))
     if ingress:
         return set()
-    return set().union(*(peers.with_port(port.name, port.proto) for port in _names(rule)))
+    found = set(peers.speakers()) if rule.has_http else set()
+    return found.union(*(peers.with_port(port.name, port.proto) for port in _names(rule)))
 
 
 def _names(rule: Rule) -> Iterator[Ports]:
@@ -226,7 +255,13 @@ def _spans(policy: Policy, rule: Rule, named: Iterable[NamedPort]) -> Iterator[_
 
 
 def _rows(
-    own: Sequence[_Span], common: Sequence[_Span], defaults: Defaults, *, complete: bool, host: bool
+    own: Sequence[_Span],
+    common: Sequence[_Span],
+    defaults: Defaults,
+    spoken: Sequence[Spoken],
+    *,
+    complete: bool,
+    host: bool,
 ) -> list[_Row]:
     """Entries of one peer.
 
@@ -252,7 +287,8 @@ def _rows(
         if any(span.whole for span in speaking):
             fallback = merge(everything + [span.claim for span in here if span.whole], defaults, host=host)
             rows.append(_Row(proto, 0, 0, fallback))
-        for first, last, outcome in _runs(here, speaking, everything, defaults, host=host):
+        said = {port.port: port.said for port in spoken if port.proto == proto}
+        for first, last, outcome in _runs(here, speaking, everything, defaults, said, host=host):
             if outcome != fallback:
                 rows += [_Row(proto, port, bits, outcome) for port, bits in blocks(first, last)]
     return rows
@@ -263,22 +299,30 @@ def _runs(
     speaking: Sequence[_Span],
     everything: list[Claim],
     defaults: Defaults,
+    said: Mapping[int, str],
     *,
     host: bool,
 ) -> Iterator[tuple[int, int, Outcome]]:
-    """The ports that `speaking` covers, cut where the outcome changes."""
+    """The ports that `speaking` covers, cut where the outcome changes; `said`: who says of a
+    port that HTTP/2 is spoken there.
+    """
     starts: dict[int, list[_Span]] = {}
     for span in here:
         starts.setdefault(span.first, []).append(span)
         starts.setdefault(span.last + 1, [])
-    spoken = {id(span) for span in speaking}
+    for port in said:
+        starts.setdefault(port, [])
+        starts.setdefault(port + 1, [])
+    speakers = {id(span) for span in speaking}
     active: list[_Span] = []
     run: tuple[int, int, Outcome] | None = None
     for cut, after in pairwise([*sorted(starts), PORT_MAX + 1]):
         active = [span for span in active if span.last >= cut] + starts[cut]
-        if cut > PORT_MAX or not any(id(span) in spoken for span in active):
+        if cut > PORT_MAX or not any(id(span) in speakers for span in active):
             continue
         outcome = merge(everything + [span.claim for span in active], defaults, host=host)
+        if cut in said and outcome.ruleset is not None and outcome.ruleset.engine != "Sidecar":
+            outcome = outcome._replace(ruleset=replace(outcome.ruleset, app_protocol=said[cut]))
         if run is not None and run[1] == cut - 1 and run[2] == outcome:
             run = (run[0], after - 1, run[2])
             continue

@@ -5,6 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+DENY_RESPONSE = "yett.dev/deny-response"
+"""Annotation of a namespace: how denied requests of its pods are answered where the policy does not say."""
+RESPONSES = {"Reset": False, "Forbidden": True}
+"""Whether the client gets a 403."""
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class NamedPort:
@@ -25,6 +30,8 @@ class Pod:
     addresses: tuple[str, ...] = ()
     """IPv4, IPv6 or both, without prefix length."""
     named_ports: tuple[NamedPort, ...] = ()
+    probes: tuple[int, ...] = ()
+    """TCP ports that its kubelet probes, sorted."""
     host_network: bool = False
     """It then shares the node's identity and no policy here governs it."""
     service_account: str = "default"
@@ -41,6 +48,13 @@ class Namespace:
 
     name: str
     labels: Mapping[str, str] = field(default_factory=dict)
+    deny_response: str | None = None
+    """The annotation `DENY_RESPONSE` as it is written; what is no response means Reset."""
+
+    @property
+    def forbidden(self) -> bool | None:
+        """Whether denied requests of its pods get a 403; None: as the cluster says."""
+        return None if self.deny_response is None else RESPONSES.get(self.deny_response, False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +67,35 @@ class Node:
     """Whether the Kubernetes API server runs on it."""
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class ServicePort:
+    """A port of a Service, and where it leads."""
+
+    port: int
+    target: int | str
+    """A number, or the name of a container's port."""
+    protocol: str = "TCP"
+    name: str = ""
+    app_protocol: str = ""
+    """What is spoken there, in the word of whoever wrote the Service."""
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A name for the pods that a selector picks."""
+
+    namespace: str
+    name: str
+    selector: Mapping[str, str] = field(default_factory=dict)
+    """Empty: no pods."""
+    ports: tuple[ServicePort, ...] = ()
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Namespace and name."""
+        return (self.namespace, self.name)
+
+
 @dataclass(frozen=True, slots=True)
 class Cluster:
     """Everything that is known at one moment."""
@@ -63,3 +106,6 @@ class Cluster:
     nodes: tuple[Node, ...] = ()
     api_servers: tuple[str, ...] = ()
     """Addresses of API servers outside the cluster's nodes."""
+    services: tuple[Service, ...] = ()
+    forbidden: bool = False
+    """Whether denied requests get a 403 where neither policy nor namespace says."""

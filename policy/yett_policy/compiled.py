@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from yett_policy.document import Document, Ruleset, Snapshot
 from yett_policy.identity import WORLD, Labels, Table
+from yett_policy.merge import Conflict
 from yett_policy.prefix import parse_prefix
 
 PodRecord = tuple[str, str, int, tuple[str, ...]]
@@ -74,5 +75,7 @@ class Delta:
     """Identity -> sources of the policies that select it, where that may have changed."""
     identities: Mapping[int, Labels | None] = field(default_factory=dict)
     """Labels of identities that came into use; None: no longer in use."""
+    conflicts: frozenset[Conflict] = frozenset()
+    """All that there are now between policies that select pods, not only new ones."""
     pods: Mapping[tuple[str, str], int | None] = field(default_factory=dict)
     """(namespace, name) -> identity, of pods whose identity or addresses changed; None: none."""

@@ -10,40 +10,43 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from yett_policy.body import PROTOCOL_NAMES, Body, Made, build_body
-from yett_policy.cluster import Cluster, NamedPort, Namespace, Node, Pod
+from yett_policy.app_protocol import AppProtocols, Spoken
+from yett_policy.body import PROTOCOL_NAMES, Body, Made, ServerPorts, build_body
+from yett_policy.cluster import Cluster, NamedPort, Namespace, Node, Pod, Service
 from yett_policy.compiled import Compiled, Delta
-from yett_policy.document import Direction, Document, Ruleset
+from yett_policy.document import Direction, Document, Engine, Ruleset
 from yett_policy.facts import Blocks, Claims, Holder, api_server_claims, node_claims, pod_claims
 from yett_policy.http.compile import compile_ruleset
 from yett_policy.http.errors import TooComplex
 from yett_policy.http.rule import RulesetSpec
-from yett_policy.identity import RESERVED, Labels, Table, named_ports, port_key
+from yett_policy.identity import PROBES, RESERVED, Labels, Table, named_ports, port_key
 from yett_policy.index import SelectorIndex
 from yett_policy.policy import Policy
 from yett_policy.prefix import Prefix
-from yett_policy.selector import Selector, exists
+from yett_policy.selector import NAMESPACE, Selector, exists
 
 PolicyId = tuple[str, int]
 """(source, index)."""
-_BodyKey = tuple[tuple[PolicyId, ...], tuple[NamedPort, ...]]
+_BodyKey = tuple[tuple[PolicyId, ...], ServerPorts, bool]
+"""(policies, ports of the subject, whether denials that no policy gives a response are answered)."""
 CompileRuleset = Callable[[RulesetSpec], Ruleset]
 
 _HOSTS = exists("reserved:host")
+_EXCEEDS = "the policy asks for the kernel, but the rules are too complex for it: "
 
 
 def compile_spec(spec: RulesetSpec) -> Ruleset:
     """The ruleset of a spec, on the engine that it wishes for.
 
-    One that wishes for the kernel and does not fit goes to the sidecar too: a policy that
-    stops nothing because it asks for too much would be worse.
+    A policy that wishes for the kernel and does not fit is refused before (see `budget`).  What
+    still does not, several policies together, goes to the sidecar: rules that stop nothing
+    because they ask for too much would be worse.
     """
     try:
         return compile_ruleset(spec, engine_wish=spec.engine)
     except TooComplex as error:
         ruleset = compile_ruleset(spec, engine_wish="Sidecar")
-        reason = f"the policy asks for the kernel, but the rules are too complex for it: {error}"
-        return replace(ruleset, engine_reason=reason)
+        return replace(ruleset, engine_reason=f"{_EXCEEDS}{error}")
 
 
 def compile(  # noqa: A001 - the verb of this package
@@ -56,7 +59,7 @@ def compile(  # noqa: A001 - the verb of this package
     """Everything from scratch; the order of policies and of the cluster's parts is of no
     importance.  Two policy objects of one source and index: ValueError.
     """
-    compiler = Compiler(table, rulesets=rulesets)
+    compiler = Compiler(table, rulesets=rulesets, forbidden=cluster.forbidden)
     by_source: defaultdict[str, list[Policy]] = defaultdict(list)
     for policy in policies:
         by_source[policy.source].append(policy)
@@ -68,6 +71,8 @@ def compile(  # noqa: A001 - the verb of this package
         compiler.put_node(node)
     for pod in cluster.pods:
         compiler.put_pod(pod)
+    for service in cluster.services:
+        compiler.put_service(service)
     compiler.set_api_servers(cluster.api_servers)
     compiler.flush()
     return compiler.compiled()
@@ -82,15 +87,18 @@ class Compiler:
         *,
         rulesets: CompileRuleset = compile_spec,
         allocate: bool = True,
+        forbidden: bool = False,
     ) -> None:
         """`allocate` False: numbers come only from `learn`, and whoever needs one that is not
-        known yet keeps what it had until then.
+        known yet keeps what it had until then.  `forbidden`: see `Cluster`.
         """
         self._table = table or Table()
         self._compile_ruleset = rulesets
         self._allocate = allocate
+        self._forbidden = forbidden
         self._index = SelectorIndex()
         self._blocks = Blocks()
+        self._app_protocols = AppProtocols(self._index)
 
         self._policies: dict[PolicyId, Policy] = {}
         self._namespaces: dict[str, Namespace] = {}
@@ -116,10 +124,14 @@ class Compiler:
         self._peer_of: defaultdict[Selector, set[PolicyId]] = defaultdict(set)
         self._selecting: defaultdict[int, set[PolicyId]] = defaultdict(set)
         self._ports_of_policy: dict[PolicyId, frozenset[tuple[str, str]]] = {}
+        self._judging: tuple[set[PolicyId], set[PolicyId]] = (set(), set())
+        """Policies that have HTTP rules, by Direction."""
 
         self._key_of: dict[int, _BodyKey] = {}
         self._members: defaultdict[_BodyKey, set[int]] = defaultdict(set)
         self._bodies: dict[_BodyKey, Body] = {}
+        self._conflicting: set[_BodyKey] = set()
+        """Bodies with conflicts."""
         self._bodies_of: defaultdict[PolicyId, set[_BodyKey]] = defaultdict(set)
         self._documents: dict[int, Document] = {}
         self._rulesets: dict[str, Ruleset] = {}
@@ -160,14 +172,21 @@ class Compiler:
         self._stale_pods.add((namespace, name))
 
     def put_namespace(self, namespace: Namespace) -> None:
-        """A namespace that is new or has other labels."""
+        """A namespace that is new or has changed."""
+        self._response_of(namespace.name, namespace.forbidden)
         self._namespaces[namespace.name] = namespace
         self._stale_namespaces.add(namespace.name)
 
     def drop_namespace(self, name: str) -> None:
         """A namespace is gone."""
+        self._response_of(name, None)
         self._namespaces.pop(name, None)
         self._stale_namespaces.add(name)
+
+    def _response_of(self, namespace: str, forbidden: bool | None) -> None:
+        known = self._namespaces.get(namespace)
+        if forbidden is not (known.forbidden if known is not None else None):
+            self._stale_identities |= self._index.labelled(NAMESPACE, namespace) & self._subjects.keys()
 
     def put_node(self, node: Node) -> None:
         """A node that is new or has changed."""
@@ -178,6 +197,14 @@ class Compiler:
         """A node is gone."""
         self._nodes.pop(name, None)
         self._stale_nodes.add(name)
+
+    def put_service(self, service: Service) -> None:
+        """A Service that is new or has changed."""
+        self._speak_of(self._app_protocols.put(service))
+
+    def drop_service(self, namespace: str, name: str) -> None:
+        """A Service is gone; one that was never known is no error."""
+        self._speak_of(self._app_protocols.drop((namespace, name)))
 
     def set_api_servers(self, addresses: Iterable[str]) -> None:
         """Addresses of API servers outside the cluster's nodes."""
@@ -230,9 +257,15 @@ class Compiler:
                 if before != self._claims.get(("0-node", name))
             },
             subjects=subjects,
+            conflicts=frozenset().union(*(self._bodies[key].conflicts for key in self._conflicting)),
             identities=identities,
             pods=pods,
         )
+
+    def fits(self, spec: RulesetSpec) -> str:
+        """Why a ruleset cannot be on the kernel engine; empty if it can.  A flush finds it compiled."""
+        ruleset = self._ruleset(spec)
+        return "" if ruleset.engine is Engine.KERNEL else ruleset.engine_reason.removeprefix(_EXCEEDS)
 
     def ruleset(self, digest: str) -> Ruleset:
         """One that a document names; KeyError otherwise."""
@@ -269,10 +302,10 @@ class Compiler:
     # -- policies
 
     def _update_policies(self) -> bool:
-        """Whether the set of ipBlocks changed."""
+        """Whether what makes identities changed: the set of ipBlocks, or whether probes matter."""
         if not self._new_policies:
             return False
-        blocks = set(self._blocks.ip_blocks)
+        blocks, probes = set(self._blocks.ip_blocks), self._blocks.denials_of_nodes > 0
         for source, policies in self._new_policies.items():
             new = {(source, policy.index): policy for policy in policies}
             old = [pid for pid in self._policies if pid[0] == source]
@@ -285,7 +318,7 @@ class Compiler:
                 self._learn_policy(pid, policy)
         self._new_policies = {}
         self._stale_others = True
-        return blocks != set(self._blocks.ip_blocks)
+        return blocks != set(self._blocks.ip_blocks) or probes is not (self._blocks.denials_of_nodes > 0)
 
     def _learn_policy(self, pid: PolicyId, policy: Policy) -> None:
         self._policies[pid] = policy
@@ -297,6 +330,9 @@ class Compiler:
             for ports in port_rule.ports
             if ports.name
         )
+        for direction in Direction:
+            if any(rule.has_http for rule in policy.rules_of(direction)):
+                self._judging[direction].add(pid)
         self._index.want(policy.subject)
         self._subject_of[policy.subject].add(pid)
         for number in self._index.selected(policy.subject):
@@ -310,6 +346,8 @@ class Compiler:
         policy = self._policies.pop(pid)
         self._blocks.add(policy, -1)
         del self._ports_of_policy[pid]
+        for judging in self._judging:
+            judging.discard(pid)
         for number in self._index.selected(policy.subject):
             self._selecting[number].discard(pid)
             self._stale_identities.add(number)
@@ -433,6 +471,9 @@ class Compiler:
 
     def _notice(self, number: int, selectors: Iterable[Selector], *, selected: bool) -> None:
         """Selectors began or ceased to select an identity."""
+        selectors = tuple(selectors)
+        if self._app_protocols.notice(number, selectors, selected=selected):
+            self._speak_of([number])
         for selector in selectors:
             if selector == _HOSTS:
                 self._stale_bodies = True
@@ -440,6 +481,17 @@ class Compiler:
             for pid in self._subject_of.get(selector, ()):
                 (self._selecting[number].add if selected else self._selecting[number].discard)(pid)
                 self._stale_identities.add(number)
+
+    def _speak_of(self, numbers: Collection[int]) -> None:
+        """What Services say of the ports of these identities has changed."""
+        self._stale_identities.update(numbers)
+        for pid in self._judging[Direction.EGRESS] if numbers else ():
+            for rule in self._policies[pid].rules_of(Direction.EGRESS):
+                if rule.has_http and (
+                    rule.peers is None
+                    or any(not self._index.selected(peer).isdisjoint(numbers) for peer in rule.peers)
+                ):
+                    self._stale_policies.add(pid)
 
     # -- documents
 
@@ -472,12 +524,12 @@ class Compiler:
             body = self._build(key)
             if not body.says_as(self._bodies[key]):
                 moved |= self._members[key]
-            self._bodies[key] = body
+            self._hold(key, body)
         changed = set()
         for number in moved:
             key = self._key_of[number]
             if key not in self._bodies:
-                self._bodies[key] = self._build(key)
+                self._hold(key, self._build(key))
                 for pid in key[0]:
                     self._bodies_of[pid].add(key)
             body, old_document = self._bodies[key], self._documents.get(number)
@@ -489,9 +541,14 @@ class Compiler:
         self._stale_identities, self._stale_policies, self._stale_bodies = set(), set(), False
         return gone, changed, subjects
 
+    def _hold(self, key: _BodyKey, body: Body) -> None:
+        self._bodies[key] = body
+        (self._conflicting.add if body.conflicts else self._conflicting.discard)(key)
+
     def _drop_empty_bodies(self) -> None:
         for key in [key for key, members in self._members.items() if not members]:
             del self._members[key]
+            self._conflicting.discard(key)
             if self._bodies.pop(key, None) is not None:
                 for pid in key[0]:
                     self._bodies_of[pid].discard(key)
@@ -501,11 +558,23 @@ class Compiler:
     def _key(self, number: int) -> _BodyKey:
         pids = tuple(sorted(self._selecting.get(number, ())))
         names = frozenset().union(*(self._ports_of_policy[pid] for pid in pids))
-        ports = tuple(p for p in self.named_ports(number) if (p.name, p.protocol) in names) if names else ()
-        return pids, ports
+        named = tuple(p for p in self.named_ports(number) if (p.name, p.protocol) in names) if names else ()
+        judged = not self._judging[Direction.INGRESS].isdisjoint(pids)
+        probes = self._index.labels[number].get(PROBES, "")
+        ports = ServerPorts(
+            named, self.spoken(number) if judged else (), tuple(map(int, filter(None, probes.split(","))))
+        )
+        forbidden = self._answers(number) and any(self._policies[pid].leaves_response for pid in pids)
+        return pids, ports, forbidden
+
+    def _answers(self, number: int) -> bool:
+        """Whether denied requests of a subject get a 403 where no policy says."""
+        namespace = self._namespaces.get(self._index.labels[number].get(NAMESPACE, ""))
+        wish = namespace.forbidden if namespace is not None else None
+        return self._forbidden if wish is None else wish
 
     def _build(self, key: _BodyKey) -> Body:
-        policies = [self._policies[pid] for pid in key[0]]
+        policies = [self._policies[pid].answering(forbidden=key[2]) for pid in key[0]]
         return build_body(policies, key[1], self, self._ruleset, self._made)
 
     def _ruleset(self, spec: RulesetSpec) -> Ruleset:
@@ -527,6 +596,14 @@ class Compiler:
     def named_ports(self, identity: int) -> Sequence[NamedPort]:
         """Of an identity in use."""
         return named_ports(f"{key}={value}" for key, value in self._index.labels[identity].items())
+
+    def spoken(self, identity: int) -> tuple[Spoken, ...]:
+        """Ports of an identity in use on which HTTP/2 is spoken."""
+        return self._app_protocols.of(identity)
+
+    def speakers(self) -> Collection[int]:
+        """Identities that have such a port."""
+        return self._app_protocols.speakers()
 
     def hosts(self) -> Collection[int]:
         """Identities of the node itself."""

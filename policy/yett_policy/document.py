@@ -14,7 +14,7 @@ from enum import IntEnum, StrEnum
 from yett_policy.http.rule import RulesetSpec
 from yett_policy.reason import Reason
 
-SCHEMA = 1
+SCHEMA = 2
 """Revision of these values on the wire and on disk; another number is refused."""
 
 

@@ -46,6 +46,10 @@ class SelectorIndex:
         """The live set of a wanted selector; not to be changed."""
         return self._selected[selector]
 
+    def labelled(self, key: str, value: str) -> set[int]:
+        """Identities with a label; not to be changed."""
+        return self._by_value.get((key, value), set())
+
     def want(self, selector: Selector) -> None:
         """Begin to follow a selector, or count one more who wants it."""
         count = self._wanted.get(selector, 0)

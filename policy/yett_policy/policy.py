@@ -8,7 +8,7 @@ name stands for.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from yett_policy.document import Direction
 from yett_policy.http.rule import HttpRule
@@ -80,6 +80,8 @@ class Policy:
     forbidden: bool | None = None
     """None: as the namespace or the cluster says."""
     engine: str = "Auto"
+    created: str = ""
+    """When it was stored first, as text that sorts; which of two policies is the older one."""
     chunk_extensions: bool = False
     trailers: bool = False
     description: str = ""
@@ -95,6 +97,34 @@ class Policy:
         """Its rules of one direction."""
         return (rule for rule in self.rules if rule.direction is direction)
 
+    @property
+    def seniority(self) -> tuple[bool, str, str, int]:
+        """Sorts policies by whose wish counts where they contradict each other: the older one's,
+        and of one that only watches the least.
+        """
+        return self.audit, self.created, self.source, self.index
+
+    @property
+    def leaves_response(self) -> bool:
+        """Whether namespace and cluster say how its denials of requests are answered."""
+        return self.forbidden is None and any(rule.has_http for rule in self.rules)
+
+    def answering(self, *, forbidden: bool) -> Policy:
+        """The same with the response of its namespace or cluster, if it names none itself."""
+        if self.forbidden is not None or not forbidden:
+            return self
+        return replace(self, forbidden=True, rules=tuple(map(_answering_forbidden, self.rules)))
+
     def enforces(self, direction: Direction) -> bool:
         """Whether it has a say in that direction."""
         return self.default_deny[direction] or any(True for _ in self.rules_of(direction))
+
+
+def _answering_forbidden(rule: Rule) -> Rule:
+    if not (rule.deny and rule.has_http):
+        return rule
+    ports = tuple(
+        replace(ports, http=tuple(replace(http, forbidden=True) for http in ports.http))
+        for ports in rule.ports or ()
+    )
+    return replace(rule, ports=ports)

@@ -23,7 +23,7 @@ def policy(**spec: Any) -> dict[str, Any]:
     }
 
 
-def http(**rule: str) -> dict[str, Any]:
+def http(**rule: Any) -> dict[str, Any]:
     ports = [{"port": "80", "protocol": "TCP"}]
     return policy(ingress=[{"toPorts": [{"ports": ports, "rules": {"http": [rule]}}]}])
 
@@ -78,6 +78,15 @@ def test_rules_that_do_not_fit_the_kernel_are_found_offline(tmp_path: Path, run:
     assert done.returncode == 1
     assert "error YETT2001" in done.stdout
     assert "spec.ingress[0].toPorts[0].rules.http: too complex for the kernel" in done.stdout
+
+
+def test_a_policy_that_asks_for_the_kernel_hears_what_admission_would_say(tmp_path: Path, run: Run) -> None:
+    match = [{"name": f"x-{i}", "value": "a"} for i in range(29)]
+    body = http(headerMatches=match)
+    body["spec"]["engine"] = "Kernel"
+    done = run("lint", write(tmp_path / "p.yaml", body))
+    assert done.returncode == 1
+    assert "which the policy asks for: rules name 29 headers, over the budget of 28" in done.stdout
 
 
 def test_one_policy_twice_is_found(tmp_path: Path, run: Run) -> None:

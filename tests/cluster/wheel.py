@@ -11,7 +11,7 @@ from yett_lab.run import command
 
 _PACKAGES = ("policy", "operator", "loader", "cli", "lab", "bpf_src/include")
 _FILES = ("pyproject.toml", "setup.py", "constraints.txt", "README.md", "LICENSE", "LICENSES")
-_PROGRAMS = "loader/yett_loader/data/yett.bpf.o"
+_COMPILED = ("loader/yett_loader/data/yett.bpf.o", "loader/yett_loader/data/libyett_deny.so")
 
 
 def inputs() -> list[Path]:
@@ -28,10 +28,11 @@ def inputs() -> list[Path]:
         "--",
     ]
     names = command([*argv, *_PACKAGES, *_FILES], what="list the sources").split("\0")
-    if not (REPOSITORY / _PROGRAMS).exists():
-        raise ClusterError("cannot build the wheel: the BPF programs are not compiled; run `make bpf`")
+    compiled = [REPOSITORY / name for name in _COMPILED]
+    if not all(path.exists() for path in compiled):
+        raise ClusterError("cannot build the wheel: its programs are not compiled; run `make bpf bindings`")
     sources = sorted({REPOSITORY / name for name in names if name and not name.endswith("Containerfile")})
-    return [path for path in (*sources, REPOSITORY / _PROGRAMS) if path.is_file()]
+    return [path for path in (*sources, *compiled) if path.is_file()]
 
 
 def stage(directory: Path) -> None:

@@ -43,6 +43,11 @@ def deployment(replicas: int, *, image: str = "busybox", selector: str = "w") ->
     }
 
 
+def test_what_a_service_says_is_spoken_is_kept() -> None:
+    found, _ = read(service(ports=[{"port": 80, "appProtocol": "kubernetes.io/h2c"}]))
+    assert found.services[0].ports == (ServicePort(80, 80, app_protocol="kubernetes.io/h2c"),)
+
+
 def test_a_pod_is_read_with_command_environment_and_ports() -> None:
     found, warnings = read(
         pod(

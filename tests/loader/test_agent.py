@@ -34,7 +34,8 @@ from yett_loader.recorder import Recorder
 from yett_loader.snapshot import Wanted, to_bytes
 from yett_loader.state import DropPolicy, MapState, Prefix, PutEndpoint
 from yett_loader.store import Store
-from yett_policy.document import Verdict
+from yett_loader.sync.target import AgentTarget
+from yett_policy.document import Engine, Verdict
 from yett_policy.identity import HOST
 
 pytestmark = [pytest.mark.bpf, pytest.mark.net, pytest.mark.usefixtures("as_in_the_container")]
@@ -391,6 +392,20 @@ async def test_an_interface_that_cannot_be_attached_keeps_nobody_else_waiting(
     agent.datapath.close()
 
 
+async def test_what_needs_a_sidecar_where_there_is_none_is_said_to_be_denied(host: Node) -> None:
+    agent = await host.start()
+    target = AgentTarget(agent)
+    rules = build.ruleset(engine=Engine.SIDECAR)
+    documents = build.document(build.WEB, rules), build.document(build.CLIENT, verdict=Verdict.ALLOW)
+    await target.apply(Wanted(build.snapshot(*documents, rulesets=(rules,)), (build.web(),)))
+    (failing,) = target.in_force().failures
+    assert (failing.identity, failing.reason) == (build.WEB, "SidecarNACK")
+    assert failing.message == "this node has no sidecar: requests that need it are denied"
+    await target.apply(build.wanted(build.web()))
+    assert target.in_force().failures == ()
+    agent.datapath.close()
+
+
 async def test_a_preview_changes_nothing(host: Node, node: Topology) -> None:
     agent = await host.start()
     before = agent._enforcer.read_state()
@@ -555,7 +570,7 @@ async def test_allowed_traffic_is_recorded_only_while_observed(
     ("method", "path", "body", "status", "message"),
     [
         ("PUT", "/v1/snapshot", b"{", 400, "snapshot: this is not JSON"),
-        ("PUT", "/v1/snapshot", b'{"schema": 1}', 400, "snapshot: field 'documents' is missing"),
+        ("PUT", "/v1/snapshot", b'{"schema": 2}', 400, "snapshot: field 'documents' is missing"),
         ("GET", "/v1/policy/default/nobody", b"", 404, "no endpoint 'default/nobody' on this node"),
         ("GET", "/v1/flows?last=-1", b"", 400, "last is '-1'; it must be a number in 0..4096"),
         ("GET", "/v1/flows?last=99999", b"", 400, "it must be a number in 0..4096"),

@@ -220,6 +220,118 @@ async def test_a_policy_becomes_ready_when_its_node_has_it(api: ApiServer, names
         node.leave()
 
 
+async def test_a_status_of_an_older_version_is_never_taken_for_one_of_the_newer(
+    api: ApiServer, namespace: str
+) -> None:
+    """What kubectl wait, kstatus and Argo CD compare: generations of one and the same object."""
+    versions = 4
+    async with replica(api, namespace, "op-0") as one:
+        await pods(api, namespace)
+        node = Node("n1", one.operator)
+        await put(api, namespace, l7policy())
+        await eventually(lambda: ready(api, namespace))
+        seen: list[Any] = []
+        path = f"/apis/yett.dev/v1alpha1/namespaces/{namespace}/policystatuses"
+
+        async def watch() -> None:
+            async for event in one.operator.kube.watch(path):
+                if event["type"] in {"ADDED", "MODIFIED"}:
+                    seen.append(event["object"])  # noqa: PERF401 - it never ends
+
+        watching = asyncio.create_task(watch())
+        for version in range(2, versions + 1):
+            await put(api, namespace, l7policy(path=f"/v{version}"))
+            wait = ["wait", "-n", namespace, "--for=condition=Ready", "polst/l7policy-p", "--timeout=10s"]
+            await eventually(lambda v=version: any(each["spec"]["policyGeneration"] == v for each in seen))
+            await asyncio.to_thread(api.kubectl, *wait)
+            stored = await get(api, namespace, "polst", "l7policy-p")
+            assert stored["status"]["policyGeneration"] == version
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+        node.leave()
+    stale = [each for each in seen if each["metadata"]["generation"] > each["status"]["observedGeneration"]]
+    current = [each for each in seen if each not in stale]
+    assert {each["spec"]["policyGeneration"] for each in stale} == {2, 3, 4}, "each was announced"
+    assert all(each["status"]["policyGeneration"] == each["spec"]["policyGeneration"] for each in current)
+    assert all(
+        condition["observedGeneration"] == each["status"]["observedGeneration"]
+        for each in seen
+        for condition in each["status"]["conditions"]
+    )
+
+
+async def test_a_namespace_says_how_denials_are_answered_and_is_told_if_it_says_nonsense(
+    api: ApiServer, namespace: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with replica(api, namespace, "op-0") as one:
+        await pods(api, namespace)
+        await put(api, namespace, l7policy())
+        publisher = one.operator.publisher
+
+        def answered() -> set[bool]:
+            pod = publisher.pods.get((namespace, "server"))
+            document = publisher.documents.get(pod.identity) if pod is not None else None
+            digests = document.rulesets if document is not None else ()
+            bodies = [json.loads(publisher.rulesets[digest].body) for digest in digests]
+            return {body["spec"]["forbidden"] for body in bodies}
+
+        async def annotate(response: str) -> None:
+            annotation = f"yett.dev/deny-response={response}"
+            await asyncio.to_thread(
+                api.kubectl, "annotate", "--overwrite", "namespace", namespace, annotation
+            )
+
+        await eventually(lambda: answered() == {False})
+        await annotate("Forbidden")
+        await eventually(lambda: answered() == {True})
+        await annotate("Teapot")
+        await eventually(lambda: answered() == {False})
+
+        async def told() -> Any:
+            items = (await get(api, namespace, "events"))["items"]
+            return [item for item in items if item["reason"] == "InvalidDenyResponse"]
+
+        (event,) = await eventually(told)
+        assert event["involvedObject"]["name"] == "p"
+        assert "'Teapot' is none of Reset and Forbidden" in event["message"]
+        said = [record for record in caplog.records if "Teapot" in record.getMessage()]
+        assert len(said) == 1
+
+
+async def test_a_policystatus_that_others_change_or_delete_is_written_again(
+    api: ApiServer, namespace: str
+) -> None:
+    async with replica(api, namespace, "op-0") as one:
+        await put(api, namespace, l7policy())
+        await eventually(lambda: ready(api, namespace))
+        before = await get(api, namespace, "polst", "l7policy-p")
+        await asyncio.to_thread(api.kubectl, "delete", "polst", "l7policy-p", "-n", namespace)
+
+        async def back() -> Any:
+            found = await get(api, namespace, "polst", "l7policy-p")
+            return found if found.get("status") else None
+
+        after = await eventually(back)
+        assert after["metadata"]["uid"] != before["metadata"]["uid"]
+        await eventually(lambda: one.operator.writer._clock() - written_at(one.operator, namespace) > 2.5)
+        lie = {"spec": {"policyGeneration": 9}}
+        patch = ["patch", "polst", "l7policy-p", "-n", namespace, "--type=merge", "-p", json.dumps(lie)]
+        await asyncio.to_thread(api.kubectl, *patch)
+
+        async def repaired() -> bool:
+            found = await get(api, namespace, "polst", "l7policy-p")
+            return bool(
+                found["spec"]["policyGeneration"] == 1
+                and found["status"]["observedGeneration"] == found["metadata"]["generation"]
+            )
+
+        await eventually(repaired)
+
+
+def written_at(operator: Operator, namespace: str) -> float:
+    return operator.writer._written[f"L7Policy/{namespace}/p"].at
+
+
 async def test_a_node_that_fails_lags_or_is_gone_shows_within_five_seconds(
     api: ApiServer, namespace: str
 ) -> None:

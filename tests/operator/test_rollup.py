@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -139,6 +140,19 @@ def test_a_refused_policy_is_never_ready_and_stalled(kept: bool) -> None:
     assert condition(roll, "Ready").status == "False"
     assert condition(roll, "Stalled").status == "True"
     assert ("stays in force on 1/1 nodes" in condition(roll, "Programmed").message) is kept
+
+
+def test_a_policy_that_gives_way_to_an_older_one_is_never_ready_and_says_why() -> None:
+    view = replace(policy({"n1": {256: "a"}}), conflict="spec.engine: Sidecar contradicts ...")
+    roll = roll_up(view, {"n1": node({256: "a"})}, NOW)
+    assert [(each.type, each.status, each.reason) for each in roll.conditions] == [
+        ("Accepted", "False", "Conflicted"),
+        ("Programmed", "False", "Conflicted"),
+        ("Ready", "False", "Conflicted"),
+        ("Stalled", "True", "Conflicted"),
+    ]
+    assert condition(roll, "Ready").message == "spec.engine: Sidecar contradicts ..."
+    assert "in force on 1/1 nodes" in condition(roll, "Programmed").message
 
 
 def test_what_a_node_says_cannot_break_out_of_a_terminal() -> None:

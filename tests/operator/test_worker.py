@@ -10,13 +10,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from support.policy_world import policy_objects
-from yett_operator.compilation.batch import Batch, Outcome, PolicyText
+from yett_operator.compilation.batch import KEPT_MAX, Batch, Outcome, PolicyText
 from yett_operator.compilation.process import CompilerDied, CompilerProcess
 from yett_operator.compilation.publish import Publisher
 from yett_operator.compilation.worker import Worker
 from yett_operator.kube.slim import SlimPod
 from yett_operator.ports import Change
-from yett_policy.cluster import Cluster, Pod
+from yett_operator.webhook.review import review
+from yett_policy.cluster import Cluster, Pod, Service, ServicePort
 from yett_policy.compiler import compile as compile_all
 from yett_policy.identity import Labels, Table
 from yett_policy.source.parse import parse_policy
@@ -34,8 +35,12 @@ def l7policy(spec: dict[str, Any], name: str = "p") -> bytes:
 
 
 def http(path: str) -> dict[str, Any]:
+    return http_rules([{"path": path}])
+
+
+def http_rules(rules: list[dict[str, Any]]) -> dict[str, Any]:
     port = {"port": "80", "protocol": "TCP"}
-    return {"ingress": [{"toPorts": [{"ports": [port], "rules": {"http": [{"path": path}]}}]}]}
+    return {"ingress": [{"toPorts": [{"ports": [port], "rules": {"http": rules}}]}]}
 
 
 def pod(name: str, app: str, address: str, **labels: str) -> Pod:
@@ -97,6 +102,43 @@ def test_documents_come_as_the_bytes_that_the_core_makes() -> None:
     assert outcome.subjects[server] == {"L7Policy/default/p"}
 
 
+def test_a_service_that_says_what_is_spoken_moves_the_rules_to_the_sidecar_and_back() -> None:
+    worker, numbers, before = started()
+    said = Service("default", "api", {"app": "server"}, (ServicePort(80, 80, app_protocol="grpc"),))
+    outcome = settle(worker, Batch(services={said.key: said}), numbers)
+    (facts,) = outcome.ruleset_facts.values()
+    assert (facts.engine, facts.reason) == ("sidecar", "appProtocol grpc of Service default/api")
+    assert facts.sources == {"L7Policy/default/p"}
+    assert outcome.rulesets_gone == set(before.rulesets)
+    outcome = settle(worker, Batch(services={said.key: None}), numbers)
+    assert set(outcome.rulesets) == set(before.rulesets)
+
+
+def test_a_service_that_tells_single_pods_apart_is_heard() -> None:
+    worker, numbers, _ = started()
+    label = "statefulset.kubernetes.io/pod-name"
+    pods = {
+        (each.namespace, each.name): each
+        for i in (1, 2)
+        for each in [pod(f"server-{i}", "server", f"10.0.1.{i}", **{label: f"server-{i}"})]
+    }
+    quiet = settle(worker, Batch(pods=pods), numbers)
+    assert len(set(quiet.pods.values())) == 1
+    said = Service("default", "one", {label: "server-1"}, (ServicePort(80, 80, app_protocol="grpc"),))
+    told = settle(worker, Batch(services={said.key: said}), numbers)
+    engines = {
+        key[1]: {
+            told.ruleset_facts[digest].engine if digest in told.ruleset_facts else "kernel"
+            for digest in told.documents[number].rulesets
+        }
+        for key, number in told.pods.items()
+        if number is not None and number in told.documents
+    }
+    assert engines == {"server-1": {"sidecar"}, "server-2": {"kernel"}}
+    again = settle(worker, Batch(services={said.key: None}), numbers)
+    assert {again.pods[key] for key in pods} == {quiet.pods["default", "server-1"]}
+
+
 def test_a_policy_that_turns_bad_leaves_the_last_good_version_in_force() -> None:
     worker, numbers, _ = started()
     bad = l7policy(http("/(a"))
@@ -130,6 +172,89 @@ def test_a_field_that_is_not_supported_has_a_reason_of_its_own() -> None:
     assert judgement.reason == "UnsupportedField"
     assert "toFQDNs" in judgement.message
     assert not judgement.kept
+
+
+def crowded(engine: str, headers: int = 29) -> bytes:
+    """More headers than the kernel tracks, from 29 on."""
+    match = [{"name": f"x-{i}", "value": "a"} for i in range(headers)]
+    return l7policy({**http_rules([{"headerMatches": match}]), "engine": engine})
+
+
+EXCESS = (
+    "spec.ingress[0].toPorts[0].rules.http: too complex for the kernel, which the policy asks for: "
+    "rules name 29 headers, over the budget of 28; "
+    "write simpler patterns, or leave the choice with engine: Auto"
+)
+
+
+def test_a_policy_that_asks_for_the_kernel_and_is_too_complex_is_refused_as_at_admission() -> None:
+    worker, numbers, first = started()
+    batch = Batch(policies={"L7Policy/default/p": PolicyText(crowded("Kernel"))})
+    outcome = settle(worker, batch, numbers)
+    judgement = outcome.judgements["L7Policy/default/p"]
+    assert (judgement.reason, judgement.message) == ("RegexTooComplex", EXCESS)
+    assert judgement.kept, "the version before stays in force"
+    assert outcome.documents == {}
+    assert review(json.loads(crowded("Kernel"))).error == EXCESS
+    assert set(first.rulesets) == {digest for each in first.documents.values() for digest in each.rulesets}
+
+
+@pytest.mark.parametrize(
+    ("policy", "engine"), [(crowded("Auto"), "sidecar"), (crowded("Kernel", 28), "kernel")]
+)
+def test_what_asks_for_no_engine_or_fits_is_accepted(policy: bytes, engine: str) -> None:
+    _, _, outcome = started(policy)
+    assert outcome.judgements["L7Policy/default/p"].accepted
+    assert {facts.engine for facts in outcome.ruleset_facts.values()} == {engine}
+    assert review(json.loads(policy)).error == ""
+
+
+def test_a_review_does_not_work_for_long_and_says_so() -> None:
+    heavy = l7policy({**http("/(a|b)*a(a|b){20}"), "engine": "Kernel"})
+    answer = review(json.loads(heavy))
+    assert answer.error == ""
+    assert answer.warnings[0].startswith("spec.ingress[0].toPorts[0].rules.http: takes long to compile")
+
+
+def aged(engine: str, created: str, name: str) -> bytes:
+    obj = json.loads(l7policy({**http("/a"), "engine": engine}, name))
+    obj["metadata"]["creationTimestamp"] = created
+    return json.dumps(obj, separators=(",", ":")).encode()
+
+
+def test_a_contradiction_is_the_newer_policys_and_is_refused_at_admission_in_the_same_words() -> None:
+    old, new = aged("Kernel", "2026-01-01T00:00:00Z", "p"), aged("Sidecar", "2026-01-02T00:00:00Z", "q")
+    worker, numbers, _ = started(old)
+    outcome = settle(worker, Batch(policies={"L7Policy/default/q": PolicyText(new)}), numbers)
+    assert list(outcome.conflicts) == ["L7Policy/default/q"]
+    sentence = outcome.conflicts["L7Policy/default/q"]
+    assert sentence.startswith("spec.engine: Sidecar contradicts engine: Kernel of L7Policy/default/p, which")
+    assert review(json.loads(new), [old]).error == sentence
+    assert review(json.loads(new), [new]).error == "", "not with itself"
+    answer = review(json.loads(old), [new])
+    assert answer.error == ""
+    assert answer.warnings == (
+        "spec.engine: contradicts that of L7Policy/default/q, which is newer and gives way",
+    )
+    later = settle(worker, Batch(policies={"L7Policy/default/p": None}), numbers)
+    assert later.conflicts == {}
+
+
+def test_specs_of_one_object_that_contradict_each_other_are_refused() -> None:
+    obj = json.loads(aged("Kernel", "2026-01-01T00:00:00Z", "p"))
+    obj["specs"] = [{**obj["spec"], "engine": "Sidecar"}]
+    assert "contradicts engine: Kernel of another of its own specs" in review(obj).error
+
+
+def test_a_policy_too_big_to_be_kept_says_so() -> None:
+    big = json.loads(l7policy(http("/a")))
+    big["spec"]["description"] = "x" * 800_000
+    text = json.dumps(big).encode()
+    assert len(text) > KEPT_MAX
+    outcome = Worker().step(Batch(policies={"L7Policy/default/p": PolicyText(text)}))
+    judgement = outcome.judgements["L7Policy/default/p"]
+    assert judgement.accepted
+    assert "too big to be kept in its PolicyStatus (at most 700,000)" in judgement.message
 
 
 def test_a_policy_waits_for_the_numbers_of_addresses_that_it_names() -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from yett_operator.compilation.world import World
 from yett_operator.kube.slim import SlimPod
-from yett_policy.cluster import Node, Pod
+from yett_policy.cluster import Node, Pod, Service
 
 
 def world() -> World:
@@ -53,6 +53,17 @@ def test_a_node_is_told_to_be_an_api_servers_whichever_is_seen_first(node_first:
     whole = it.take_all().batch
     assert batch.nodes == whole.nodes == {"n1": Node("n1", ("192.0.2.1",), api_server=True)}
     assert batch.api_servers == whole.api_servers == ("192.0.2.9",)
+
+
+def test_services_are_told_as_they_are_and_as_a_whole() -> None:
+    it = world()
+    first, other = Service("default", "a"), Service("default", "b")
+    it.service(first.key, first)
+    it.service(other.key, other)
+    assert it.take().batch.services == {first.key: first, other.key: other}
+    it.service(other.key, None)
+    assert it.take().batch.services == {other.key: None}
+    assert it.take_all().batch.services == {first.key: first}
 
 
 def test_a_number_that_comes_back_is_not_forgotten() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,17 +11,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from support.policy_world import cluster, crowded_objects, fake_ruleset, policy_objects
-from yett_policy.cluster import Cluster, Node, Pod
+from yett_policy.cluster import Cluster, Namespace, Node, Pod
 from yett_policy.compiled import Compiled
+from yett_policy.compiler import Compiler, compile_spec
 from yett_policy.compiler import compile as compile_all
-from yett_policy.compiler import compile_spec
+from yett_policy.conflict import certain_conflicts
 from yett_policy.document import Direction, Document, Engine, Ruleset, Verdict
 from yett_policy.explain import explain
 from yett_policy.http.errors import TooComplex
 from yett_policy.http.rule import HttpRule, RuleAction, RulesetSpec
 from yett_policy.identity import HOST, REMOTE_NODE, WORLD
-from yett_policy.policy import TCP
+from yett_policy.policy import TCP, Policy
 from yett_policy.reason import Reason
+from yett_policy.selector import LabelSelector
 from yett_policy.source.parse import parse_policy
 
 PODS = (
@@ -149,12 +152,12 @@ def test_a_ruleset_takes_its_options_from_the_policies_whose_rules_it_holds() ->
         "Auto",
     )
     more = "denyResponse: Forbidden\n  engine: Kernel\n  http: {trailers: true}"
-    spec = one_spec(build(l7policy("p", "[{}]", more) + l7policy("q", "[{path: /q}]", "engine: Sidecar")))
+    spec = one_spec(build(l7policy("p", "[{}]", more) + l7policy("q", "[{path: /q}]", "engine: Auto")))
     assert (spec.forbidden, spec.chunk_extensions, spec.trailers, spec.engine) == (
         True,
         False,
         True,
-        "Sidecar",
+        "Kernel",
     )
     assert [rule.ref.partition(":")[0] for rule in spec.rules] == ["L7Policy/default/p", "L7Policy/default/q"]
     assert spec.default_rule == "L7Policy/default/p:default-deny, L7Policy/default/q:default-deny"
@@ -165,6 +168,160 @@ def test_options_of_an_audit_policy_do_not_change_an_enforced_ruleset() -> None:
     before = one_spec(build(enforced))
     audit = "audit: true\n  denyResponse: Forbidden\n  engine: Sidecar\n  http: {trailers: true, chunkExtensions: true}"
     assert one_spec(build(enforced + l7policy("q", "[{}]", audit))) == before
+
+
+def aged(engine: str, created: str, name: str, path: str = "/a", more: str = "") -> Policy:
+    text = l7policy(name, f"[{{path: {path}}}]", f"engine: {engine}\n  {more}").replace("---", "")
+    obj = yaml.safe_load(text)
+    obj["metadata"]["creationTimestamp"] = created
+    return parse_policy(obj)[0]
+
+
+OLD, NEW = "2026-01-01T00:00:00Z", "2026-02-01T00:00:00Z"
+PAIRS = [
+    # (engine, created, name) twice, the engine that judges, the name that gives way
+    (("Kernel", OLD, "p"), ("Sidecar", NEW, "q"), "Kernel", "q"),
+    (("Kernel", NEW, "p"), ("Sidecar", OLD, "q"), "Sidecar", "p"),
+    (("Sidecar", OLD, "q"), ("Kernel", OLD, "p"), "Kernel", "q"),  # of one age: by name
+    (("Kernel", OLD, "p"), ("Auto", NEW, "q"), "Kernel", None),
+    (("Sidecar", NEW, "p"), ("Auto", OLD, "q"), "Sidecar", None),
+    (("Sidecar", NEW, "p"), ("Sidecar", OLD, "q"), "Sidecar", None),
+]
+
+
+@pytest.mark.parametrize(("one", "other", "engine", "gives_way"), PAIRS)
+def test_of_two_policies_that_name_different_engines_the_newer_gives_way(
+    one: tuple[str, str, str], other: tuple[str, str, str], engine: str, gives_way: str | None
+) -> None:
+    policies = [aged(*one, path="/one"), aged(*other, path="/other")]
+    for order in (policies, policies[::-1]):
+        compiler = Compiler(rulesets=fake_ruleset)
+        for policy in order:
+            compiler.put_policies(policy.source, [policy])
+        for pod in PODS:
+            compiler.put_pod(pod)
+        conflicts = compiler.flush().conflicts
+        assert {each.policy for each in conflicts} == (
+            {f"L7Policy/default/{gives_way}"} if gives_way else set()
+        )
+        assert {each.policy for each in certain_conflicts(order)} == {each.policy for each in conflicts}
+        (spec,) = [ruleset.spec for ruleset in compiler.compiled().rulesets.values()]
+        assert spec.engine == engine
+        judging = {rule.ref.split("/")[2].partition(":")[0] for rule in spec.rules}
+        assert judging == {"p", "q"} - {gives_way}
+
+
+def test_a_policy_gives_way_only_where_the_other_one_is_too_and_closed() -> None:
+    """Who can label one pod of a namespace must not open all the others."""
+    wide = aged("Sidecar", NEW, "wide")
+    wide = replace(wide, subject=LabelSelector.of())
+    compiled = compile_all([aged("Kernel", OLD, "narrow", "/narrow"), wide], FACTS, rulesets=fake_ruleset)
+    both, alone = document_of(compiled, "server"), document_of(compiled, "client")
+    engines = {
+        name: {compiled.rulesets[entry.ruleset].spec.engine for entry in document.entries if entry.ruleset}
+        for name, document in (("both", both), ("alone", alone))
+    }
+    assert engines == {"both": {"Kernel"}, "alone": {"Sidecar"}}
+    outside = next(e for e in both.entries if e.direction is Direction.INGRESS and not e.peer and not e.proto)
+    assert outside.verdict is Verdict.DENY
+    assert "wide:default-deny" in both.rules[outside.rule], "its default deny stays"
+
+
+def test_denials_of_a_policy_that_gives_way_stay() -> None:
+    newer = aged("Sidecar", NEW, "deny", "/secret")
+    newer = replace(newer, rules=tuple(replace(rule, deny=True) for rule in newer.rules))
+    denies = tuple(replace(http, action=RuleAction.DENY) for http in newer.rules[0].ports[0].http)  # type: ignore[index]
+    ports = tuple(replace(port, http=denies) for port in newer.rules[0].ports or ())
+    newer = replace(newer, rules=(replace(newer.rules[0], ports=ports),))
+    compiled = compile_all([aged("Kernel", OLD, "allow", "/.*"), newer], FACTS, rulesets=fake_ruleset)
+    specs = [ruleset.spec for ruleset in compiled.rulesets.values() if ruleset.spec.engine == "Kernel"]
+    assert [sorted(rule.action for rule in spec.rules) for spec in specs] == [
+        [RuleAction.ALLOW, RuleAction.DENY]
+    ]
+
+
+def test_a_policy_that_only_watches_gives_way_to_one_that_enforces_however_old_it_is() -> None:
+    watching = aged("Sidecar", OLD, "watching", more="audit: true")
+    compiled = compile_all([watching, aged("Kernel", NEW, "enforced")], FACTS, rulesets=fake_ruleset)
+    assert {ruleset.spec.engine for ruleset in compiled.rulesets.values()} == {"Kernel"}
+
+
+PROBED = (replace(PODS[0], probes=(80,)), *PODS[1:])
+DENY_ALL = "ingressDeny: [{fromEntities: [all]}]"
+DENY_HTTP = "ingressDeny: [{toPorts: [{ports: [{port: '80', protocol: TCP}], rules: {http: [{path: /x}]}}]}]"
+
+
+@pytest.mark.parametrize("denies", [DENY_ALL, DENY_HTTP])
+def test_the_kubelets_probes_pass_whatever_is_denied_and_nothing_else_does(denies: str) -> None:
+    text = l7policy("p", "[{path: /p}]", denies)
+    compiled = build(text, replace(FACTS, pods=PROBED))
+
+    def side(source: str, port: int, node: str = "n1") -> Any:
+        return explain(compiled, source, "server", TCP, port, node=node).ingress
+
+    assert (side("10.0.0.1", 80).verdict, side("10.0.0.1", 80).reason) == (Verdict.ALLOW, Reason.HOST)
+    assert side("10.0.0.1", 80).ruleset == "", "no request of a probe is judged"
+    for source, port in (("10.0.0.1", 81), ("client", 80), ("10.0.0.2", 80)):
+        judged = side(source, port)
+        closed = judged.verdict is Verdict.DENY or judged.ruleset
+        assert closed or (denies == DENY_HTTP and port == 81), "the node may reach what no rule denies"
+
+
+def test_ports_of_probes_are_in_identities_only_while_a_policy_denies_the_node() -> None:
+    def probed(compiled: Compiled) -> bool:
+        return any(label.startswith("probe:") for labels in compiled.identities.values() for label in labels)
+
+    facts = replace(FACTS, pods=PROBED)
+    assert not probed(build(l7policy("p", "[{path: /p}]"), facts))
+    assert probed(build(l7policy("p", "[{path: /p}]", DENY_ALL), facts))
+    compiler = Compiler(rulesets=fake_ruleset)
+    for pod in PROBED:
+        compiler.put_pod(pod)
+    for more, expected in (("", False), (DENY_ALL, True), ("", False)):
+        (policy,) = parse_policy(yaml.safe_load(l7policy("p", "[{path: /p}]", more).replace("---", "")))
+        compiler.put_policies(policy.source, [policy])
+        compiler.flush()
+        assert probed(compiler.compiled()) is expected
+
+
+RESPONSES = [
+    # cluster, namespace, policy, and whether the client is answered
+    (False, None, None, False),
+    (True, None, None, True),
+    (False, "Forbidden", None, True),
+    (True, "Reset", None, False),
+    (True, "forbidden", None, False),  # no response: Reset, whatever the cluster says
+    (True, "Forbidden", "Reset", False),
+    (False, "Reset", "Forbidden", True),
+    (False, None, "Forbidden", True),
+]
+
+
+@pytest.mark.parametrize(("everywhere", "namespace", "policy", "answered"), RESPONSES)
+def test_who_says_how_denials_are_answered(
+    everywhere: bool, namespace: str | None, policy: str | None, answered: bool
+) -> None:
+    facts = replace(FACTS, namespaces=(Namespace("default", {}, namespace),), forbidden=everywhere)
+    wish = f"denyResponse: {policy}" if policy else ""
+    allow = l7policy("p", "[{path: /a}]", wish)
+    deny = l7policy("q", "[{path: /b}]", wish).replace("ingress:", "ingressDeny:")
+    specs = [ruleset.spec for ruleset in build(allow + deny, facts).rulesets.values()]
+    assert {spec.forbidden for spec in specs} == {answered}
+    denies = [rule for spec in specs for rule in spec.rules if rule.action is RuleAction.DENY]
+    assert {rule.forbidden for rule in denies} == {answered}
+
+
+def test_a_policy_for_every_namespace_is_answered_as_each_of_them_says() -> None:
+    pods = (*PODS, Pod("other", "server", {"app": "server"}, ("10.0.1.9",)))
+    facts = replace(FACTS, pods=pods, namespaces=(Namespace("other", {}, "Forbidden"),))
+    text = l7policy("p", "[{path: /a}]").replace("kind: L7Policy", "kind: ClusterL7Policy")
+    compiled = build(text, facts)
+    answered = {
+        pod[0]: {e.forbidden for e in compiled.documents[pod[2]].entries if e.ruleset}
+        for pod in compiled.pods
+        if pod[1] == "server"
+    }
+    assert answered == {"default": {False}, "other": {True}}
 
 
 def test_forbidden_is_told_by_the_entry_too() -> None:

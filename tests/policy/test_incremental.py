@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from support.policy_world import cluster, fake_ruleset, policy_objects
-from yett_policy.cluster import Cluster, NamedPort, Namespace, Node, Pod
+from yett_policy.cluster import Cluster, NamedPort, Namespace, Node, Pod, Service, ServicePort
 from yett_policy.compiled import Compiled, Delta
 from yett_policy.compiler import Compiler
 from yett_policy.compiler import compile as compile_all
@@ -32,18 +32,35 @@ pods = st.builds(
     labels=st.sampled_from([{"app": "x"}, {"app": "y"}, {"app": "x", "tier": "t"}]),
     addresses=st.sampled_from([("10.0.1.1",), ("10.0.2.1",), ("10.0.2.2", "2001:db8::1"), ()]),
     named_ports=st.sampled_from([(), (NamedPort("web", 80),), (NamedPort("web", 8080),)]),
+    probes=st.sampled_from([(), (80,), (80, 8080)]),
     host_network=st.sampled_from([False, False, False, True]),
 )
 namespaces = st.builds(
     Namespace,
     name=st.sampled_from(["default", "prod"]),
     labels=st.sampled_from([{}, {"team": "red"}, {"team": "blue"}]),
+    deny_response=st.sampled_from([None, None, "Reset", "Forbidden", "forbidden"]),
 )
 nodes = st.builds(
     Node,
     name=st.sampled_from(["n1", "n2"]),
     addresses=st.sampled_from([("10.0.0.1",), ("10.0.0.2", "2001:db8::2")]),
     api_server=st.booleans(),
+)
+services = st.builds(
+    Service,
+    namespace=st.sampled_from(["default", "prod"]),
+    name=st.sampled_from(NAMES),
+    selector=st.sampled_from([{}, {"app": "x"}, {"tier": "t"}]),
+    ports=st.lists(
+        st.builds(
+            ServicePort,
+            port=st.just(1),
+            target=st.sampled_from([80, 8080, "web"]),
+            app_protocol=st.sampled_from(["", "grpc", "kubernetes.io/h2c", "https"]),
+        ),
+        max_size=2,
+    ).map(tuple),
 )
 changes = st.one_of(
     st.tuples(st.just("policy"), st.sampled_from(NAMES), st.lists(policy_objects, min_size=1, max_size=1)),
@@ -56,6 +73,9 @@ changes = st.one_of(
     st.tuples(st.just("node"), nodes),
     st.tuples(st.just("no node"), st.sampled_from(["n1", "n2"])),
     st.tuples(st.just("api"), st.sampled_from([(), ("192.0.2.1",)])),
+    st.tuples(st.just("service"), services),
+    st.tuples(st.just("service"), services),
+    st.tuples(st.just("no service"), st.sampled_from(["default", "prod"]), st.sampled_from(NAMES)),
 )
 
 
@@ -68,6 +88,7 @@ class Model:
         self.namespaces: dict[str, Namespace] = {}
         self.nodes: dict[str, Node] = {}
         self.api: tuple[str, ...] = ()
+        self.services: dict[tuple[str, str], Service] = {}
 
     def apply(self, change: tuple[Any, ...], compiler: Compiler) -> None:
         match change:
@@ -100,10 +121,20 @@ class Model:
             case ("api", addresses):
                 self.api = addresses
                 compiler.set_api_servers(addresses)
+            case ("service", service):
+                self.services[service.key] = service
+                compiler.put_service(service)
+            case ("no service", namespace, name):
+                self.services.pop((namespace, name), None)
+                compiler.drop_service(namespace, name)
 
     def cluster(self) -> Cluster:
         return Cluster(
-            tuple(self.pods.values()), tuple(self.namespaces.values()), tuple(self.nodes.values()), self.api
+            tuple(self.pods.values()),
+            tuple(self.namespaces.values()),
+            tuple(self.nodes.values()),
+            self.api,
+            tuple(self.services.values()),
         )
 
     def from_scratch(self, compiler: Compiler) -> Compiled:

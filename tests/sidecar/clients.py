@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import sys
 import time
 from collections import Counter
@@ -53,6 +54,47 @@ def websocket(host: str, path: str) -> object:
         return error.response.status_code
 
 
+def streams(host: str, *paths: str) -> object:
+    """What becomes of each stream of one HTTP/2 connection, all opened at once."""
+    with socket.create_connection((host, 8082), timeout=5) as connection:
+        connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0))
+        for number, path in enumerate(paths):
+            # HPACK (RFC 7541): :method GET, :scheme http, then :path and :authority as literals
+            fields = b"\x82\x86\x04" + bytes([len(path)]) + path.encode() + b"\x01\x01a"
+            connection.sendall(frame(1, 5, 2 * number + 1, fields))
+        seen: dict[int, str] = {}
+        with connection.makefile("rb") as answers:
+            while len(seen) < len(paths):
+                head = answers.read(9)
+                kind, stream = head[3], int.from_bytes(head[5:9], "big")
+                body = answers.read(int.from_bytes(head[:3], "big"))
+                if kind == 3:
+                    seen.setdefault(stream, "reset")
+                elif kind == 1:
+                    seen.setdefault(stream, "200" if body[0] == 0x88 else "other")
+        return [seen[2 * number + 1] for number in range(len(paths))]
+
+
+def frame(kind: int, flags: int, stream: int, body: bytes = b"") -> bytes:
+    """Of HTTP/2 (RFC 9113, 4.1)."""
+    return len(body).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + body
+
+
+def same_port(host: str, path: str, port: str, count: str) -> object:
+    """Connections one after the other from one port, each ended by the server's side."""
+    answers = []
+    for _ in range(int(count)):
+        with socket.socket() as connection:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            connection.settimeout(10)
+            connection.bind(("", int(port)))
+            connection.connect((host, 80))
+            connection.sendall(f"GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
+            answer = b"".join(iter(lambda: connection.recv(4096), b""))
+            answers.append(answer[9:12].decode())
+    return answers
+
+
 def load(host: str, path: str, seconds: str) -> object:
     """Requests one after the other on one connection while it lasts."""
     seen: Counter[str] = Counter()
@@ -66,6 +108,8 @@ def load(host: str, path: str, seconds: str) -> object:
             connection.request("GET", path)
             response = connection.getresponse()
             response.read()
+            if not seen:
+                print("begun", flush=True)
             seen[str(response.status)] += 1
         except OSError as error:
             seen[type(error).__name__] += 1
@@ -76,5 +120,12 @@ def load(host: str, path: str, seconds: str) -> object:
 
 if __name__ == "__main__":
     kind, *arguments = sys.argv[1:]
-    commands = {"say": say, "chat": chat, "websocket": websocket, "load": load}
+    commands = {
+        "say": say,
+        "chat": chat,
+        "websocket": websocket,
+        "streams": streams,
+        "same_port": same_port,
+        "load": load,
+    }
     print(json.dumps(commands[kind](*arguments)))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
 from support.sidecarlab import Lab, policy
@@ -9,13 +11,31 @@ from support.sidecarlab import Lab, policy
 pytestmark = [pytest.mark.net, pytest.mark.bpf]
 
 URL = "http://api-service"
+FORBIDDEN = "denyResponse: Forbidden"
 GRPC = '[{method: POST, path: "/test.Echo/(Say|Chat)"}]'
 WEBSOCKET = '[{method: GET, path: "/ws", upgrades: [websocket]}, {method: GET, path: "/plain"}]'
 
 
 @pytest.fixture(scope="module", autouse=True)
 def policies(sidecar: Lab) -> None:
-    sidecar.apply(policy(), policy(GRPC, 50051), policy(WEBSOCKET, 8765), policy(port=8082))
+    apply(sidecar, FORBIDDEN)
+
+
+def apply(sidecar: Lab, extra: str) -> None:
+    sidecar.apply(
+        policy(extra=extra),
+        policy(GRPC, 50051, extra=extra),
+        policy(WEBSOCKET, 8765, extra=extra),
+        policy(port=8082, extra=extra),
+    )
+
+
+@pytest.fixture
+def resets(sidecar: Lab) -> Iterator[None]:
+    """The same policies, but denied without a reply, as by default."""
+    apply(sidecar, "")
+    yield
+    apply(sidecar, FORBIDDEN)
 
 
 def test_http_1_is_allowed_and_denied_by_the_rules(sidecar: Lab) -> None:
@@ -23,6 +43,68 @@ def test_http_1_is_allowed_and_denied_by_the_rules(sidecar: Lab) -> None:
     assert sidecar.curl(f"{URL}/private") == "403"
     assert sidecar.curl("-X", "POST", f"{URL}/public") == "403"
     assert sidecar.curl(f"{URL}/public?x") == "403"  # a regex is for the whole target
+    assert sidecar.run("curl", "-s", f"{URL}/private") == "Access denied\n"  # as text: CRLF
+
+
+@pytest.mark.usefixtures("resets")
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("/private",),
+        ("/public", "-X", "POST"),
+        ("/public", "-d", "x=" + 5000 * "y"),
+        ("/public//",),
+        ("/", "-X", "OPTIONS", "--request-target", "*"),
+        ("/", "-X", "CONNECT", "--request-target", "a:80"),
+        ("/public", "-H", "a_b: c"),
+        ("/public", "-H", "Connection: upgrade", "-H", "Upgrade: websocket"),
+    ],
+)
+def test_a_reset_is_a_closed_connection_without_a_byte(sidecar: Lab, arguments: tuple[str, ...]) -> None:
+    path, *options = arguments
+    said = sidecar.run(
+        "curl", "-sg", "--path-as-is", "-m", "3", "-D-", "-w", "%{exitcode}", *options, URL + path
+    )
+    assert said in {"52", "56"}  # nothing received; receive error (a reset)
+
+
+@pytest.mark.usefixtures("resets")
+def test_a_reset_ends_a_stream_of_http_2_and_the_others_live(sidecar: Lab) -> None:
+    assert sidecar.client("streams", sidecar.address(), "/private", "/public", "/private", "/public") == [
+        "reset",
+        "200",
+        "reset",
+        "200",
+    ]
+
+
+@pytest.mark.usefixtures("resets")
+def test_a_reset_ends_a_call_without_an_answer(sidecar: Lab) -> None:
+    host = sidecar.address()
+    assert sidecar.client("say", host, "Say").endswith(" hello")
+    assert sidecar.client("say", host, "Secret") == "INTERNAL"  # what grpcio says of RST_STREAM
+    assert sidecar.client("chat", host, "Other") == "INTERNAL"
+
+
+def test_a_deny_rule_is_answered_as_its_own_policy_says(sidecar: Lab) -> None:
+    denied = policy('[{path: "/public/secret"}]', extra="denyResponse: Forbidden").replace(
+        "ingress:", "ingressDeny:"
+    )
+    sidecar.apply(policy('[{path: "/public.*"}]'), denied.replace("ingress-80", "denied"))
+    assert sidecar.curl(f"{URL}/public/open") in {"200", "404"}
+    assert sidecar.curl(f"{URL}/public/secret") == "403"
+    assert sidecar.curl(f"{URL}/private") == "000"
+    apply(sidecar, FORBIDDEN)
+
+
+def test_a_header_that_a_rule_names_must_not_come_twice(sidecar: Lab) -> None:
+    rule = '[{path: "/public", headerMatches: [{name: X-Team, value: a}]}]'
+    sidecar.apply(policy(rule))
+    assert sidecar.curl("-H", "X-Team: a", f"{URL}/public") == "200"
+    assert sidecar.curl("-H", "X-Team: a", "-H", "x-team: b", f"{URL}/public") == "000"
+    (record,) = [r for r in sidecar.records(50) if r["reason"] == "HTTP_AMBIGUOUS_HEADER"]
+    assert record["verdict"] == "deny"
+    apply(sidecar, FORBIDDEN)
 
 
 @pytest.mark.parametrize("family", [4, 6])
@@ -96,7 +178,10 @@ def test_records_name_policy_rule_and_grpc_status(sidecar: Lab) -> None:
 
 
 def test_egress_rules_and_ingress_rules_both_judge(sidecar: Lab) -> None:
-    sidecar.apply(policy('[{path: "/(public|in)"}]'), policy('[{path: "/(public|out)"}]', direction="egress"))
+    sidecar.apply(
+        policy('[{path: "/(public|in)"}]', extra=FORBIDDEN),
+        policy('[{path: "/(public|out)"}]', direction="egress", extra=FORBIDDEN),
+    )
     for family in (4, 6):
         host = sidecar.address(family=family)
         url = f"http://[{host}]" if family == 6 else f"http://{host}"

@@ -20,7 +20,7 @@ from support.http_oracle import parse
 from support.http_strategies import specs, targets
 from support.netns import Namespace
 from yett_loader.sidecar.listeners import listener
-from yett_loader.sidecar.process import find_envoy
+from yett_loader.sidecar.process import environment, find_envoy
 from yett_loader.sidecar.routes import AMBIGUOUS, route_table, verdict_of
 from yett_policy.document import Direction
 from yett_policy.evaluate import judge_request
@@ -82,6 +82,7 @@ def standalone(spec: RulesetSpec, port: int) -> dict[str, Any]:
     config = http["typed_config"]
     del config["rds"], config["access_log"]
     config["route_config"] = table
+    config["delayed_close_timeout"] = "0s"  # thousands of denials, each of which waits for its end
     address = {"socket_address": {"address": "127.0.0.1", "port_value": port}}
     return {"name": f"l{port}", "address": address, "filter_chains": [{"filters": [http]}]}
 
@@ -131,6 +132,7 @@ def envoy(generated: list[Any], tmp_path_factory: pytest.TempPathFactory) -> Ite
             [find_envoy(), "-c", str(config), "--disable-hot-restart", "--concurrency", "1", "-l", "error"],
             stdout=log,
             stderr=subprocess.STDOUT,
+            env=environment(),
         )
     try:
         with inside:
@@ -179,5 +181,5 @@ def test_well_formed_requests_get_the_verdict_of_the_reference(
 
 def test_the_name_of_a_route_says_verdict_reason_and_rule() -> None:
     spec = RulesetSpec((), "L7Policy/a/b:default-deny")
-    (*_, last) = route_table("r", spec)["virtual_hosts"][0]["routes"]
+    (*_, last, _connect) = route_table("r", spec)["virtual_hosts"][0]["routes"]
     assert verdict_of(last["name"]) == ("deny", Reason.POLICY_DENIED_L7, "L7Policy/a/b:default-deny")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from support import wanted as build
 from support.sync import published, published_ruleset
-from yett_policy.document import Verdict
+from yett_policy.document import SCHEMA, Verdict
 from yett_policy.sync import decode, encode, rows_fast
 from yett_policy.sync.frame import (
     BUNDLE,
@@ -76,7 +76,7 @@ hellos = st.builds(
     documents=several(digests),
     rulesets=several(digests),
     resume=st.none() | st.builds(Resume, names, revisions),
-    schema=st.just(1),
+    schema=st.just(SCHEMA),
 )
 acks = st.builds(Ack, st.integers(0, 2**53), applied, several(identities), st.booleans(), failures)
 node_parts = st.builds(
@@ -122,7 +122,7 @@ def test_the_clusters_parts_survive_the_round_trip(
     st.one_of(
         st.builds(Begin, revisions, st.none() | revisions, revisions),
         st.builds(Commit, revisions, *[st.integers(0, 2**53)] * 3),
-        st.builds(Welcome, names, st.integers(1, 3600), st.just(1)),
+        st.builds(Welcome, names, st.integers(1, 3600), st.just(SCHEMA)),
     )
 )
 def test_what_stands_around_an_update_survives_the_round_trip(message: Begin | Commit | Welcome) -> None:

@@ -170,7 +170,7 @@ LIES: list[tuple[str, dict[str, bytes], Problem, str]] = [
         "a document of another revision",
         {"document": document_changed(lambda d: d.update(schema=7))},
         Problem.MALFORMED,
-        "document.document.schema: revision 7 is not the 1",
+        "document.document.schema: revision 7 is not the 2",
     ),
     (
         "a port that is none",
@@ -379,7 +379,7 @@ async def test_an_oversize_frame_ends_the_stream(liar: Liar, follow: Follow) -> 
 
 
 async def test_another_revision_of_documents_is_refused(liar: Liar, follow: Follow) -> None:
-    liar.welcome = pack(b'{"type":"welcome","schema":2,"epoch":"e","counters_seconds":30,"new":1}')
+    liar.welcome = pack(b'{"type":"welcome","schema":3,"epoch":"e","counters_seconds":30,"new":1}')
     loader = follow(liar)
     await until(lambda: loader.follower.numbers.refused["UnknownRevision"] >= 2)
     assert loader.follower.stale_since is not None

@@ -14,8 +14,10 @@ import pytest
 
 from support import wanted as build
 from support.sync import Replica, Source, Tokens, until
+from yett_operator.complaints import PERIOD, Complaints
 from yett_operator.sync.auth import Caller, Denied, Gate, Unavailable, bearer
 from yett_operator.sync.settings import Settings
+from yett_policy.document import SCHEMA
 from yett_policy.sync import decode, encode
 from yett_policy.sync.frame import DEFLATED, SUBPROTOCOL, TO_OPERATOR_LIMIT, bundle, pack, unbundle
 from yett_policy.sync.message import (
@@ -124,6 +126,37 @@ async def test_refusals_are_logged_once_and_a_forged_token_is_reviewed_once(
     assert "forged" not in lines[0].getMessage().split(":", 1)[0]
 
 
+async def test_a_flood_of_bad_tokens_is_counted_and_logged_once_a_kind(
+    replica: Replica, caplog: pytest.LogCaptureFixture
+) -> None:
+    flood = 40
+    for number in range(flood):
+        for token in (f"forged-{number}", None):
+            with pytest.raises(aiohttp.WSServerHandshakeError):
+                async with calling(replica, token):
+                    pass
+    assert replica.server.counters.refused == {"NotAuthenticated": flood, "NoToken": flood}
+    assert replica.tokens.reviews == flood
+    lines = [item.getMessage() for item in caplog.records if item.levelno >= logging.WARNING]
+    assert [line.partition("refused ")[2][:18] for line in lines] == [
+        "(NotAuthenticated)",
+        "(NoToken): 'there ",
+    ]
+
+
+def test_a_complaint_is_made_once_a_minute_and_says_what_it_left_out() -> None:
+    now = 0.0
+    complaints = Complaints(lambda: now)
+    assert complaints.due("a") == ""
+    assert complaints.due("b") == "", "another kind"
+    assert [complaints.due("a") for _ in range(7)] == [None] * 7
+    now = PERIOD
+    assert complaints.due("a") == " (and 7 more like it since the last line)"
+    assert complaints.due("a") is None
+    now = 2 * PERIOD
+    assert complaints.due("b") == ""
+
+
 async def test_another_protocol_is_refused_before_the_stream(replica: Replica) -> None:
     with pytest.raises(aiohttp.WSServerHandshakeError) as caught:
         async with calling(replica, protocol="yett.sync.v9"):
@@ -201,7 +234,7 @@ async def test_a_hello_for_another_node_than_the_tokens_is_refused(replica: Repl
 
 async def test_another_revision_of_documents_is_refused(replica: Replica) -> None:
     async with calling(replica) as socket:
-        await say(socket, encode.hello(replace(HELLO, schema=2)))
+        await say(socket, encode.hello(replace(HELLO, schema=SCHEMA + 1)))
         assert await ended(socket) == Close.UNKNOWN_REVISION
     assert replica.server.counters.refused == {"UNKNOWN_REVISION": 1}
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from yett_operator.ports import PodKey, PublishedDocument, PublishedRuleset
-from yett_policy.cluster import Namespace, Node, Pod
+from yett_policy.cluster import Namespace, Node, Pod, Service
 from yett_policy.identity import Labels
 
 
@@ -29,6 +29,7 @@ class Batch:
     pods: dict[PodKey, Pod | None] = field(default_factory=dict)
     namespaces: dict[str, Namespace | None] = field(default_factory=dict)
     nodes: dict[str, Node | None] = field(default_factory=dict)
+    services: dict[tuple[str, str], Service | None] = field(default_factory=dict)
     api_servers: tuple[str, ...] | None = None
     """None: no change."""
     numbers: dict[Labels, int] = field(default_factory=dict)
@@ -42,10 +43,15 @@ class Batch:
             or self.pods
             or self.namespaces
             or self.nodes
+            or self.services
             or self.api_servers is not None
             or self.numbers
             or self.forgotten
         )
+
+
+KEPT_MAX = 700_000
+"""Bytes of a policy that its PolicyStatus keeps; etcd takes 1.5 MiB of an object."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +59,7 @@ class Judgement:
     """What the compiler makes of a policy as it is stored."""
 
     reason: str = "Accepted"
-    """Of the condition Accepted: Accepted, Invalid or UnsupportedField."""
+    """Of the condition Accepted: Accepted, Invalid, UnsupportedField or RegexTooComplex."""
     message: str = "the policy is valid"
     """One sentence; begins with the field if something is wrong."""
     kept: bool = False
@@ -108,5 +114,7 @@ class Outcome:
     """Identity of pods for which it, or an address, changed."""
     subjects: Mapping[int, frozenset[str]] = field(default_factory=dict)
     """Identity -> sources of the policies that select it, where that may have changed."""
+    conflicts: Mapping[str, str] = field(default_factory=dict)
+    """Source of a policy that gives way to an older one -> a sentence about it; all there are."""
     seconds: float = 0
     """CPU-bound time in the compiling process."""

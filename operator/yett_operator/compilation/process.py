@@ -18,7 +18,9 @@ class CompilerDied(Exception):  # noqa: N818 - what happened, not what is wrong
 class CompilerProcess:
     """One process that takes one batch at a time."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, forbidden: bool = False) -> None:
+        """`forbidden`: how denied requests are answered where nobody says; see `Cluster`."""
+        self._forbidden = forbidden
         self._pool: ProcessPoolExecutor | None = None
 
     async def step(self, batch: Batch) -> Outcome:
@@ -26,7 +28,9 @@ class CompilerProcess:
         if self._pool is None:
             # Not forked: the parent has threads, sockets and a running event loop.
             context = multiprocessing.get_context("spawn")
-            self._pool = ProcessPoolExecutor(1, mp_context=context, initializer=worker.start)
+            self._pool = ProcessPoolExecutor(
+                1, mp_context=context, initializer=worker.start, initargs=(self._forbidden,)
+            )
         try:
             return await asyncio.get_running_loop().run_in_executor(self._pool, worker.step, batch)
         except BrokenProcessPool as error:

@@ -12,10 +12,11 @@ from collections import Counter
 from dataclasses import replace
 
 from yett_operator.compilation import encode
-from yett_operator.compilation.batch import Batch, Judgement, Outcome, PolicyText
-from yett_operator.labels import noise_in, quiet, shared
+from yett_operator.compilation.batch import KEPT_MAX, Batch, Judgement, Outcome, PolicyText
+from yett_operator.labels import noise_in, noise_in_service, quiet, shared
 from yett_operator.ports import PodKey
-from yett_policy.cluster import Pod
+from yett_policy import budget
+from yett_policy.cluster import Pod, Service
 from yett_policy.compiled import Delta
 from yett_policy.compiler import Compiler
 from yett_policy.errors import PolicyError
@@ -29,13 +30,14 @@ _UNSUPPORTED = "not supported"
 class Worker:
     """Holds the compiler between batches."""
 
-    def __init__(self) -> None:
-        self._compiler = Compiler(allocate=False)
+    def __init__(self, *, forbidden: bool = False) -> None:
+        self._compiler = Compiler(allocate=False, forbidden=forbidden)
         self._policies: dict[str, tuple[bytes, list[Policy]]] = {}
         """Source -> the version in force."""
         self._noise: Counter[str] = Counter()
         self._pods: dict[PodKey, Pod] = {}
         """As they are, noise included."""
+        self._services: dict[tuple[str, str], Service] = {}
         self._named: dict[int, tuple[str, ...]] = {}
         """Identity -> rulesets that its document names."""
         self._uses: Counter[str] = Counter()
@@ -46,7 +48,12 @@ class Worker:
         begin = time.monotonic()
         compiler = self._compiler
         compiler.learn(batch.numbers)
+        noise = frozenset(+self._noise)
         judgements = self._take_policies(batch)
+        self._take_services(batch)
+        if frozenset(+self._noise) != noise:
+            for pod in self._pods.values():
+                self._put_pod(pod)
         self._take_pods(batch)
         for name, namespace in batch.namespaces.items():
             if namespace is None:
@@ -79,7 +86,6 @@ class Worker:
 
     def _take_policies(self, batch: Batch) -> dict[str, Judgement]:
         judgements: dict[str, Judgement] = {}
-        before = frozenset(+self._noise)
         for source, text in batch.policies.items():
             _, old = self._policies.get(source, (b"", []))
             if text is None:
@@ -90,10 +96,17 @@ class Worker:
             self._compiler.put_policies(source, new)
             self._noise.update(noise_in(new))
             self._noise.subtract(noise_in(old))
-        if frozenset(+self._noise) != before:
-            for pod in self._pods.values():
-                self._put_pod(pod)
         return judgements
+
+    def _take_services(self, batch: Batch) -> None:
+        for key, service in batch.services.items():
+            self._noise.subtract(noise_in_service(self._services.pop(key, None)))
+            if service is None:
+                self._compiler.drop_service(*key)
+                continue
+            self._noise.update(noise_in_service(service))
+            self._services[key] = service
+            self._compiler.put_service(service)
 
     def _judge(self, source: str, text: PolicyText) -> tuple[Judgement, list[Policy]]:
         obj = json.loads(text.body)
@@ -106,10 +119,30 @@ class Worker:
         except Exception as error:  # noqa: BLE001 - one policy must not stop all the others
             body, policies = self._older(source, text)
             return _judgement("Invalid", f"cannot be read: {error!r}", body, policies), policies
+        if excess := self._over_budget(policies):
+            body, policies = self._older(source, text)
+            return _judgement("RegexTooComplex", _sentence(excess), body, policies), policies
         self._policies[source] = (text.body, policies)
-        judgement = _judgement("Accepted", Judgement().message, text.body, policies)
+        message = Judgement().message
+        if len(text.body) > KEPT_MAX:
+            message += (
+                f", and with {len(text.body):,} bytes too big to be kept in its PolicyStatus (at most"
+                f" {KEPT_MAX:,}): if its next version is refused, a restarted operator has none to fall back on"
+            )
+        judgement = _judgement("Accepted", message, text.body, policies)
         findings = [f"{finding.field}: {finding.message} ({finding.code})" for finding in lint(obj)]
         return replace(judgement, warnings=tuple(findings)), policies
+
+    def _over_budget(self, policies: list[Policy]) -> PolicyError | None:
+        """What does not fit the kernel though the policy asks for it."""
+        lists = [each for policy in policies if policy.engine == "Kernel" for each in budget.alone(policy)]
+        found = [
+            budget.too_complex(field, why) for field, spec in lists if (why := self._compiler.fits(spec))
+        ]
+        for error in found[:1]:
+            error.others = tuple(found[1:])
+            return error
+        return None
 
     def _older(self, source: str, text: PolicyText) -> tuple[bytes, list[Policy]]:
         """The version that stays in force."""
@@ -157,6 +190,7 @@ class Worker:
             identities=delta.identities,
             pods=delta.pods,
             subjects=delta.subjects,
+            conflicts={each.policy: each.sentence for each in sorted(delta.conflicts, reverse=True)},
         )
 
 
@@ -178,11 +212,11 @@ def _sentence(error: PolicyError) -> str:
 _worker: Worker | None = None
 
 
-def start() -> None:
+def start(forbidden: bool) -> None:
     """In the new process: signals are for the parent, and without it there is nothing to do."""
     global _worker  # noqa: PLW0603 - the one thing that this process is for
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _worker = Worker()
+    _worker = Worker(forbidden=forbidden)
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_die_with, args=(parent,), daemon=True).start()

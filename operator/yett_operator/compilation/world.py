@@ -10,7 +10,7 @@ from typing import TypeVar
 from yett_operator.compilation.batch import Batch, PolicyText
 from yett_operator.kube.slim import SlimPod, SlimPolicy
 from yett_operator.ports import PodKey
-from yett_policy.cluster import Namespace, Node
+from yett_policy.cluster import Namespace, Node, Service
 from yett_policy.identity import Labels
 
 K = TypeVar("K")
@@ -37,6 +37,7 @@ class World:
     pods: dict[PodKey, SlimPod] = field(default_factory=dict)
     namespaces: dict[str, Namespace] = field(default_factory=dict)
     nodes: dict[str, Node] = field(default_factory=dict)
+    services: dict[tuple[str, str], Service] = field(default_factory=dict)
     api_servers: dict[str, tuple[str, ...]] = field(default_factory=dict)
     numbers: dict[Labels, int] = field(default_factory=dict)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -71,6 +72,12 @@ class World:
         _put(self.nodes, name, node)
         self._batch.nodes[name] = self._told(node)
         self._batch.api_servers = self._outer_api_servers()
+        self.changed.set()
+
+    def service(self, key: tuple[str, str], service: Service | None) -> None:
+        """As `policy`."""
+        _put(self.services, key, service)
+        self._batch.services[key] = service
         self.changed.set()
 
     def api_server(self, name: str, addresses: tuple[str, ...] | None) -> None:
@@ -128,6 +135,7 @@ class World:
             pods={key: pod.facts for key, pod in self.pods.items()},
             namespaces=dict(self.namespaces),
             nodes={name: self._told(node) for name, node in self.nodes.items()},
+            services=dict(self.services),
             api_servers=self._outer_api_servers(),
             numbers=dict(self.numbers),
         )

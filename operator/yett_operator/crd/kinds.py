@@ -77,6 +77,7 @@ _STATUS_COLUMNS = (
     Column("Kind", ".spec.policy.kind", wide=True),
     Column("Reason", condition("Ready", "reason"), wide=True),
     Column("Message", condition("Ready", "message"), wide=True),
+    Column("Version", ".status.policyGeneration", "integer", wide=True, description="Of the policy"),
     Column("Digest", ".status.documentDigest", wide=True),
     AGE,
 )

@@ -24,7 +24,8 @@ class Condition(BaseModel):
     status: Literal["True", "False", "Unknown"]
     """Whether the condition holds."""
     observedGeneration: Count
-    """The metadata.generation of the policy that this speaks of."""
+    """The metadata.generation of this object that the condition was written for; of an older one
+    it says nothing any more."""
     lastTransitionTime: Annotated[str, Field(max_length=32, json_schema_extra={"format": "date-time"})]
     """When status last changed."""
     reason: Annotated[str, Field(max_length=128, pattern="^[A-Za-z]([A-Za-z0-9]*[A-Za-z0-9])?$")]
@@ -93,6 +94,9 @@ class PolicyStatusStatus(BaseModel):
     """Whether the policy is in force, node by node."""
 
     observedGeneration: Count
+    """The metadata.generation of this object (of the PolicyStatus, not of the policy) that this was
+    written for; it is older than that for as long as a new version of the policy is not judged."""
+    policyGeneration: Count
     """The metadata.generation of the policy that this speaks of."""
     documentDigest: Annotated[str, Field(max_length=64)]
     """SHA-256 over what the policy's pods are governed by; changes whenever anything that
@@ -133,17 +137,20 @@ class PolicyRef(BaseModel):
 
 
 class PolicyStatusSpec(BaseModel):
-    """Which policy this speaks of."""
+    """Which policy this speaks of, and which version of it the status is to speak of."""
 
     policy: PolicyRef
     """The policy that this object speaks of."""
+    policyGeneration: Count = 0
+    """The newest metadata.generation of the policy that the operator has seen.  Written before it is
+    judged: it makes this object's own generation grow, and what status says out of date."""
 
 
 class PolicyStatus(BaseModel):
     """Where a policy is in force.  Written by the operator alone; deleted with the policy."""
 
     spec: PolicyStatusSpec
-    """Which policy this speaks of."""
+    """Which policy this speaks of, and which version of it the status is to speak of."""
     status: PolicyStatusStatus | None = None
     """Whether the policy is in force, node by node."""
 

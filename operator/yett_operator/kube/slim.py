@@ -10,7 +10,7 @@ from typing import Any
 
 from yett_operator.kube.client import Json
 from yett_operator.labels import shared
-from yett_policy.cluster import NamedPort, Namespace, Node, Pod
+from yett_policy.cluster import DENY_RESPONSE, NamedPort, Namespace, Node, Pod, Service, ServicePort
 from yett_policy.source.parse import KINDS
 
 _FINISHED = ("Succeeded", "Failed")
@@ -73,6 +73,10 @@ class SlimStatus:
     uid: str
     policy_uid: str
     source: str
+    generation: int
+    """Its own."""
+    policy_generation: int
+    """The version of the policy that its spec names."""
     status: Json = field(hash=False)
     """As it was written."""
 
@@ -92,19 +96,42 @@ def pod(obj: Json) -> tuple[tuple[str, str], SlimPod | None]:
         labels=shared(metadata.get("labels") or {}),
         addresses=tuple(ips),
         named_ports=_named_ports(spec),
+        probes=_probes(spec),
         host_network=bool(spec.get("hostNetwork")),
         service_account=intern(spec.get("serviceAccountName") or "default"),
     )
     return key, SlimPod(facts, intern(spec.get("nodeName") or ""), metadata.get("uid", ""))
 
 
-def _named_ports(spec: Json) -> tuple[NamedPort, ...]:
+def _containers(spec: Json) -> list[Json]:
+    """Those that go on running: sidecars are init containers that are restarted."""
     sidecars = [c for c in spec.get("initContainers") or () if c.get("restartPolicy") == "Always"]
+    return [*sidecars, *(spec.get("containers") or ())]
+
+
+def _probes(spec: Json) -> tuple[int, ...]:
+    """Ports that the kubelet connects to; a name is one of the same container's."""
+    found: set[int] = set()
+    for container in _containers(spec):
+        names = {
+            each["name"]: each["containerPort"] for each in container.get("ports") or () if each.get("name")
+        }
+        for kind in ("livenessProbe", "readinessProbe", "startupProbe"):
+            probe = container.get(kind) or {}
+            for way in ("httpGet", "tcpSocket", "grpc"):
+                port = (probe.get(way) or {}).get("port")
+                number = names.get(port) if isinstance(port, str) else port
+                if number:
+                    found.add(number)
+    return tuple(sorted(found))
+
+
+def _named_ports(spec: Json) -> tuple[NamedPort, ...]:
     return _shared_ports(
         tuple(
             sorted(
                 (port["name"], port["containerPort"], port.get("protocol") or "TCP")
-                for container in (*sidecars, *(spec.get("containers") or ()))
+                for container in _containers(spec)
                 for port in container.get("ports") or ()
                 if port.get("name")
             )
@@ -119,9 +146,10 @@ def _shared_ports(ports: tuple[tuple[str, int, str], ...]) -> tuple[NamedPort, .
 
 
 def namespace(obj: Json) -> tuple[str, Namespace]:
-    """Its labels."""
-    name = obj["metadata"]["name"]
-    return name, Namespace(name, shared(obj["metadata"].get("labels") or {}))
+    """Its labels, and how denials are answered there."""
+    metadata = obj["metadata"]
+    response = (metadata.get("annotations") or {}).get(DENY_RESPONSE)
+    return metadata["name"], Namespace(metadata["name"], shared(metadata.get("labels") or {}), response)
 
 
 def node(obj: Json) -> tuple[str, Node]:
@@ -133,6 +161,23 @@ def node(obj: Json) -> tuple[str, Node]:
         if each.get("type") in {"InternalIP", "ExternalIP"}
     ]
     return name, Node(name, tuple(dict.fromkeys(addresses)))
+
+
+def service(obj: Json) -> tuple[tuple[str, str], Service]:
+    """Whom it selects, and its ports."""
+    metadata, spec = obj["metadata"], obj.get("spec") or {}
+    ports = [
+        ServicePort(
+            port["port"],
+            port.get("targetPort") or port["port"],
+            port.get("protocol") or "TCP",
+            port.get("name") or "",
+            port.get("appProtocol") or "",
+        )
+        for port in spec.get("ports") or ()
+    ]
+    key = (intern(metadata["namespace"]), metadata["name"])
+    return key, Service(*key, shared(spec.get("selector") or {}), tuple(ports))
 
 
 def api_endpoints(obj: Json) -> tuple[str, tuple[str, ...]]:
@@ -159,7 +204,11 @@ def policy(obj: Json, kind: str) -> tuple[str, SlimPolicy]:
 
 def policy_body(obj: Json, kind: str) -> bytes:
     """What counts of a policy, as JSON."""
-    metadata = {key: obj["metadata"][key] for key in ("name", "namespace") if obj["metadata"].get(key)}
+    metadata = {
+        key: obj["metadata"][key]
+        for key in ("name", "namespace", "creationTimestamp")
+        if obj["metadata"].get(key)
+    }
     body: dict[str, Any] = {"apiVersion": KINDS[kind][0], "kind": kind, "metadata": metadata}
     body |= {key: obj[key] for key in ("spec", "specs") if key in obj}
     return json.dumps(body, separators=(",", ":"), sort_keys=True).encode()
@@ -182,4 +231,13 @@ def status(obj: Json) -> tuple[tuple[str, str], SlimStatus]:
     metadata, ref = obj["metadata"], obj["spec"]["policy"]
     key = (metadata["namespace"], metadata["name"])
     source = "/".join(filter(None, (ref["kind"], ref.get("namespace"), ref["name"])))
-    return key, SlimStatus(*key, metadata["uid"], ref["uid"], source, obj.get("status") or {})
+    return key, SlimStatus(
+        namespace=key[0],
+        name=key[1],
+        uid=metadata["uid"],
+        policy_uid=ref["uid"],
+        source=source,
+        generation=metadata.get("generation") or 0,
+        policy_generation=obj["spec"].get("policyGeneration") or 0,
+        status=obj.get("status") or {},
+    )

@@ -15,8 +15,6 @@ API_VERSION = "yett.dev/v1alpha1"
 OWN_KINDS = {"L7Policy": "l7policies", "ClusterL7Policy": "clusterl7policies"}
 """Kinds whose own status we write."""
 _NAME_MAX = 253
-LAST_ACCEPTED_MAX = 700_000
-"""Bytes of a policy that are kept beside it; etcd takes 1.5 MiB in all."""
 
 
 def policy_path(policy: SlimPolicy) -> str:
@@ -40,7 +38,12 @@ def status_path(namespace: str, name: str) -> str:
 
 
 def status_object(policy: SlimPolicy, namespace: str) -> Json:
-    """The PolicyStatus without its status.  It goes when the policy goes."""
+    """The PolicyStatus without its status.  It goes when the policy goes.
+
+    The version of the policy is in its spec, so that its own generation grows with it: whoever
+    compares that with observedGeneration (kubectl wait, kstatus, Argo CD) is not misled by what the
+    status said of the version before.
+    """
     reference = {
         "apiVersion": policy.api_version,
         "kind": policy.kind,
@@ -56,12 +59,14 @@ def status_object(policy: SlimPolicy, namespace: str) -> Json:
             "namespace": namespace,
             "ownerReferences": [{**reference, "controller": True, "blockOwnerDeletion": False}],
         },
-        "spec": {"policy": inner},
+        "spec": {"policy": inner, "policyGeneration": policy.generation},
     }
 
 
-def conditions(roll: RollUp, before: Mapping[str, Any], now: datetime) -> list[Json]:
-    """With the time of the last change of each; `before`: the status as it was."""
+def conditions(roll: RollUp, generation: int, before: Mapping[str, Any], now: datetime) -> list[Json]:
+    """With the time of the last change of each; `generation`: of the object that they are written
+    to; `before`: its status as it was.
+    """
     old = {each.get("type"): each for each in before.get("conditions") or ()}
     stamp = now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     found = []
@@ -71,7 +76,7 @@ def conditions(roll: RollUp, before: Mapping[str, Any], now: datetime) -> list[J
             {
                 "type": each.type,
                 "status": each.status,
-                "observedGeneration": roll.generation,
+                "observedGeneration": generation,
                 "lastTransitionTime": old[each.type]["lastTransitionTime"] if same else stamp,
                 "reason": each.reason,
                 "message": each.message,
@@ -86,13 +91,14 @@ def summary(roll: RollUp, engine: str, before: Mapping[str, Any], now: datetime)
         "observedGeneration": roll.generation,
         "enforced": f"{roll.enforced}/{roll.desired}",
         "engine": engine,
-        "conditions": conditions(roll, before, now),
+        "conditions": conditions(roll, roll.generation, before, now),
     }
 
 
 def details(
     roll: RollUp,
     *,
+    generation: int,
     digest: str,
     engine: tuple[str, str],
     pods: int,
@@ -101,9 +107,10 @@ def details(
     before: Mapping[str, Any],
     now: datetime,
 ) -> Json:
-    """The status of a PolicyStatus."""
+    """The status of a PolicyStatus; `generation`: its own."""
     return {
-        "observedGeneration": roll.generation,
+        "observedGeneration": generation,
+        "policyGeneration": roll.generation,
         "documentDigest": digest,
         "enforced": f"{roll.enforced}/{roll.desired}",
         "engine": engine[0],
@@ -115,7 +122,7 @@ def details(
             for each in roll.failed[:SHOWN]
         ],
         "requests": dict(requests),
-        "conditions": conditions(roll, before, now),
+        "conditions": conditions(roll, generation, before, now),
         **({"lastAccepted": last_accepted} if last_accepted is not None else {}),
     }
 

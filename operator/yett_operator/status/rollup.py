@@ -10,7 +10,7 @@ from yett_operator.ports import Failure
 
 LAG = 3.0
 """Seconds that a node may take to put something in force before it counts as failed."""
-AWAY = 1.0
+AWAY = 0.8
 """Seconds that a loader may take to connect again."""
 MESSAGE_MAX = 1024
 SHOWN = 10
@@ -47,6 +47,8 @@ class PolicyView:
     """None: this generation is not judged yet."""
     nodes: Mapping[str, Mapping[int, Wanted]]
     """Node -> identity of pods there that the policy selects."""
+    conflict: str = ""
+    """Why it gives way to an older policy somewhere; empty if it does not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +108,7 @@ def roll_up(policy: PolicyView, nodes: Mapping[str, NodeView], now: float) -> Ro
         desired,
         enforced,
         tuple(failed),
-        _conditions(policy.judgement, desired, enforced, failed),
+        _conditions(policy, desired, enforced, failed),
         min(again, default=None),
     )
 
@@ -141,8 +143,9 @@ def _node(
 
 
 def _conditions(
-    judgement: Judgement | None, desired: int, enforced: int, failed: list[Failed]
+    policy: PolicyView, desired: int, enforced: int, failed: list[Failed]
 ) -> tuple[Condition, ...]:
+    judgement = policy.judgement
     if judgement is None:
         waiting = "the operator has not looked at this version yet"
         return tuple(
@@ -150,22 +153,29 @@ def _conditions(
         )
     count = f"{enforced}/{desired} nodes"
     if not judgement.accepted:
-        message = shown(judgement.message)
         stays = (
             f"an older version stays in force on {count}" if judgement.kept else "nothing of it is in force"
         )
-        return (
-            Condition("Accepted", "False", judgement.reason, message),
-            Condition("Programmed", "False", judgement.reason, f"the policy is refused; {stays}"),
-            Condition("Ready", "False", judgement.reason, message),
-            Condition("Stalled", "True", judgement.reason, message),
-        )
+        return _refused(judgement.reason, judgement.message, f"the policy is refused; {stays}")
+    if policy.conflict:
+        elsewhere = f"where no older policy contradicts it, it is in force on {count}"
+        return _refused("Conflicted", policy.conflict, elsewhere)
     programmed = _programmed(desired, enforced, failed, count)
     in_force = programmed.reason == "Programmed"
     return (
         Condition("Accepted", "True", "Accepted", judgement.message),
         programmed,
         Condition("Ready", "True" if in_force else "False", programmed.reason, programmed.message),
+    )
+
+
+def _refused(reason: str, message: str, programmed: str) -> tuple[Condition, ...]:
+    message = shown(message)
+    return (
+        Condition("Accepted", "False", reason, message),
+        Condition("Programmed", "False", reason, programmed),
+        Condition("Ready", "False", reason, message),
+        Condition("Stalled", "True", reason, message),
     )
 
 

@@ -42,6 +42,8 @@ class Tracker:
         self.judged: dict[str, Judged] = {}
         self.identities_of: defaultdict[str, set[int]] = defaultdict(set)
         """Source -> identities that it selects."""
+        self.conflicts: Mapping[str, str] = {}
+        """Source of a policy that gives way to an older one -> why."""
         self.waiting_since = clock()
         """Since when nodes could have connected."""
         self._publisher = publisher
@@ -70,6 +72,8 @@ class Tracker:
             elif source in outcome.judgements:
                 self.judged[source] = Judged(policy, outcome.judgements[source])
             dirty.add(source)
+        dirty |= dict(self.conflicts.items() ^ outcome.conflicts.items()).keys()
+        self.conflicts = outcome.conflicts
         touched: set[int] = set()
         for identity, sources in outcome.subjects.items():
             self._select(identity, sources, dirty)
@@ -141,6 +145,7 @@ class Tracker:
             generation=policy.generation,
             judgement=judged.judgement if judged is not None and fresh else None,
             nodes=self._wanted(policy.source),
+            conflict=self.conflicts.get(policy.source, ""),
         )
 
     def node_views(self, names: Iterable[str]) -> dict[str, NodeView]:

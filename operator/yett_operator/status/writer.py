@@ -7,10 +7,12 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from yett_operator.compilation.batch import KEPT_MAX
 from yett_operator.events import Events
 from yett_operator.kube.client import ApiError, Json, Kube
 from yett_operator.kube.slim import SlimPolicy, SlimStatus
@@ -27,7 +29,7 @@ INTERVAL = 1.0
 """Seconds between two writes for one policy."""
 COUNTERS = 10.0
 """Seconds between two writes if only counters differ."""
-PATIENCE = 10.0
+PATIENCE = 3.5
 """Seconds after taking the lead in which a node that has not come yet is no news."""
 _TICK = 0.05
 _PARALLEL = 16
@@ -39,6 +41,10 @@ class Written:
     """What was written for a policy, and when."""
 
     uid: str
+    announced: int = -1
+    """The version of the policy that the spec of its PolicyStatus names."""
+    generation: int = 0
+    """Of the PolicyStatus itself, since then."""
     details: Json = field(default_factory=dict)
     summary: Json = field(default_factory=dict)
     at: float = -1e9
@@ -72,12 +78,14 @@ class StatusWriter:
         self._seen_at: dict[str, tuple[int, float]] = {}
         """Source -> generation, and when it was first seen."""
         self._leading_since: float | None = None
+        self._news = asyncio.Event()
+        """A version that is to be announced at once."""
 
     # -- what may differ
 
     def changed(self, sources: Iterable[str]) -> None:
         """The statuses of these policies may be different."""
-        soon = self._clock() + SETTLE
+        now = self._clock()
         for source in sources:
             policy = self._policies.get(source)
             if policy is None:
@@ -86,8 +94,10 @@ class StatusWriter:
                 self._seen_at.pop(source, None)
                 continue
             if self._seen_at.get(source, (-1, 0))[0] != policy.generation:
-                self._seen_at[source] = (policy.generation, soon - SETTLE)
-            self._due.setdefault(source, soon)
+                self._seen_at[source] = (policy.generation, now)
+                self._due[source] = now
+                self._news.set()
+            self._due.setdefault(source, now + SETTLE)
 
     def status_changed(self, key: tuple[str, str], status: SlimStatus | None) -> None:
         """What the reflector saw: we follow it to repair what others change."""
@@ -100,9 +110,13 @@ class StatusWriter:
         written = self._written.get(about.source)
         if written is None:
             return
-        if status is None or (status.status != written.details and self._clock() - written.at > 2 * INTERVAL):
-            written.details = {}
+        if status is None or (self._differs(status, written) and self._clock() - written.at > 2 * INTERVAL):
+            written.details, written.announced = {}, -1
             self.changed([about.source])
+
+    def _differs(self, status: SlimStatus, written: Written) -> bool:
+        named = (status.generation, status.policy_generation)
+        return status.status != written.details or named != (written.generation, written.announced)
 
     def fallback(self, policy: SlimPolicy) -> bytes:
         """The version of a policy that was last accepted."""
@@ -124,8 +138,11 @@ class StatusWriter:
         self.changed(list(self._policies))
         try:
             while True:
+                self._news.clear()
                 await self._write_due()
-                await asyncio.sleep(_TICK)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(_TICK):
+                        await self._news.wait()
         finally:
             self._leading_since = None
 
@@ -156,6 +173,12 @@ class StatusWriter:
         written = self._written.get(policy.source)
         if written is None or written.uid != policy.uid:
             written = self._written[policy.source] = self._as_found(policy)
+        if written.announced != policy.generation:
+            await self._announce(policy, written)
+        _, seen_at = self._seen_at.get(policy.source, (0, -1e9))
+        if now < seen_at + SETTLE:
+            self._due[policy.source] = seen_at + SETTLE
+            return
         view = tracker.view(policy)
         roll = roll_up(view, tracker.node_views(view.nodes), now)
         if roll.again_at is not None:
@@ -202,16 +225,18 @@ class StatusWriter:
         )
         return Written(
             policy.uid,
+            announced=status.policy_generation if status is not None and mine else -1,
+            generation=status.generation if status is not None and mine else 0,
             details=details,
             summary=json.loads(policy.status) if policy.status else {},
             ready=was_ready,
-            ready_generation=details.get("observedGeneration", 0) if was_ready else 0,
+            ready_generation=details.get("policyGeneration", 0) if was_ready else 0,
         )
 
     def _too_early(self, policy: SlimPolicy, roll: RollUp, written: Written, now: float) -> bool:
         """A new leader has not heard of the nodes yet, and what the old one wrote still stands."""
         since = self._leading_since if self._leading_since is not None else now
-        if now - since >= PATIENCE or written.details.get("observedGeneration") != policy.generation:
+        if now - since >= PATIENCE or written.details.get("policyGeneration") != policy.generation:
             return False
         return any(each.reason == "NoLoader" for each in roll.failed) or (
             not roll.ready and not roll.failed and roll.conditions[0].status != "False"
@@ -226,6 +251,7 @@ class StatusWriter:
         now = datetime.now(UTC)
         details = objects.details(
             roll,
+            generation=written.generation,
             digest=tracker.digest_of(policy.source),
             engine=engine,
             pods=tracker.pods_of(policy.source),
@@ -247,26 +273,29 @@ class StatusWriter:
             return before
         if not judged.judgement.accepted:
             return before
-        if len(judged.policy.body) > objects.LAST_ACCEPTED_MAX:
+        if len(judged.policy.body) > KEPT_MAX:
             return None
         return {"generation": judged.policy.generation, "object": judged.policy.body.decode()}
 
-    async def _write_details(self, policy: SlimPolicy, details: Json) -> None:
+    async def _announce(self, policy: SlimPolicy, written: Written) -> None:
+        """Make the PolicyStatus, or say in it that what its status says is of an older version."""
         namespace, name = self._key(policy)
         path = objects.status_path(namespace, name)
         there = self.statuses.get((namespace, name))
         if there is not None and there.policy_uid != policy.uid:
             await self._kube.delete(path)  # of a policy of the same name that is gone
-            there = None
-        if there is None:
-            await self._kube.apply(path, objects.status_object(policy, namespace))
+        stored = await self._kube.apply(path, objects.status_object(policy, namespace))
+        written.announced, written.generation = policy.generation, stored["metadata"]["generation"]
+
+    async def _write_details(self, policy: SlimPolicy, details: Json) -> None:
+        namespace, name = self._key(policy)
         body = {
             "apiVersion": objects.API_VERSION,
             "kind": "PolicyStatus",
             "metadata": {"name": name, "namespace": namespace},
             "status": details,
         }
-        await self._kube.apply(f"{path}/status", body)
+        await self._kube.apply(f"{objects.status_path(namespace, name)}/status", body)
 
     def _note(self, policy: SlimPolicy, roll: RollUp, written: Written, now: float) -> None:
         """Events and the time that it took."""

@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 
 from yett_policy.http.alternatives import RuleSets
 from yett_policy.http.conditions import VALUE_REPORT, Conditions
-from yett_policy.http.errors import TooComplex
+from yett_policy.http.errors import TooComplex, TooMuchWork
 from yett_policy.http.grammar import Edge, Match, Op
 from yett_policy.http.layout import REASON_SHIFT, SET_KNOWN, Action, Header
 from yett_policy.http.lines import ITEM, Lines
 from yett_policy.http.nfa import CLASS, REPORTS, Items, Nfa
-from yett_policy.http.partition import Block, Partitions
+from yett_policy.http.partition import Partition, Partitions
 from yett_policy.http.reach import Reach, rule_of
 from yett_policy.http.request import RequestGrammar
 from yett_policy.http.tree import ALL_BYTES
@@ -45,7 +45,7 @@ class Core:
     """Part of a method or target."""
     known: bool
     """The rule set was told on the way here (ACTION_RULE_SET)."""
-    blocks: list[Block]
+    partition: Partition
     targets: list[int]
     """By block; state numbers, or denials."""
     exceptions: dict[int, int] = field(default_factory=dict)
@@ -133,7 +133,7 @@ class Product:
     def spend(self, work: int) -> None:
         self.work_left -= work
         if self.work_left < 0:
-            raise TooComplex(f"over the budget of {self.max_work:,} steps of compilation")
+            raise TooMuchWork(f"over the budget of {self.max_work:,} steps of compilation")
 
     # What items mean
 
@@ -200,14 +200,14 @@ class Product:
                 singles.setdefault(byte, []).append(self.followers(item))
             elif byte == CLASS:
                 classes.setdefault(bits[item & ITEM], []).append(self.followers(item))
-        blocks = self.partitions.of(place, tuple(sorted(classes)))
+        partition = self.partitions.of(place, tuple(sorted(classes)))
         properties = self.grammar.states[place]
         operand = 0  # of a target: set where the target may end
         if properties.match is Match.VALUE:
             operand = held if properties.held else self.word(items)
         known = items is SETTLED or (bool(items) and items[-1] <= ITEM and self.reach.matches[items[-1]])
-        core = Core(operand, self.deniable(place), self.in_line(place), known, blocks, [])
-        for edge, _, readers in blocks:
+        core = Core(operand, self.deniable(place), self.in_line(place), known, partition, [])
+        for edge, _, readers in partition.blocks:
             follows = [follow for reader in readers for follow in classes[reader]]
             core.targets.append(self.follow(core, key, edge, follows))
         edges = self.grammar.edges[place]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from yett_policy.http.chunks import add_data_end, add_size, add_trailer
 from yett_policy.http.fields import add_fields, add_line_start
@@ -25,15 +25,19 @@ class RequestGrammar:
     skip: int
 
 
+@lru_cache(maxsize=16)
 def request_grammar(
-    names: Sequence[bytes],
+    names: tuple[bytes, ...],
     tolerated: frozenset[Reason],
     *,
     connect: bool,
     chunk_extensions: bool,
     trailers: bool,
 ) -> RequestGrammar:
-    """`names`: tracked headers by number; `tolerated`: ambiguities to note, not to deny."""
+    """`names`: tracked headers by number; `tolerated`: ambiguities to note, not to deny.
+
+    Most rulesets of a cluster have the same one; it is never changed.
+    """
     grammar = Grammar()
     start = add_start(grammar)
     line = add_line_start(grammar, Edge(start, action=Action.HEAD_END))

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from yett_policy.http.partition import Block
+from yett_policy.http.partition import Partition
 from yett_policy.http.product import DENIED, Automaton
 from yett_policy.http.settle import settled
-from yett_policy.http.tree import members
 from yett_policy.reason import Reason
 
 
@@ -52,20 +51,14 @@ def _byte_classes(automaton: Automaton) -> tuple[list[int], list[int], list[list
     block by class.
     """
     numbers: dict[int, int] = {}
-    partitions: list[list[Block]] = []
+    partitions: list[Partition] = []
     partition_of_core = []
     for core in automaton.cores:
-        number = numbers.setdefault(id(core.blocks), len(partitions))  # partitions are shared objects
+        number = numbers.setdefault(id(core.partition), len(partitions))  # partitions are shared objects
         if number == len(partitions):
-            partitions.append(core.blocks)
+            partitions.append(core.partition)
         partition_of_core.append(number)
-    block_of: list[list[int]] = []
-    for partition in partitions:
-        block_of_byte = [0] * 256
-        for block, (_, bits, _) in enumerate(partition):
-            for byte in members(bits):
-                block_of_byte[byte] = block
-        block_of.append(block_of_byte)
+    block_of = [partition.block_of for partition in partitions]
     singled_out = {byte for core in automaton.cores for byte in core.exceptions}
     classes: dict[tuple[int, ...], int] = {}
     class_of: list[int] = []

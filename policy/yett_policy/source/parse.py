@@ -85,8 +85,9 @@ def read(model: Model) -> list[Policy]:
     source = "/".join(filter(None, (model.kind, scope, model.metadata.name)))
     places = [("", model.spec)] if model.spec is not None else []
     places += [(f"specs[{i}].", spec) for i, spec in enumerate(model.specs or ())]
+    created = model.metadata.created
     return [
-        read_cilium.read(spec, source=source, namespace=scope, place=place, index=index)
+        read_cilium.read(spec, source=source, namespace=scope, place=place, index=index, created=created)
         for index, (place, spec) in enumerate(places)
     ]
 

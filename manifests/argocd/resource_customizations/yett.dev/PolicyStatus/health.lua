@@ -1,12 +1,15 @@
--- Health of the details of a policy.  Its observedGeneration is the policy's, not its own.
+-- Health of the details of a policy.  Its own generation grows with every version of the policy.
 local health = { status = "Progressing", message = "Waiting for yett's operator" }
-if obj.status == nil or obj.status.conditions == nil then
+local status = obj.status
+if status == nil or status.conditions == nil or status.observedGeneration ~= obj.metadata.generation then
   return health
 end
 
 local conditions = {}
-for _, condition in ipairs(obj.status.conditions) do
-  conditions[condition.type] = condition
+for _, condition in ipairs(status.conditions) do
+  if condition.observedGeneration == nil or condition.observedGeneration == obj.metadata.generation then
+    conditions[condition.type] = condition
+  end
 end
 local accepted, stalled, ready = conditions.Accepted, conditions.Stalled, conditions.Ready
 
