@@ -92,7 +92,11 @@ class Operator:
         self.sink = RelaySink(self.tracker.nodes.via(""))
         self.relay_server = RelayServer(self.keeper, self.tracker.nodes, lambda: self.election.leading)
         self.relay_client = RelayClient(
-            self.keeper, self.tracker.nodes, self.sink, self._other_leader, settings.names[0]
+            self.keeper,
+            self.tracker.nodes,
+            self.sink,
+            lambda: self.election.other_leader,
+            settings.names[0],
         )
         review = ApiClient(kube.configuration)
         self.sync = SyncServer(self.publisher, self.sink, TokenReview(review, settings.namespace))
@@ -226,10 +230,6 @@ class Operator:
 
     def _compiled(self, taken: Taken, outcome: Outcome, change: Change | None) -> None:
         self.tracker.compiled(taken, outcome, change)
-
-    def _other_leader(self) -> str:
-        """Where to tell what is heard; empty on the leader."""
-        return "" if self.election.leading else self.election.leader_address
 
     # -- what is told
 
