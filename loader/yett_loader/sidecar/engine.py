@@ -9,7 +9,7 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import Any
 from yett_loader.errors import LoaderError
 from yett_loader.kernel import Program
 from yett_loader.sidecar import accepted, gate
+from yett_loader.sidecar.changes import asking, secret_name
 from yett_loader.sidecar.kept import Kept
 from yett_loader.sidecar.listeners import RECORD_ALL, RUNTIME, listener, listener_name
 from yett_loader.sidecar.places import Places, place
@@ -25,6 +26,7 @@ from yett_loader.sidecar.process import check_version, control, envoy, find_envo
 from yett_loader.sidecar.routes import route_table
 from yett_loader.sidecar.xds import Ads
 from yett_policy.document import Direction, Snapshot
+from yett_policy.evaluate import NO_SECRETS
 
 log = logging.getLogger(__name__)
 
@@ -60,8 +62,8 @@ class Sidecar:
     _supervisor: Kept = field(init=False)
     _listeners: dict[str, Any] = field(default_factory=dict)
     _routes: dict[str, Any] = field(default_factory=dict)
-    _tables: dict[tuple[str, int], Any] = field(default_factory=dict)
-    """Digest and port -> table: the same object as long as it is the same."""
+    _tables: dict[tuple[str, int, tuple[str, ...]], Any] = field(default_factory=dict)
+    """Digest, port and secrets that are there -> table: the same object as long as it is the same."""
     _idle: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -72,7 +74,9 @@ class Sidecar:
         """Where the rulesets of `snapshot` are judged."""
         return place(snapshot, self.places)
 
-    async def apply(self, snapshot: Snapshot, places: Places) -> Places:
+    async def apply(
+        self, snapshot: Snapshot, places: Places, secrets: Mapping[str, str] = NO_SECRETS
+    ) -> Places:
         """Make Envoy judge them, and say which are: none where it cannot run.  SidecarNack if it refuses.
 
         An Envoy that is only not there yet is no error: its flows are refused until it comes.
@@ -88,12 +92,15 @@ class Sidecar:
         self.problem = ""
         specs = {item.digest: item.spec for item in snapshot.rulesets}
         listeners = {listener_name(port): _listener(port, d) for (_, d), port in places.ports.items()}
+        there = {
+            digest: tuple(name for name in spec.secrets if name in secrets) for digest, spec in specs.items()
+        }
         tables = {
-            (digest, port): self._tables.get((digest, port))
-            or route_table(listener_name(port), specs[digest])
+            (digest, port, there[digest]): self._tables.get((digest, port, there[digest]))
+            or route_table(listener_name(port), specs[digest], there[digest])
             for (digest, _), port in places.ports.items()
         }
-        routes = {listener_name(port): table for (_, port), table in tables.items()}
+        routes = {listener_name(port): table for (_, port, _), table in tables.items()}
         now = time.monotonic()
         for name in self._listeners.keys() - listeners.keys():
             if now - self._idle.setdefault(name, now) < LINGER:
@@ -101,7 +108,8 @@ class Sidecar:
         self._idle = {name: since for name, since in self._idle.items() if name in listeners}
         for name in {listener_name(port) for port in places.ports.values()}:
             self._idle.pop(name, None)
-        if await ads.publish(listeners, routes):
+        ads.give({secret_name(name): value for name, value in secrets.items()})
+        if await ads.publish(listeners | asking(secrets), routes):
             if listeners.keys() != self._listeners.keys():
                 await _listening(set(places.ports.values()))
         else:

@@ -114,9 +114,9 @@ class AgentTarget:
     def _unjudged(self, wanted: Wanted) -> list[Failing]:
         """What needs the sidecar and has no listener there is denied, and said to be."""
         agent = self._agent
-        lost = {
-            item.digest for item in wanted.snapshot.rulesets if item.engine is Engine.SIDECAR
-        } - set(agent.names.listeners.values())
+        lost = {item.digest for item in wanted.snapshot.rulesets if item.engine is Engine.SIDECAR} - set(
+            agent.names.listeners.values()
+        )
         problem = agent.sidecar.problem if agent.sidecar else "this node has no sidecar"
         message = f"{problem or 'the sidecar has no free port'}: requests that need it are denied"
         return [

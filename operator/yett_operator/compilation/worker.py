@@ -197,7 +197,16 @@ def _judgement(reason: str, message: str, policies: list[Policy]) -> Judgement:
         message=message,
         kept=reason != "Accepted" and bool(policies),
         audit=any(policy.audit for policy in policies),
+        secrets=_secrets(policies),
     )
+
+
+def _secrets(policies: list[Policy]) -> tuple[tuple[str, bool], ...]:
+    named: dict[str, bool] = {}
+    for policy in policies:
+        for name, replaceable in policy.secrets.items():
+            named[name] = named.get(name, True) and replaceable
+    return tuple(sorted(named.items()))
 
 
 def _sentence(error: PolicyError) -> str:
