@@ -18,7 +18,7 @@ SHELL        := bash
 .SHELLFLAGS  := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo demo-cluster lab-down cluster-up cluster-down test test-bpf test-cluster test-kernels fuzz bench \
+.PHONY: help setup demo demo-cluster lab-down cluster-up cluster-down test test-bpf test-cluster test-kernels fuzz bench soak \
 	lint lint-python lint-c lint-scripts fmt bpf bindings crds wheel clean
 $(if $(V),,.SILENT:)
 
@@ -62,6 +62,10 @@ fuzz: bindings ## property tests with 100 times the examples and fresh seeds
 bench: bpf bindings ## compare with bare veth, HAProxy, Envoy, iptables; writes docs/benchmarks.md
 	scripts/setup bench
 	scripts/bench $(ARGS)
+
+soak: bpf bindings ## ten minutes of short connections through the sidecar; ARGS="--seconds 60" for less
+	scripts/setup bench
+	scripts/soak-sidecar $(ARGS)
 
 lint: lint-python lint-c lint-scripts ## every static check
 	scripts/check-tree

@@ -29,6 +29,8 @@ class Sample:
     p99: float
     cpu: float
     """Microseconds of processor time per request: wrk's, the origin's and the peer's, kernel included."""
+    requests: int = 0
+    """Answered."""
 
 
 def cpu_ns(pid: int) -> int:
@@ -77,6 +79,7 @@ def run(
         p50=seen["p50"],
         p99=seen["p99"],
         cpu=cpu / seen["requests"],
+        requests=seen["requests"],
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -32,14 +32,16 @@ SYSTEMS: dict[str, Callable[[], System]] = {
 }
 
 
-def measure(points: Sequence[Point]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def measure(
+    points: Sequence[Point], known: Mapping[str, Callable[[], System]] = SYSTEMS
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """(points with their samples, checks of correctness); raises at the first thing that is not right."""
     measured, checks = [], []
     with contextlib.ExitStack() as cleanup:
-        names = [name for name in SYSTEMS if any(name in point.systems for point in points)]
+        names = [name for name in known if any(name in point.systems for point in points)]
         systems = {}
         for name in names:
-            systems[name] = SYSTEMS[name]()
+            systems[name] = known[name]()
             cleanup.callback(systems[name].close)
         for rules, group in groupby(points, key=lambda point: point.rules):
             these = list(group)

@@ -27,7 +27,7 @@ LABELS = {
 def write_page(result: Mapping[str, Any], path: Path) -> None:
     """The prose of page.md with the tables in it."""
     text = _PROSE.read_text()
-    for name, table in {
+    for name, part in {
         "targets": _targets(result),
         "points": _points(result),
         "left out": _left_out(result),
@@ -35,13 +35,14 @@ def write_page(result: Mapping[str, Any], path: Path) -> None:
         "engine": _engine(result),
         "compile": _compile(result["compile"]),
         "tables": _compile(result["tables"]),
-        "machine": _machine(result),
+        "machine": machine_text(result),
     }.items():
-        text = text.replace(f"<!-- {name} -->", table)
+        text = text.replace(f"<!-- {name} -->", part)
     path.write_text(text)
 
 
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """In Markdown."""
     lines = ["| " + " | ".join(header) + " |", "|" + " --- |" * len(header)]
     return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
 
@@ -50,8 +51,8 @@ def _targets(result: Mapping[str, Any]) -> str:
     found = judge(result)
     rows = [(item.what, item.wanted, item.measured, "met" if item.met else "**missed**") for item in found]
     missed = [f"- Missed, {item.what}: {item.why}." for item in found if not item.met and item.why]
-    table = _table(("what", "target", "measured (median, least to most)", ""), rows)
-    return "\n".join([table, *(["", *missed] if missed else [])])
+    made = table(("what", "target", "measured (median, least to most)", ""), rows)
+    return "\n".join([made, *(["", *missed] if missed else [])])
 
 
 def _points(result: Mapping[str, Any]) -> str:
@@ -82,7 +83,7 @@ def _points(result: Mapping[str, Any]) -> str:
             "CPU µs/request",
             "added",
         )
-        parts.append(f"### {axis[0].upper()}{axis[1:]}\n\n{_table(header, rows)}")
+        parts.append(f"### {axis[0].upper()}{axis[1:]}\n\n{table(header, rows)}")
     return "\n\n".join(parts)
 
 
@@ -118,7 +119,7 @@ def _checks(result: Mapping[str, Any]) -> str:
                 f"{slowest['seconds']} s ({slowest['rules']})",
             )
         )
-    return _table(
+    return table(
         (
             "system",
             "requests tried",
@@ -136,7 +137,7 @@ def _engine(result: Mapping[str, Any]) -> str:
         (f"`{name}`", f"{item['runs']}", f"{item['ns']}", f"{insns.get(name, 0):,}")
         for name, item in sorted(result["runs"].items())
     ]
-    return _table(("program", "runs per request", "ns per run", "instructions the verifier walked"), rows) + (
+    return table(("program", "runs per request", "ns per run", "instructions the verifier walked"), rows) + (
         f"\n\nThe whole object loads in {result['verifier']['load_ms'] / 1000:.1f} s."
     )
 
@@ -157,10 +158,11 @@ def _compile(items: Iterable[Mapping[str, Any]]) -> str:
                 f"{item['ms']:,.0f}",
             )
         )
-    return _table(("kind", "rules", "states", "KiB of tables", "KiB in the kernel", "ms to compile"), rows)
+    return table(("kind", "rules", "states", "KiB of tables", "KiB in the kernel", "ms to compile"), rows)
 
 
-def _machine(result: Mapping[str, Any]) -> str:
+def machine_text(result: Mapping[str, Any]) -> str:
+    """What the run ran on, and a warning if others used it too."""
     machine = result["machine"]
     others = 100 * result["others"]
     text = (

@@ -122,7 +122,9 @@ class Plane:
         for _ in range(count):
             self._paths += 1
             path, before = f"/change/{self._paths}", f"/change/{self._paths - 1}"
-            policy = self.shape.http_policy(0, f"{app_name(0)}-0", (path,), [self.shape.peer(self.shape.identities)])
+            policy = self.shape.http_policy(
+                0, f"{app_name(0)}-0", (path,), [self.shape.peer(self.shape.identities)]
+            )
             digest = relay.applied[server]
             answered = await self.write.respecify(policy)
             at = await relay.in_force(server, digest)

@@ -12,14 +12,14 @@ _MARK = 1
 _TABLE = 100
 
 
-def divert(topology: Topology, *, replies: bool) -> None:
-    """Send the client's connections to PROXY_PORT; with `replies`, the server's answers to the
+def divert(topology: Topology, *, replies: bool, port: int = PROXY_PORT) -> None:
+    """Send the client's connections to `port`; with `replies`, the server's answers to the
     client's address are the proxy's too, which connects from there.
     """
     mark = f"-j MARK --set-mark {_MARK}"
     socket = "-p tcp -m socket --transparent"
     server = f"-d {topology.server.v4} --dport {PORT}:{UPLOAD_PORT}"
-    to = f"--on-port {PROXY_PORT} --tproxy-mark {_MARK}/{_MARK}"
+    to = f"--on-port {port} --tproxy-mark {_MARK}/{_MARK}"
     lines = ["*mangle", ":DIVERT - [0:0]", f"-A DIVERT {mark}", "-A DIVERT -j ACCEPT"]
     lines += [f"-A PREROUTING -i {topology.client.ifname} {socket} -j DIVERT"]
     if replies:

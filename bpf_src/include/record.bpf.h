@@ -63,7 +63,8 @@ static __always_inline void write_event(struct __sk_buff *skb, struct work *w, s
 
 	if (!cfg)
 		return;
-	if (w->verdict == VERDICT_ALLOW) {
+	/* What is redirected is judged by the sidecar, which writes its own records. */
+	if (w->verdict == VERDICT_ALLOW || w->verdict == VERDICT_REDIRECT) {
 		if (!(cfg->flags & CONFIG_RECORD_ALLOWED))
 			return;
 	} else if (!within_budget(cfg->deny_events_per_second, &suppressed)) {

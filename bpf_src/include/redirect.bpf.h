@@ -22,6 +22,15 @@
 #endif
 #define PACKET_HOST 0
 
+/* What is left of a connection whose owner has closed it. */
+struct inet_timewait_sock {
+	__u32 tw_mark;
+} __attribute__((preserve_access_index));
+
+struct tcp_timewait_sock {
+	struct inet_timewait_sock tw_sk;
+} __attribute__((preserve_access_index));
+
 /* On a packet between a hook and the gate: the listener's port in the low bits; 0 if only a
  * connection that exists may have it. */
 #define MARK_TO_GATE	  0x79660000
@@ -127,25 +136,36 @@ __noinline int has_listener(struct __sk_buff *skb, struct work *w, __u32 port)
 	return found;
 }
 
-/* Is the packet meant for a connection of the sidecar whose socket has this mark? */
+/* Is the packet meant for a connection of the sidecar whose socket has this mark?  Also one that it
+ * has closed, while the server still speaks: its kernel answers then, and nobody is reset. */
 __noinline int is_for_sidecar(struct __sk_buff *skb, struct work *w, __u32 mark)
 {
 	struct bpf_sock_tuple t = {};
-	struct bpf_sock *sk;
-	int found;
+	struct tcp_timewait_sock *closed;
+	struct bpf_sock *sk, *full;
+	__u32 has = 0;
 
 	if (!w)
 		return 0;
 	packet_tuple(&t, &w->p);
 	if (w->p.family == 4)
-		sk = bpf_sk_lookup_tcp(skb, &t, sizeof(t.ipv4), BPF_F_CURRENT_NETNS, 0);
+		sk = bpf_skc_lookup_tcp(skb, &t, sizeof(t.ipv4), BPF_F_CURRENT_NETNS, 0);
 	else
-		sk = bpf_sk_lookup_tcp(skb, &t, sizeof(t.ipv6), BPF_F_CURRENT_NETNS, 0);
+		sk = bpf_skc_lookup_tcp(skb, &t, sizeof(t.ipv6), BPF_F_CURRENT_NETNS, 0);
 	if (!sk)
 		return 0;
-	found = sk->state != BPF_TCP_LISTEN && sk->mark == mark;
+	full = bpf_sk_fullsock(sk);
+	if (full) {
+		if (full->state != BPF_TCP_LISTEN)
+			has = full->mark;
+		asm volatile("" : "+r"(has)); /* else one load serves two kinds of pointers */
+	} else {
+		closed = bpf_skc_to_tcp_timewait_sock(sk);
+		if (closed)
+			has = closed->tw_sk.tw_mark;
+	}
 	bpf_sk_release(sk);
-	return found;
+	return has == mark;
 }
 
 #endif

@@ -97,5 +97,5 @@ def _id(endpoint: dict[str, Any]) -> str:
 
 def labels(values: list[str]) -> str:
     """Labels as people write them: what every pod of the cluster has is left out."""
-    hidden = ("k8s:io.cilium.", "k8s:io.kubernetes.pod.namespace=", "port:")
+    hidden = ("k8s:io.cilium.", "k8s:io.kubernetes.pod.namespace=", "port:", "probe:")
     return ",".join(value.removeprefix("k8s:") for value in values if not value.startswith(hidden)) or "-"

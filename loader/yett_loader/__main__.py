@@ -117,6 +117,11 @@ def main() -> None:
     show_default=True,
     help="Certificate authority of the operator.",
 )
+@click.option(
+    "--outer-sidecar",
+    is_flag=True,
+    help="Another process (`yett-sidecar`) keeps Envoy; else a child of this one does.",
+)
 @size_options
 @one_sentence
 def run(
@@ -129,6 +134,7 @@ def run(
     node: str | None,
     token_file: Path,
     ca_file: Path,
+    outer_sidecar: bool,
     sizes: Sizes,
 ) -> None:
     """Enforce until SIGTERM; what is pinned stays in force afterwards."""
@@ -143,7 +149,7 @@ def run(
             raise NotReady("cannot follow an operator without the node's name: give --node")
         sync = Sync(Operator.parse(operator), node, Credentials(token_file, ca_file))
     logging.basicConfig(level=logging.INFO, format="%(levelname).1s %(name)s: %(message)s")
-    asyncio.run(serve(Options(Pins(pin_dir), image, state_dir, api, allow_push, sizes, sync)))
+    asyncio.run(serve(Options(Pins(pin_dir), image, state_dir, api, allow_push, sizes, sync, outer_sidecar)))
 
 
 @main.command()
@@ -175,12 +181,12 @@ def _unload(pin_dir: Path) -> None:
     pins = Pins(pin_dir)
     with locked(pin_dir):
         if pins.gate.exists():
+            from yett_loader.sidecar import process  # noqa: PLC0415
             from yett_loader.sidecar.gate import remove  # noqa: PLC0415 - as in run
-            from yett_loader.sidecar.process import Envoy  # noqa: PLC0415
 
             remove(pins.gate)  # first: what the sidecar judged is refused, not passed, while we go on
             if pin_dir == PIN_DIR:
-                Envoy(API.with_name(f"{API.stem}-sidecar")).kill()
+                process.end(API.with_name(f"{API.stem}-sidecar"))
         count = Datapath.remove(pins)
         with suppress(OSError):  # not empty: another schema is pinned there
             pin_dir.rmdir()

@@ -25,6 +25,7 @@ from yett_loader.enforce import Enforcer
 from yett_loader.errors import KernelError, LoaderError, SnapshotError
 from yett_loader.host import with_host
 from yett_loader.kernel import abi
+from yett_loader.lost import Lost
 from yett_loader.names import Names, names_of
 from yett_loader.plan import GRACE, NOTHING, Retired, plan, retired
 from yett_loader.sidecar.engine import Sidecar
@@ -99,6 +100,7 @@ class Agent:
     error: str = ""
     """Why the last thing wanted is not in force; empty if it is."""
     waiting: dict[str, str] = field(default_factory=dict)
+    lost: Lost = field(default_factory=Lost)
     names: Names = field(default_factory=Names)
     listeners: list[Callable[[], None]] = field(default_factory=list)
     """Called whenever what is in force, or what keeps it from being so, may have changed."""
@@ -130,7 +132,11 @@ class Agent:
             log.error("%s", self.error)  # noqa: TRY400 - the message says it all
             return
         if wanted is not None:
-            await self.apply(self._present(wanted))
+            present = self._present(wanted)
+            for item in present.endpoints:
+                if item.ifindex is None:
+                    self.lost.add(item)
+            await self.apply(present)
 
     # -- changes --------------------------------------------------------------------------
 
@@ -187,6 +193,8 @@ class Agent:
         flags = self._enforcer.config()["flags"]
         if bool(flags & RECORD_ALLOWED) != allowed:
             self._enforcer.configure(flags=flags | RECORD_ALLOWED if allowed else flags & ~RECORD_ALLOWED)
+        if self.sidecar:
+            self.sidecar.observe(allowed=allowed)
 
     def set_gate(self, ifindex: int) -> None:
         """The interface that leads to the sidecar."""
@@ -322,26 +330,41 @@ class Agent:
         self._enforcer.tables = {}
 
     async def _locate(self, endpoints: Iterable[LocalEndpoint]) -> tuple[LocalEndpoint, ...]:
-        """Each endpoint with its interface: as told, as found before, or found now."""
+        """Each endpoint with its interface: as told, as found before, or found now.
+
+        Whoever is behind the addresses of one that was lost is governed, and denied everything.
+        """
         existing = discovery.interfaces()
         governed = set(self.datapath.attached())
         before = {item.name: item for item in (self.wanted.endpoints if self.wanted else ())}
         known = []
         for item in endpoints:
             old = before.get(item.name)
+            if old and old.ifindex is not None and old.ifindex not in existing:
+                self.lost.add(old)
             if item.ifindex is not None and item.ifindex not in existing:
                 known.append(replace(item, ifindex=None))
             elif item.ifindex is None and old and old.addresses == item.addresses and old.ifindex in governed:
                 known.append(replace(item, ifindex=old.ifindex))
             else:
                 known.append(item)
+        self.lost.keep(known)
         results = await asyncio.to_thread(discovery.find_all, known)
         taken = {item.ifindex for item in known if item.ifindex is not None}
         self.waiting = {}
-        for index, item in enumerate(known):
+        held = {item.name for item in known if item.ifindex is None and self.lost.holds(item)}
+        # Those last: what is behind their addresses may be another endpoint's.
+        for index, item in sorted(enumerate(known), key=lambda pair: pair[1].name in held):
             match results.get(item.name):
                 case Found(ifindex, ifname) if ifindex in taken:
                     self.waiting[item.name] = f"interface {ifname} belongs to another endpoint"
+                case Found(ifindex, ifname) if item.name in held:
+                    self._attached(replace(item, ifindex=ifindex))
+                    self.waiting.setdefault(
+                        item.name,
+                        f"its interface is gone, and {ifname} with its address is denied everything until "
+                        "the operator has had time to say whose it is",
+                    )
                 case Found(ifindex):
                     known[index] = replace(item, ifindex=ifindex)
                     taken.add(ifindex)

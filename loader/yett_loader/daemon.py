@@ -54,6 +54,8 @@ class Options:
     sizes: Sizes = field(default_factory=Sizes)
     sync: Sync | None = None
     """None: snapshots come over the API, or not at all."""
+    outer_sidecar: bool = False
+    """Envoy is another container's."""
 
 
 async def serve(options: Options) -> None:
@@ -77,6 +79,9 @@ async def serve(options: Options) -> None:
         agent.observe(allowed=False)
         changed = asyncio.Event()
         stack.enter_context(Doorbell(changed.set))
+        if options.sync is not None:
+            agent.lost.told = lambda: client is not None and client.told
+        client: SyncClient | None = None
         await agent.start()
         client = _client(options.sync, agent)
         api = Api(agent, recorder, allow_push=options.allow_push, sync=client)
@@ -120,6 +125,7 @@ def _sidecar(options: Options, datapath: Datapath, agent: Agent, recorder: Recor
         agent.set_gate,
         lambda name, entry: take_access(agent, recorder, name, entry),
         socket.gethostname(),
+        options.outer_sidecar,
     )
 
 

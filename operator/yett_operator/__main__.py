@@ -34,7 +34,9 @@ async def run(settings: Settings) -> None:
         work = asyncio.ensure_future(operator.run())
         await _first(operator.keeper.ready.wait(), work)
         started = asyncio.Event()
-        life = asyncio.ensure_future(kopfed.run(kube, admission, operator.world.policies, started))
+        life = asyncio.ensure_future(
+            kopfed.run(kube, admission, operator.world.policies, settings.identity, started)
+        )
         await _first(started.wait(), work, life)
         stopped = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):  # Kopf's own way takes five seconds
@@ -67,7 +69,7 @@ def main() -> int:
     except SettingsError as error:
         print(f"yett-operator: {error}", file=sys.stderr)
         return 2
-    configure(settings.log_level)
+    configure(settings.log_level, settings.log_format)
     from yett_operator.kube.client import ApiError  # noqa: PLC0415 - as above
 
     try:

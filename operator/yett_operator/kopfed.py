@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import kopf
+from kopf._core.engines.peering import Identity  # Kopf has no public name for it
 
 from yett_operator.kube.client import Kube
 from yett_operator.kube.slim import SlimPolicy
@@ -80,11 +81,17 @@ def settings(server: AdmissionServer) -> kopf.OperatorSettings:
     return made
 
 
-async def run(kube: Kube, server: AdmissionServer, policies: Policies, started: asyncio.Event) -> None:
-    """Until SIGTERM or SIGINT, for as long as nobody else handles these once it has `started`."""
+async def run(
+    kube: Kube, server: AdmissionServer, policies: Policies, identity: str, started: asyncio.Event
+) -> None:
+    """Until SIGTERM or SIGINT, for as long as nobody else handles these once it has `started`.
+
+    `identity`: of this replica; left to itself, Kopf asks for the name of a user that has none.
+    """
     await kopf.operator(
         registry=registry(kube, policies),
         settings=settings(server),
+        identity=Identity(identity),
         clusterwide=True,
         standalone=True,
         ready_flag=started,

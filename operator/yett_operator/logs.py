@@ -1,4 +1,4 @@
-"""Logs as one JSON object a line; what others wrote cannot break out of it."""
+"""Logs: one event a line, whatever others wrote; as JSON, or as text for people."""
 
 from __future__ import annotations
 
@@ -26,10 +26,27 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(entry, default=str)
 
 
-def configure(level: str) -> None:
+class TextFormatter(logging.Formatter):
+    """Time, level, logger, message; a trace follows in the same line, its line ends escaped."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One line."""
+        return "".join(
+            each if each.isprintable() else each.encode("unicode_escape").decode()
+            for each in super().format(record)
+        )
+
+
+FORMATS: dict[str, type[logging.Formatter]] = {"json": JsonFormatter, "text": TextFormatter}
+
+
+def configure(level: str, form: str = "json") -> None:
     """For the whole process; Kopf's chatter about its own tasks is left out."""
     handler = logging.StreamHandler()
-    handler.setFormatter(JsonFormatter())
+    handler.setFormatter(FORMATS[form]())
     logging.basicConfig(level=level, handlers=[handler], force=True)
     for name in ("kopf", "aiohttp.access", "asyncio"):
         logging.getLogger(name).setLevel(max(logging.getLevelName(level), logging.WARNING))

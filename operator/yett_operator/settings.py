@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from yett_operator.logs import FORMATS
 from yett_policy.cluster import RESPONSES
 
 PREFIX = "YETT_"
@@ -39,6 +40,8 @@ class Settings:
     """YETT_SYNC_PORT: the sync stream."""
     log_level: str = "INFO"
     """YETT_LOG_LEVEL: DEBUG, INFO, WARNING or ERROR."""
+    log_format: str = "json"
+    """YETT_LOG_FORMAT: json or text; one event a line in both."""
     deny_response: str = "Reset"
     """YETT_DENY_RESPONSE: Reset or Forbidden; how denied requests are answered where neither the
     policy (`denyResponse`) nor the namespace (annotation `yett.dev/deny-response`) says."""
@@ -79,6 +82,9 @@ def from_environment(environment: Mapping[str, str]) -> Settings:
     level = values.get("log_level", "INFO")
     if level not in {"DEBUG", "INFO", "WARNING", "ERROR"}:
         raise SettingsError(f"{PREFIX}LOG_LEVEL={level} is none of DEBUG, INFO, WARNING and ERROR")
+    form = values.get("log_format", "json")
+    if form not in FORMATS:
+        raise SettingsError(f"{PREFIX}LOG_FORMAT={form} is none of {' and '.join(FORMATS)}")
     response = values.get("deny_response", "Reset")
     if response not in RESPONSES:
         raise SettingsError(f"{PREFIX}DENY_RESPONSE={response} is none of {' and '.join(RESPONSES)}")

@@ -15,8 +15,8 @@ from yett_policy.app_protocol import Spoken
 from yett_policy.cluster import NamedPort
 from yett_policy.document import ANY_PEER, ANY_PROTO, Direction, Document, Engine, Entry, Ruleset, Verdict
 from yett_policy.http.rule import RulesetSpec
-from yett_policy.merge import Claim, Conflict, Defaults, Outcome, merge
-from yett_policy.policy import PORT_MAX, PROTOCOLS, Policy, Ports, Rule
+from yett_policy.merge import KUBELET, Claim, Conflict, Defaults, Outcome, merge
+from yett_policy.policy import PORT_MAX, PROTOCOLS, TCP, Policy, Ports, Rule
 from yett_policy.ports import blocks
 from yett_policy.selector import Selector
 
@@ -28,6 +28,8 @@ class ServerPorts(NamedTuple):
 
     named: tuple[NamedPort, ...] = ()
     spoken: tuple[Spoken, ...] = ()
+    probes: tuple[int, ...] = ()
+    """TCP ports that the kubelet probes."""
 
 
 _UNKNOWN = ServerPorts()
@@ -209,6 +211,8 @@ def _direction(
         groups.setdefault((tuple(chosen), peer in hosts, server), []).append(peer)
     for (chosen_rules, host, ports), members in groups.items():
         spans = [span for i in chosen_rules for span in _spans(*rules[i], ports.named)]
+        if host:
+            spans += [_Span(TCP, port, port, KUBELET) for port in ports.probes]
         complete = host or any(span.proto == ANY_PROTO for span in spans)
         yield _rows(spans, common, defaults, ports.spoken, complete=complete, host=host), members
 

@@ -30,6 +30,8 @@ class Pod:
     addresses: tuple[str, ...] = ()
     """IPv4, IPv6 or both, without prefix length."""
     named_ports: tuple[NamedPort, ...] = ()
+    probes: tuple[int, ...] = ()
+    """TCP ports that its kubelet probes, sorted."""
     host_network: bool = False
     """It then shares the node's identity and no policy here governs it."""
     service_account: str = "default"

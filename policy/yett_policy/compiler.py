@@ -19,7 +19,7 @@ from yett_policy.facts import Blocks, Claims, Holder, api_server_claims, node_cl
 from yett_policy.http.compile import compile_ruleset
 from yett_policy.http.errors import TooComplex
 from yett_policy.http.rule import RulesetSpec
-from yett_policy.identity import RESERVED, Labels, Table, named_ports, port_key
+from yett_policy.identity import PROBES, RESERVED, Labels, Table, named_ports, port_key
 from yett_policy.index import SelectorIndex
 from yett_policy.policy import Policy
 from yett_policy.prefix import Prefix
@@ -302,10 +302,10 @@ class Compiler:
     # -- policies
 
     def _update_policies(self) -> bool:
-        """Whether the set of ipBlocks changed."""
+        """Whether what makes identities changed: the set of ipBlocks, or whether probes matter."""
         if not self._new_policies:
             return False
-        blocks = set(self._blocks.ip_blocks)
+        blocks, probes = set(self._blocks.ip_blocks), self._blocks.denials_of_nodes > 0
         for source, policies in self._new_policies.items():
             new = {(source, policy.index): policy for policy in policies}
             old = [pid for pid in self._policies if pid[0] == source]
@@ -318,7 +318,7 @@ class Compiler:
                 self._learn_policy(pid, policy)
         self._new_policies = {}
         self._stale_others = True
-        return blocks != set(self._blocks.ip_blocks)
+        return blocks != set(self._blocks.ip_blocks) or probes is not (self._blocks.denials_of_nodes > 0)
 
     def _learn_policy(self, pid: PolicyId, policy: Policy) -> None:
         self._policies[pid] = policy
@@ -560,7 +560,10 @@ class Compiler:
         names = frozenset().union(*(self._ports_of_policy[pid] for pid in pids))
         named = tuple(p for p in self.named_ports(number) if (p.name, p.protocol) in names) if names else ()
         judged = not self._judging[Direction.INGRESS].isdisjoint(pids)
-        ports = ServerPorts(named, self.spoken(number) if judged else ())
+        probes = self._index.labels[number].get(PROBES, "")
+        ports = ServerPorts(
+            named, self.spoken(number) if judged else (), tuple(map(int, filter(None, probes.split(","))))
+        )
         forbidden = self._answers(number) and any(self._policies[pid].leaves_response for pid in pids)
         return pids, ports, forbidden
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 
-from yett_policy.body import build_body
+from yett_policy.app_protocol import Spoken
+from yett_policy.body import ServerPorts, build_body
 from yett_policy.cluster import NamedPort
 from yett_policy.document import Engine, Ruleset
 from yett_policy.http.rule import RulesetSpec
@@ -31,6 +32,13 @@ class _Symbols:
         del identity
         return ()
 
+    def spoken(self, identity: int) -> Sequence[Spoken]:
+        del identity
+        return ()
+
+    def speakers(self) -> Collection[int]:
+        return ()
+
     def hosts(self) -> Collection[int]:
         return ()
 
@@ -45,7 +53,7 @@ def certain_conflicts(policies: Iterable[Policy]) -> frozenset[Conflict]:
         conflict
         for group in groups.values()
         if len({policy.engine for policy in group}) > 1
-        for conflict in build_body(group, (), _Symbols(), _unread).conflicts
+        for conflict in build_body(group, ServerPorts(), _Symbols(), _unread).conflicts
     )
 
 

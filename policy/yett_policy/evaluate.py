@@ -7,12 +7,14 @@ here have passed the HTTP grammar, which is not a matter of policy.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 from yett_policy.document import ANY_PEER, ANY_PROTO, Direction, Document, Entry, Ruleset, Verdict
 from yett_policy.http import regex
 from yett_policy.http.alternatives import names_connect
 from yett_policy.http.ambiguity import ambiguities
+from yett_policy.http.change import ChangeOp, changed, mismatched, resolved
 from yett_policy.http.rule import (
     HeaderOp,
     HeaderRule,
@@ -35,6 +37,18 @@ class Flow:
     proto: int
     port: int
     """Of the server's side; of ICMP the type."""
+
+
+NO_SECRETS: Mapping[str, str] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class Forwarded:
+    """A request as the server sees it."""
+
+    request: Request
+    mismatched: tuple[str, ...] = ()
+    """Headers that were not as a rule wants them that only records it (LOG), sorted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,11 +120,6 @@ def judge_request(spec: RulesetSpec, request: Request, digest: str = "") -> Deci
     where there is one so does what could hide a request from it (1, 2 and ambiguity in 6).
     """
     doubts = ambiguities(request.target)
-    headers = {name.lower() for name, _ in request.headers}
-    repeated = [name for name in sorted(headers) if _count(request, name) > 1]
-    named = {header.name.encode("latin-1") for rule in spec.rules for header in rule.headers}
-    if any(rule.host is not None for rule in spec.rules):
-        named.add(b"host")
     by_action = {action: [rule for rule in spec.rules if rule.action is action] for action in RuleAction}
 
     denying = by_action[RuleAction.DENY]
@@ -122,7 +131,7 @@ def judge_request(spec: RulesetSpec, request: Request, digest: str = "") -> Deci
     hopeless = doubts - {reason for rule in spec.rules for reason in rule.tolerate}
     if hopeless:
         return denied(_named(hopeless), hides=True)
-    if named.intersection(repeated):
+    if _repeated(spec, request):
         return denied(Reason.HTTP_AMBIGUOUS_HEADER, hides=True)
     for rule in denying:
         if matches(rule, request):
@@ -141,6 +150,45 @@ def judge_request(spec: RulesetSpec, request: Request, digest: str = "") -> Deci
     if request.method == b"CONNECT":
         return denied(Reason.CONNECT_DENIED)
     return denied(Reason.POLICY_DENIED_L7)
+
+
+def forward(spec: RulesetSpec, request: Request, secrets: Mapping[str, str] = NO_SECRETS) -> Forwarded | None:
+    """What the server sees of a request; None: nothing, it is denied.
+
+    The changes of every rule that allows it are made, whichever of them the verdict is put down to.
+    What passes only because nothing is enforced (audit) is not changed.  `secrets`: the values of
+    those that are there, by `namespace/name`.
+    """
+    spec = replace(spec, rules=resolved(spec.rules, secrets))
+    if not judge_request(spec, request).passes:
+        return None
+    changes = [item for rule in _allowing(spec, request) for item in rule.changes]
+    headers = changed(request.headers, changes, secrets)
+    logged = [item for item in changes if item.op is ChangeOp.LOG]
+    return Forwarded(replace(request, headers=headers), mismatched(request.headers, logged, secrets))
+
+
+def _allowing(spec: RulesetSpec, request: Request) -> list[HttpRule]:
+    """The rules that allow a request that no rule denies."""
+    doubts = ambiguities(request.target)
+    if doubts - {reason for rule in spec.rules for reason in rule.tolerate} or _repeated(spec, request):
+        return []
+    return [
+        rule
+        for rule in spec.rules
+        if rule.action is RuleAction.ALLOW
+        and matches(rule, request)
+        and doubts <= set(rule.tolerate)
+        and (request.method != b"CONNECT" or names_connect(rule))
+    ]
+
+
+def _repeated(spec: RulesetSpec, request: Request) -> bool:
+    """Whether a header occurs twice on which rules depend."""
+    named = {header.name.encode("latin-1") for rule in spec.rules for header in rule.headers}
+    if any(rule.host is not None for rule in spec.rules):
+        named.add(b"host")
+    return any(_count(request, name) > 1 for name in named)
 
 
 def _named(doubts: frozenset[Reason]) -> Reason:

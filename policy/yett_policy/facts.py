@@ -11,10 +11,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from yett_policy.cluster import Node, Pod
+from yett_policy.document import Direction
 from yett_policy.identity import Labels, cidr_labels, inside_block, pod_labels
-from yett_policy.policy import Policy
+from yett_policy.policy import Policy, Rule
 from yett_policy.prefix import Prefix, parse_prefix
-from yett_policy.selector import CidrSelector
+from yett_policy.selector import CidrSelector, exists
 
 Holder = tuple[str, ...]
 """Sorts by who goes first: `0-node`, `1-api-server`, `2-pod`, `3-cidr`, then names."""
@@ -44,11 +45,15 @@ class Blocks:
     def __init__(self) -> None:
         self.cidrs: Counter[Prefix] = Counter()
         self.ip_blocks: Counter[Prefix] = Counter()
+        self.denials_of_nodes = 0
+        """Deny rules that cover the node itself: only then do the ports of probes matter."""
         self._lengths: dict[int, list[int]] = {4: [], 6: []}
 
     def add(self, policy: Policy, count: int) -> None:
         """Count a policy's prefixes; -1 takes them back."""
         for rule in policy.rules:
+            if rule.deny and rule.direction is Direction.INGRESS and _covers_node(rule):
+                self.denials_of_nodes += count
             for selector in rule.peers or ():
                 if isinstance(selector, CidrSelector):
                     for prefix in (selector.network, *selector.excepts):
@@ -79,7 +84,7 @@ class Blocks:
 
 def pod_claims(pod: Pod, namespace_labels: Mapping[str, str], blocks: Blocks) -> Claims:
     """Of a pod that has its own addresses."""
-    own = pod_labels(pod, namespace_labels)
+    own = pod_labels(pod, namespace_labels, probes=blocks.denials_of_nodes > 0)
     return Claims(tuple(_addresses(pod.addresses, own, blocks)), own)
 
 
@@ -96,6 +101,10 @@ def api_server_claims(address: str) -> Claims:
     """Of an API server outside the cluster."""
     prefix = parse_prefix(address)
     return Claims(((prefix, tuple(sorted((*cidr_labels(prefix), _API_SERVER)))),))
+
+
+def _covers_node(rule: Rule) -> bool:
+    return rule.peers is None or exists(_HOST) in rule.peers
 
 
 def _addresses(addresses: Iterable[str], labels: Labels, blocks: Blocks) -> Iterator[tuple[Prefix, Labels]]:

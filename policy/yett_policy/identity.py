@@ -44,8 +44,12 @@ FIRST_ADDRESS = 1 << 24
 CLUSTER_NAME = "default"
 
 
-def pod_labels(pod: Pod, namespace_labels: Mapping[str, str]) -> Labels:
-    """The labels that make a pod's identity.
+PROBES = "probe:TCP"
+"""The label that holds the ports that a pod's kubelet probes."""
+
+
+def pod_labels(pod: Pod, namespace_labels: Mapping[str, str], *, probes: bool = False) -> Labels:
+    """The labels that make a pod's identity; `probes`: the ports of its probes too.
 
     Its named ports are among them: a policy that says `http` means 8080 on one pod and 80 on
     another, so pods that differ there must differ in number.  What a pod says of its own
@@ -57,6 +61,7 @@ def pod_labels(pod: Pod, namespace_labels: Mapping[str, str]) -> Labels:
         pod.named_ports,
         pod.service_account,
         tuple(namespace_labels.items()),
+        tuple(sorted(pod.probes)) if probes else (),
     )
 
 
@@ -67,6 +72,7 @@ def _pod_labels(
     ports: tuple[NamedPort, ...],
     service_account: str,
     namespace_labels: tuple[tuple[str, str], ...],
+    probes: tuple[int, ...],
 ) -> Labels:
     """Pods of one workload share the object."""
     labels = {f"k8s:{key}": value for key, value in own}
@@ -80,6 +86,8 @@ def _pod_labels(
     for port in ports:
         numbers.setdefault(port_key(port.name, port.protocol), set()).add(port.port)
     labels |= {key: ",".join(map(str, sorted(held))) for key, held in numbers.items()}
+    if probes:
+        labels[PROBES] = ",".join(map(str, probes))
     return canonical_labels(labels)
 
 

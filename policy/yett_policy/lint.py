@@ -7,7 +7,7 @@
 | YETT1002 | the subject's namespace is overridden by the policy's own |
 | YETT1003 | enableDefaultDeny: true where the direction has no rules: no effect |
 | YETT1004 | HTTP rules under enableDefaultDeny: false: no effect unless another policy denies |
-| YETT1005 | a deny rule that covers the node itself: probes fail |
+| YETT1005 | a deny rule that covers the node itself: only its kubelet's probes still pass |
 | YETT1006 | an empty list of peers: selects no one |
 | YETT1007 | an empty list beside a full one of another kind: selects no one |
 | YETT1008 | toPorts without ports: allows nothing |
@@ -26,6 +26,9 @@
 | YETT1021 | a host with capitals: hosts are compared in lower case, it never matches |
 | YETT1022 | a path that does not begin with `/`: matches no usual request |
 | YETT1023 | an empty deny item: denies nobody, and still turns default deny on |
+| YETT1024 | headers to be changed by a policy with audit: true: nothing is changed |
+| YETT1025 | a credential that is added, not replaced: what the client sent goes first |
+| YETT1026 | a header that two rules of one port replace with different values |
 """
 
 from __future__ import annotations
@@ -44,6 +47,7 @@ from yett_policy.source.parse import KINDS, parse_model
 
 _LITERAL_PATH = re.compile(r"[A-Za-z0-9/_~-]+")
 _NUMBER_LIKE = re.compile(r"0[xob][0-9a-f]+")
+_CREDENTIALS = {"authorization", "cookie", "x-api-key"}
 _BARE_DOT = re.compile(r"(?<!\\)\.(?![*+?{])")
 
 
@@ -116,6 +120,38 @@ def _spec(place: str, spec: cilium.Spec, namespace: str | None) -> Iterator[Find
             if direction == "ingress":
                 yield from _denied_node(f"{place}.{direction}Deny[{i}]", item)
     yield from _options(place, spec)
+    yield from _changes(place, spec)
+
+
+def _changes(place: str, spec: cilium.Spec) -> Iterator[Finding]:
+    """Headers that are changed otherwise than one would think."""
+    replaced: dict[tuple[str, str], tuple[str, object]] = {}
+    for at, match in spec.header_matches():
+        if not match.mismatch:
+            continue
+        name, field = match.name.lower(), f"{place}.{at}"
+        if spec.audit:
+            yield _finding(
+                "YETT1024",
+                f"{field}.mismatch",
+                "changes nothing while audit is true, for such a policy only records; remove one of them",
+            )
+        if match.mismatch == "ADD" and name in _CREDENTIALS:
+            yield _finding(
+                "YETT1025",
+                f"{field}.mismatch",
+                f"ADD leaves the {match.name} that the client sent in front of the new one; write REPLACE",
+            )
+        if match.mismatch == "REPLACE":
+            port, value = at.partition(".rules.")[0], (match.value, match.secret)
+            first, other = replaced.setdefault((port, name), (at, value))
+            if other != value:
+                yield _finding(
+                    "YETT1026",
+                    field,
+                    f"replaces {match.name} with another value than {place}.{first}; "
+                    "of a request that both match, the rule whose reference sorts last decides",
+                )
 
 
 def _subject(place: str, spec: cilium.Spec, namespace: str) -> Iterator[Finding]:
@@ -259,7 +295,10 @@ def _denied_node(at: str, item: cilium.Item) -> Iterator[Finding]:
     anyone = all(member is None for member in members) and (item.toPorts or item.icmps)
     if anyone or {"all", "host", "cluster", "cluster-mesh"}.intersection(entities):
         yield _finding(
-            "YETT1005", at, "covers the node itself, so its kubelet's probes of these pods can fail"
+            "YETT1005",
+            at,
+            "covers the node itself: of what its processes and host-network pods send, only the ports that "
+            "the kubelet probes stay open",
         )
 
 
@@ -274,6 +313,8 @@ def _shadowed(at: str, items: Sequence[cilium.Item]) -> Iterator[Finding]:
     for i, item in enumerate(items):
         for j, rule in enumerate(item.toPorts or ()):
             if rule.rules is None or not rule.rules.http:
+                continue
+            if any(match.mismatch for http in rule.rules.http for match in http.headerMatches or ()):
                 continue
             for port in rule.ports or ():
                 if any(

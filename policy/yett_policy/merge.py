@@ -2,6 +2,7 @@
 
 Precedence, for one direction of one subject:
 
+0. The kubelet's probes (peer `host`, a port that it probes) pass, whatever any rule says.
 1. A deny rule without HTTP rules that covers the peer and port denies.
 2. The node itself (peer `host`) may reach its pods.
 3. Where no policy asks for default deny, everything may pass.
@@ -9,6 +10,7 @@ Precedence, for one direction of one subject:
 5. else allow rules with HTTP rules let the requests pass that one of them matches;
 6. else the default denies.
 7. HTTP deny rules take their requests out of what 2 to 5 let pass.
+8. Allow rules that change headers change them whatever else lets the request pass.
 
 Where policies with HTTP rules wish for different engines, neither of which is Auto, the oldest one's
 counts.  Allow rules of those that contradict it then let nothing pass: what they would
@@ -28,6 +30,7 @@ from yett_policy.document import Verdict
 from yett_policy.http.rule import HttpRule, RuleAction, RulesetSpec
 from yett_policy.policy import Policy
 from yett_policy.reason import Reason
+from yett_policy.selector import LabelSelector
 
 NO_RULE = "none"
 """Reference of a verdict that no rule is the cause of."""
@@ -46,6 +49,10 @@ class Claim:
     def audit(self) -> bool:
         """Whether its policy only watches."""
         return self.policy.audit
+
+
+KUBELET = Claim(Policy("", 0, LabelSelector.of(), (), (False, False)), NO_RULE, deny=False)
+"""That the peer is the node itself, and the port one that its kubelet probes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +116,8 @@ class _Answer:
 
 def merge(claims: Sequence[Claim], defaults: Defaults, *, host: bool = False) -> Outcome:
     """The outcome of all claims that cover one peer and port; order does not matter."""
+    if KUBELET in claims:
+        return Outcome(Verdict.ALLOW, Reason.HOST, NO_RULE)
     enforced = _judge([claim for claim in claims if not claim.audit], defaults.enforced, host=host)
     audited = [claim for claim in claims if claim.audit]
     if enforced.verdict is Verdict.DENY:
@@ -136,7 +145,8 @@ def _judge(claims: Iterable[Claim], defaults: tuple[str, ...], *, host: bool) ->
     asking = [claim for claim in claims if not claim.deny and claim.http]
     banning = [claim for claim in claims if claim.deny]
     bans = tuple(rule for claim in banning for rule in claim.http)
-    engine, conflicts = "Auto", ()
+    engine = "Auto"
+    conflicts: tuple[Conflict, ...] = ()
     if defaults and not plain and not host:
         engine, conflicts, asking = _agreed(asking, banning)
     elif banning:
@@ -155,9 +165,12 @@ def _judge(claims: Iterable[Claim], defaults: tuple[str, ...], *, host: bool) ->
         )
     else:
         return _Answer(Verdict.DENY, Reason.POLICY_DENIED, ", ".join(defaults), conflicts=conflicts)
-    if bans:
-        requests = (HttpRule(ref=rule), *bans)
-        return _Answer(Verdict.ALLOW, reason, rule, requests, tuple(banning), engine, conflicts)
+    changing = [claim for claim in asking if any(item.changes for item in claim.http)]
+    if bans or changing:
+        changes = tuple(item for claim in changing for item in claim.http if item.changes)
+        requests = (HttpRule(ref=rule), *changes, *bans)
+        speaking = (*banning, *changing)
+        return _Answer(Verdict.ALLOW, reason, rule, requests, speaking, engine, conflicts)
     return _Answer(Verdict.ALLOW, reason, rule)
 
 
@@ -196,11 +209,15 @@ def _watch_beside_bans(enforced: _Answer, together: _Answer) -> Outcome:
     What that policy tolerates of ambiguity must not help a request to hide from the bans.
     """
     bans = [rule for rule in enforced.requests or () if rule.action is RuleAction.DENY]
-    requests = tuple(replace(rule, tolerate=()) for rule in (*bans, *(together.requests or ())))
-    outcome = _outcome(enforced, requests, (), audit=True)
     if together.requests is None:
         blame = together.rule
+        changing = [rule for rule in enforced.requests or () if rule.changes]
+        passing = [*changing, HttpRule(ref=blame, action=RuleAction.AUDIT_DENY)] if changing else []
     else:
+        passing = list(together.requests)
+    requests = tuple(replace(rule, tolerate=()) for rule in (*bans, *passing))
+    outcome = _outcome(enforced, requests, (), audit=True)
+    if together.requests is not None:
         blame = ", ".join(sorted({c.policy.default_deny_ref for c in together.contributors}))
     assert outcome.ruleset is not None  # noqa: S101 - _outcome makes one
     return outcome._replace(ruleset=replace(outcome.ruleset, default_rule=blame))
@@ -229,6 +246,6 @@ def _blame(contributors: Iterable[Claim], defaults: tuple[str, ...]) -> str:
     """
     contributors = list(contributors)
     own = {claim.policy.default_deny_ref for claim in contributors if not claim.deny}
-    if own:
+    if own and defaults:
         return ", ".join(sorted(own.intersection(defaults)) or defaults)
     return ", ".join(sorted({claim.ref for claim in contributors}))

@@ -15,6 +15,9 @@ from cluster.progress import say
 from cluster.status import describe
 from yett_lab.errors import LabError
 
+_AS_GIVEN = {"ignore_unknown_options": True, "allow_interspersed_args": False}
+"""From the first word on all is another program's, `--` included."""
+
 
 @click.group(help="A Kubernetes of real components on this machine, in namespaces, without Docker.")
 @click.option("--name", default="yett", envvar="YETT_CLUSTER", show_default=True, help="Which cluster.")
@@ -78,7 +81,7 @@ def leave(cluster: Cluster, node: str) -> None:
     cluster.leave(node)
 
 
-@main.command(help="Run kubectl as administrator.", context_settings={"ignore_unknown_options": True})
+@main.command(help="Run kubectl as administrator.", context_settings=_AS_GIVEN, add_help_option=False)
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 @click.pass_obj
 def kubectl(cluster: Cluster, arguments: tuple[str, ...]) -> None:
@@ -89,7 +92,7 @@ def kubectl(cluster: Cluster, arguments: tuple[str, ...]) -> None:
 @main.command(
     "exec",
     help="Run a command inside a node, or inside `control`.",
-    context_settings={"ignore_unknown_options": True},
+    context_settings=_AS_GIVEN,
 )
 @click.argument("box")
 @click.argument("argv", nargs=-1, type=click.UNPROCESSED, required=True)

@@ -26,6 +26,7 @@ from cluster import reference
 from cluster.cluster import Cluster
 from cluster.history import History, Probe
 from cluster.history import Reference as Passes
+from cluster.node import Node
 from cluster.paths import SOURCES
 from yett_lab.errors import LabError
 
@@ -207,11 +208,11 @@ def probing(cluster: Cluster) -> Iterator[Prober]:
     }
     try:
         cluster.kubectl("apply", "-f", "-", stdin=yaml.safe_dump_all([space, config]))
-        start(cluster, [server(f"hear-{node}", node) for node in prober.nodes])
+        start(cluster, [server(f"hear-{node}", node, {"app": "hear"}) for node in prober.nodes])
         cluster.kubectl("apply", "-f", "-", stdin=yaml.safe_dump(POLICY))
         prober.ready()
         # Clients come last: connections from before the first HTTP rule would be reset.
-        addresses = [f"{name}={address_of(cluster, name)}:80" for name in prober.servers]
+        addresses = [target(cluster, name) for name in prober.servers]
         start(
             cluster,
             [
@@ -235,9 +236,9 @@ def start(cluster: Cluster, pods: list[dict[str, object]]) -> None:
     cluster.kubectl(*wait, timeout=70)
 
 
-def server(name: str, node: str) -> dict[str, object]:
+def server(name: str, node: str, labels: dict[str, str]) -> dict[str, object]:
     """One that answers on port 80."""
-    return _pod(name, node, {"app": "hear"}, {"name": "hear", "image": _IMAGE})
+    return _pod(name, node, labels, {"name": "hear", "image": _IMAGE})
 
 
 def client(name: str, node: str, group: str, servers: list[str]) -> dict[str, object]:
@@ -250,6 +251,35 @@ def client(name: str, node: str, group: str, servers: list[str]) -> dict[str, ob
     }
     volumes = [{"name": "talk", "configMap": {"name": "talk"}}]
     return _pod(name, node, {"app": "talk", "group": group}, container, volumes=volumes)
+
+
+def target(cluster: Cluster, name: str) -> str:
+    """A server as clients want it."""
+    return f"{name}={address_of(cluster, name)}:80"
+
+
+def said_by(node: Node, client: str) -> list[Probe]:
+    """What a client has written down so far, from the disk of its node."""
+    found = []
+    for log in sorted(node.box.log_directory.glob(f"pods/{NAMESPACE}_{client}_*/talk/*.log")):
+        for line in log.read_text().splitlines():
+            _, stream, tag, text = line.split(" ", 3)
+            fields = text.split(" ", 6)
+            if (stream, tag, len(fields)) == ("stdout", "F", 7):
+                server, path, kept, begin, end, verdict, why = fields
+                found.append(
+                    Probe(
+                        client,
+                        server,
+                        path,
+                        kept == "kept",
+                        float(begin),
+                        float(end),
+                        verdict == "passed",
+                        why,
+                    )
+                )
+    return found
 
 
 def address_of(cluster: Cluster, pod: str, namespace: str = NAMESPACE) -> str:

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from cluster import binaries, leftovers, state
+from cluster.__main__ import main
 from cluster.box import Box
 from cluster.certificates import Authority
 from cluster.cluster import Cluster
 from cluster.errors import ClusterError
 from cluster.images import yett_images
+from cluster.kubectl import Kubectl
 from cluster.network import free_uplink
 from cluster.paths import Paths
 from cluster.state import State
@@ -116,3 +120,19 @@ def test_what_was_added_is_named_by_its_kind():
     before = {"mount": frozenset({"/"}), "pin": frozenset({"/sys/fs/bpf/a"})}
     after = {"mount": frozenset({"/", "/x"}), "pin": frozenset[str]()}
     assert leftovers.added(before, after) == ["mount /x"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["exec", "client", "--", "curl", "-s", "--", "http://api-service"],
+        ["-n", "yett-system", "get", "pods", "--watch"],
+        ["--help"],
+    ],
+)
+def test_kubectl_gets_its_arguments_as_they_were_given(arguments: list[str], monkeypatch: pytest.MonkeyPatch):
+    ran: list[list[str]] = []
+    monkeypatch.setattr(Kubectl, "argv", lambda _self, given: ["kubectl", *given])
+    monkeypatch.setattr(os, "execv", lambda _program, argv: ran.append(argv))
+    CliRunner().invoke(main, ["--name", "no-such", "kubectl", *arguments], catch_exceptions=False)
+    assert ran == [["kubectl", *arguments]]

@@ -28,12 +28,14 @@ from yett_loader.enforce import Enforcer
 from yett_loader.errors import AbiMismatch, KernelError
 from yett_loader.image import Effect, run
 from yett_loader.kernel import Program, abi
+from yett_loader.lost import HOLD, Lost
 from yett_loader.pins import Pins, remove_tree
 from yett_loader.recorder import Recorder
 from yett_loader.snapshot import Wanted, to_bytes
 from yett_loader.state import DropPolicy, MapState, Prefix, PutEndpoint
 from yett_loader.store import Store
-from yett_policy.document import Verdict
+from yett_loader.sync.target import AgentTarget
+from yett_policy.document import Engine, Verdict
 from yett_policy.identity import HOST
 
 pytestmark = [pytest.mark.bpf, pytest.mark.net, pytest.mark.usefixtures("as_in_the_container")]
@@ -298,6 +300,54 @@ async def test_a_pod_is_governed_once_its_interface_appears_and_forgotten_when_i
     agent.datapath.close()
 
 
+async def test_who_gets_the_address_of_a_pod_that_has_gone_is_denied_until_the_operator_had_time(
+    host: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent = await host.start()
+    now, told = 100.0, False
+    agent.lost = Lost(lambda: now)
+    agent.lost.told = lambda: told
+    gone = build.LocalEndpoint("default", "gone", build.WEB, ("10.70.0.1",))
+    inside = Namespace("reuse")
+
+    def appear(name: str) -> int:
+        ip(f"""
+            link add {name} type veth peer name {name}p netns {inside.path}
+            link set {name} up
+            route add 10.70.0.1/32 dev {name}
+        """)
+        return if_nametoindex(name)
+
+    first = appear("reuse0")
+    await agent.apply(build.wanted(gone))
+    assert first in agent.have().endpoints
+    ip("link del reuse0")
+    second = appear("reuse1")
+    await agent.refresh()
+    assert second in agent.datapath.attached()
+    assert agent.have().endpoints == {}
+    assert "is denied everything" in agent.waiting["default/gone"]
+    now += HOLD + 1  # nobody could have told us
+    await agent.refresh()
+    assert agent.have().endpoints == {}
+    told = True
+    now += HOLD - 1
+    await agent.refresh()
+    assert agent.have().endpoints == {}
+    other = replace(gone, pod="new", identity=build.CLIENT)
+    await agent.apply(build.wanted(gone, other))
+    assert agent.have().endpoints.keys() == {second}
+    assert agent.names.endpoints[second] == "default/new"
+    await agent.apply(build.wanted(gone))
+    assert agent.have().endpoints == {}
+    now += 2  # it is the same pod
+    await agent.refresh()
+    assert agent.names.endpoints[second] == "default/gone"
+    ip("link del reuse1")
+    inside.close()
+    agent.datapath.close()
+
+
 async def test_an_address_that_the_node_gets_is_host_until_the_node_loses_it(host: Node) -> None:
     agent = await host.start()
     await agent.apply(build.wanted(build.web()))
@@ -339,6 +389,20 @@ async def test_an_interface_that_cannot_be_attached_keeps_nobody_else_waiting(
     await agent.refresh()
     assert agent.waiting == {}
     assert agent.have().endpoints.keys() == {node.server.ifindex, node.client.ifindex}
+    agent.datapath.close()
+
+
+async def test_what_needs_a_sidecar_where_there_is_none_is_said_to_be_denied(host: Node) -> None:
+    agent = await host.start()
+    target = AgentTarget(agent)
+    rules = build.ruleset(engine=Engine.SIDECAR)
+    documents = build.document(build.WEB, rules), build.document(build.CLIENT, verdict=Verdict.ALLOW)
+    await target.apply(Wanted(build.snapshot(*documents, rulesets=(rules,)), (build.web(),)))
+    (failing,) = target.in_force().failures
+    assert (failing.identity, failing.reason) == (build.WEB, "SidecarNACK")
+    assert failing.message == "this node has no sidecar: requests that need it are denied"
+    await target.apply(build.wanted(build.web()))
+    assert target.in_force().failures == ()
     agent.datapath.close()
 
 

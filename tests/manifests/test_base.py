@@ -7,6 +7,8 @@ from typing import Any
 
 import yaml
 
+from yett_loader.__main__ import API
+from yett_loader.sidecar.process import DRAIN, LOCK
 from yett_operator.settings import Settings
 from yett_operator.sync.auth import AUDIENCE
 
@@ -82,6 +84,28 @@ def test_the_loader_calls_the_operator_where_it_listens_with_a_token_for_it(mani
     assert spec["automountServiceAccountToken"] is False
 
 
+def test_the_sidecar_has_one_capability_and_shares_one_directory_with_the_loader(manifests: list[Object]):
+    spec, sidecar = container(manifests, "DaemonSet", "yett-sidecar")
+    security = sidecar["securityContext"]
+    assert security["capabilities"] == {"drop": ["ALL"], "add": ["NET_ADMIN"]}
+    assert security["allowPrivilegeEscalation"] is False
+    assert security["readOnlyRootFilesystem"] is True
+    assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert spec["hostNetwork"] is True
+    assert spec["automountServiceAccountToken"] is False
+    (volume,) = spec["volumes"]
+    (mount,) = sidecar["volumeMounts"]
+    assert volume["hostPath"]["path"] == mount["mountPath"] == str(LOCK.parent)
+    # Where the loader looks for it: beside its own socket, in the directory that it mounts.
+    loader_spec, loader = container(manifests, "DaemonSet", "yett-loader")
+    assert "--outer-sidecar" in loader["args"]
+    assert API.with_name(f"{API.stem}-sidecar") == LOCK.parent
+    (api,) = [each for each in loader_spec["volumes"] if each["name"] == "api"]
+    assert api["hostPath"]["path"] == str(API.parent)
+    assert sidecar["image"] == loader["image"]
+    assert spec["terminationGracePeriodSeconds"] >= 2 * DRAIN
+
+
 def test_the_operators_pods_are_restricted(manifests: list[Object]):
     spec, operator = container(manifests, "Deployment", "yett-operator")
     assert spec["securityContext"]["runAsNonRoot"] is True
@@ -100,7 +124,11 @@ def test_the_operator_has_two_replicas_of_which_one_may_be_evicted(manifests: li
 
 
 def test_everything_has_probes_and_resources(manifests: list[Object]):
-    for kind, name in (("Deployment", "yett-operator"), ("DaemonSet", "yett-loader")):
+    for kind, name in (
+        ("Deployment", "yett-operator"),
+        ("DaemonSet", "yett-loader"),
+        ("DaemonSet", "yett-sidecar"),
+    ):
         _, found = container(manifests, kind, name)
         assert {"startupProbe", "readinessProbe", "livenessProbe"} <= found.keys()
         assert found["resources"]["requests"].keys() == {"cpu", "memory"}

@@ -55,7 +55,11 @@ def test_the_optional_kinds_are_taken(server: ApiServer):
 
 
 def test_the_pods_of_our_templates_are_admitted(server: ApiServer):
-    for kind, name in (("deployment", "yett-operator"), ("daemonset", "yett-loader")):
+    for kind, name in (
+        ("deployment", "yett-operator"),
+        ("daemonset", "yett-loader"),
+        ("daemonset", "yett-sidecar"),
+    ):
         found = yaml.safe_load(server.kubectl("get", kind, name, "-n", "yett-system", "-o", "yaml"))
         template = found["spec"]["template"]
         template["spec"].pop("priorityClassName")  # an API server alone has not made the system's yet
@@ -72,6 +76,19 @@ def test_other_pods_have_no_power(server: ApiServer, case: str):
     assert sentence in tried(server, pod("yett-operator", security))
 
 
+def test_the_sidecar_has_one_capability_and_one_directory(server: ApiServer):
+    host = {"hostNetwork": True}
+    one = {"capabilities": {"add": ["NET_ADMIN"]}}
+    mine = [{"name": "v", "hostPath": {"path": "/run/yett/loader-sidecar"}}]
+    pins = [{"name": "v", "hostPath": {"path": "/sys/fs/bpf"}}]
+    assert "pod/p created" in tried(server, pod("yett-sidecar", one, volumes=mine, **host))
+    assert "the sidecar only NET_ADMIN" in tried(
+        server, pod("yett-sidecar", {"capabilities": {"add": ["BPF"]}})
+    )
+    assert "the sidecar only /run/yett" in tried(server, pod("yett-sidecar", one, volumes=pins))
+    assert "nothing its processes" in tried(server, pod("yett-sidecar", one, hostPID=True, **host))
+
+
 def test_the_loader_has_no_other_capability(server: ApiServer):
     assert "only BPF, NET_ADMIN and PERFMON" in tried(
         server, pod("yett-loader", {"capabilities": {"add": ["SYS_ADMIN"]}})
@@ -81,9 +98,11 @@ def test_the_loader_has_no_other_capability(server: ApiServer):
 def test_other_pods_have_nothing_of_the_host(server: ApiServer):
     volume = [{"name": "v", "hostPath": {"path": "/sys/fs/bpf"}}]
     assert "only the loader mounts" in tried(server, pod("yett-operator", {}, volumes=volume))
-    assert "only the loader uses the host's network" in tried(
+    assert "only the loader and the sidecar use the host's network" in tried(
         server, pod("yett-operator", {}, hostNetwork=True)
     )
     everything = [{"name": "v", "hostPath": {"path": "/"}}]
     assert "only the loader mounts" in tried(server, pod("yett-loader", {}, volumes=everything))
-    assert "only the loader uses the host's network" in tried(server, pod("yett-loader", {}, hostPID=True))
+    assert "only the loader and the sidecar use the host's network" in tried(
+        server, pod("yett-loader", {}, hostPID=True)
+    )

@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import ssl
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,17 @@ import pytest
 from cryptography import x509
 
 from yett_operator.kube import slim
-from yett_operator.logs import JsonFormatter
+from yett_operator.logs import JsonFormatter, TextFormatter
+from yett_operator.metrics import REGISTRY, Samples
 from yett_operator.settings import SettingsError, from_environment
 from yett_operator.status.hits import Hits, Total
 from yett_operator.status.objects import status_name
+from yett_operator.sync.counters import Counters
 from yett_operator.webhook.certificate import CA_DAYS, DAYS, Bundle, renewed
 from yett_operator.webhook.review import review
 from yett_policy.cluster import NamedPort, Node, Service, ServicePort
+
+REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 def pod(**parts: Any) -> dict[str, Any]:
@@ -56,6 +61,31 @@ def test_a_pod_is_reduced_to_what_policies_need() -> None:
         NamedPort("web", 80),
     )
     assert small.facts.service_account == "robot"
+
+
+def test_the_ports_that_the_kubelet_probes_are_known_by_number() -> None:
+    web = {"name": "web", "containerPort": 8080}
+    spec = {
+        "containers": [
+            {"name": "a", "ports": [web], "readinessProbe": {"httpGet": {"port": "web", "path": "/"}}},
+            {
+                "name": "b",
+                "livenessProbe": {"grpc": {"port": 9090}},
+                "startupProbe": {"exec": {"command": ["x"]}},
+            },
+            {
+                "name": "c",
+                "readinessProbe": {"tcpSocket": {"port": "web"}},
+            },  # no port of its own has that name
+        ],
+        "initContainers": [
+            {"name": "once", "livenessProbe": {"tcpSocket": {"port": 1}}},
+            {"name": "d", "restartPolicy": "Always", "startupProbe": {"tcpSocket": {"port": 7000}}},
+        ],
+    }
+    _, small = slim.pod(pod(spec=spec))
+    assert small is not None
+    assert small.facts.probes == (7000, 8080, 9090)
 
 
 @pytest.mark.parametrize("phase", ["Succeeded", "Failed"])
@@ -249,10 +279,58 @@ def test_settings_come_from_the_environment_and_wrong_ones_are_named() -> None:
     assert "yett-operator.ns.svc" in found.names
     with pytest.raises(SettingsError, match="YETT_HTTP_PORT=x is not a port"):
         from_environment({"YETT_HTTP_PORT": "x"})
+    with pytest.raises(SettingsError, match="YETT_LOG_FORMAT=xml is none of json and text"):
+        from_environment({"YETT_LOG_FORMAT": "xml"})
     with pytest.raises(SettingsError, match="YETT_DENY_RESPONSE=403 is none of Reset and Forbidden"):
         from_environment({"YETT_DENY_RESPONSE": "403"})
     with pytest.raises(SettingsError, match="YETT_LOG_LEVEL=LOUD is none of"):
         from_environment({"YETT_LOG_LEVEL": "LOUD"})
+
+
+def test_every_metric_is_documented_and_every_documented_one_is_exported() -> None:
+    counters = Counters()
+    for each in (counters.refused, counters.updates, counters.problems):
+        each["x"] = 1
+    families = [*REGISTRY.collect(), *Samples(counters.samples).collect()]
+    suffix = {"counter": "_total"}
+    exported = {family.name + suffix.get(family.type, ""): family for family in families}
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in (REPOSITORY / "docs/operator.md").read_text().splitlines()
+        if line.startswith("| `yett_")
+    ]
+    documented: dict[str, tuple[str, set[str]]] = {}
+    for names, types, labels in rows:
+        each = [name.strip(" `") for name in names.split(",")]
+        kinds = [kind.strip() for kind in types.split(",")]
+        for name, kind in zip(each, kinds if len(kinds) == len(each) else kinds * len(each), strict=True):
+            documented[name] = (kind, set(filter(None, labels.split(", "))))
+    assert documented.keys() == exported.keys()
+    for name, family in exported.items():
+        kind, labels = documented[name]
+        assert family.type == kind, name
+        assert family.documentation
+        collector = REGISTRY._names_to_collectors.get(name)
+        found = {label for sample in family.samples for label in sample.labels}
+        assert labels == set(collector._labelnames if collector is not None else found), name
+        assert (name.endswith("_total")) is (kind == "counter"), name
+        assert kind != "histogram" or name.endswith("_seconds"), name
+
+
+def test_a_log_line_of_text_is_one_line_too() -> None:
+    stream = io.StringIO()
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(TextFormatter())
+    record = logging.LogRecord("x", logging.ERROR, "f", 1, "bad %s", ("a\nb\x1b[31m",), None)
+    try:
+        int("no number")
+    except ValueError:
+        record.exc_info = sys.exc_info()
+    handler.handle(record)
+    (line,) = stream.getvalue().splitlines()
+    assert line.isprintable()
+    assert "bad a\\nb" in line
+    assert line.endswith("ValueError: invalid literal for int() with base 10: 'no number'")
 
 
 def test_a_log_line_is_one_line_of_json_whatever_is_in_it() -> None:

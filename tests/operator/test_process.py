@@ -11,6 +11,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -158,6 +159,119 @@ def test_what_is_legal_and_surprising_is_warned_of_and_stored(running: Process) 
     assert "l7policy.yett.dev/p created" in said
     running.api.kubectl("wait", "--for=condition=Ready", "l7p/p", "--timeout=10s")
     running.api.kubectl("delete", "l7p", "p")
+
+
+KINDS = [
+    ("L7Policy", "yett.dev/v1alpha1", "default"),
+    ("ClusterL7Policy", "yett.dev/v1alpha1", "yett-system"),
+    ("CiliumNetworkPolicy", "cilium.io/v2", "default"),
+    ("CiliumClusterwideNetworkPolicy", "cilium.io/v2", "yett-system"),
+    ("NetworkPolicy", "networking.k8s.io/v1", "default"),
+]
+
+
+@pytest.mark.parametrize(("kind", "version", "namespace"), KINDS)
+def test_nothing_but_the_status_of_our_own_kinds_is_written_into_users_objects(
+    running: Process, kind: str, version: str, namespace: str
+) -> None:
+    api, detail = running.api, f"{kind.lower()}-p"
+
+    def version_of_status() -> int:
+        found = api.kubectl("get", "polst", detail, "-n", namespace, "-o", "json", check=False)
+        return int(json.loads(found)["status"]["policyGeneration"]) if '"status"' in found else 0
+
+    for generation, path in ((1, "/a"), (2, "/b")):
+        text = policy({"path": path}, kind, version)
+        if kind == "NetworkPolicy":
+            spec = {"podSelector": {"matchLabels": {"v": path[1:]}}}
+            text = json.dumps({**json.loads(text), "spec": spec})
+        said = apply(api, text)
+        assert "created" in said or "configured" in said, said
+        until(lambda g=generation: version_of_status() == g)
+        stored = api.get(kind, "p", "--show-managed-fields")
+        metadata = stored["metadata"]
+        assert set(metadata["annotations"]) == {"kubectl.kubernetes.io/last-applied-configuration"}
+        assert not metadata.keys() & {"finalizers", "labels", "ownerReferences"}
+        writers = {(each["manager"], each.get("subresource", "")) for each in metadata["managedFields"]}
+        ours = {("yett-operator", "status")} if version.startswith("yett.dev") else set()
+        assert writers == {("kubectl-client-side-apply", ""), *ours}
+        assert ("status" in stored) is bool(ours)
+    api.kubectl("delete", kind, "p", "--timeout=5s")
+
+
+def test_what_contradicts_an_older_policy_is_refused_in_the_words_of_its_condition(running: Process) -> None:
+    def named(name: str, engine: str) -> str:
+        obj = json.loads(policy({"path": "/a"}))
+        obj["metadata"]["name"], obj["spec"]["engine"] = name, engine
+        return json.dumps(obj)
+
+    api = running.api
+    apply(api, named("p", "Kernel"))
+    api.kubectl("wait", "--for=condition=Ready", "l7p/p", "--timeout=10s")
+    sentence = "spec.engine: Sidecar contradicts engine: Kernel of L7Policy/default/p, which is older"
+    said = apply(api, named("q", "Sidecar"))
+    assert sentence in said
+    assert "denied the request" in said
+    api.kubectl("delete", "l7p", "p")
+
+
+@contextmanager
+def without_admission(api: ApiServer) -> Iterator[None]:
+    """As while no operator can be reached, and whoever installed yett chose failurePolicy: Ignore."""
+    path = "/webhooks/0/rules/0/operations"
+    for operations in (["DELETE"], ["CREATE", "UPDATE"]):
+        change = [{"op": "replace", "path": path, "value": operations}]
+        patch = ["patch", "validatingwebhookconfiguration", "yett-operator", "--type=json"]
+        api.kubectl(*patch, "-p", json.dumps(change))
+        if operations == ["DELETE"]:
+            yield
+
+
+BAD = [
+    ({"spec": {"engine": "Kernel"}, "http": {"headerMatches": 29}}, "RegexTooComplex"),
+    ({"spec": {}, "http": {"path": "/(a"}}, "Invalid"),
+]
+
+
+@pytest.mark.parametrize(("bad", "reason"), BAD, ids=[reason for _, reason in BAD])
+def test_what_was_stored_while_admission_was_away_is_refused_in_the_same_words(
+    running: Process, bad: dict[str, Any], reason: str
+) -> None:
+    api, http = running.api, dict(bad["http"])
+    if count := http.get("headerMatches"):
+        http["headerMatches"] = [{"name": f"x-{i}", "value": "a"} for i in range(count)]
+    obj = json.loads(policy(http))
+    obj["spec"] |= bad["spec"]
+    text = json.dumps(obj)
+
+    def denied() -> str:
+        """What admission says; the API server takes a moment to see its changed configuration."""
+        said = apply(api, text, "--dry-run=server")
+        return said.partition("denied the request: ")[2].strip()
+
+    sentence = until(denied)
+    apply(api, policy({"path": "/good"}))
+    api.kubectl("wait", "--for=condition=Ready", "l7p/p", "--timeout=10s")
+    with without_admission(api):
+        until(lambda: "configured" in apply(api, text))
+
+        def refused() -> Any:
+            found = api.get("l7p", "p")
+            conditions = {each["type"]: each for each in found["status"]["conditions"]}
+            accepted = conditions["Accepted"]
+            current = accepted["observedGeneration"] == found["metadata"]["generation"]
+            return conditions if current and accepted["status"] == "False" else None
+
+        conditions = until(refused)
+    assert (conditions["Accepted"]["reason"], conditions["Accepted"]["message"]) == (reason, sentence)
+    assert "an older version stays in force" in conditions["Programmed"]["message"]
+    kept = api.get("polst", "l7policy-p")["status"]["lastAccepted"]
+    assert "/good" in kept["object"]
+    events = until(
+        lambda: [each for each in api.get("events")["items"] if each["reason"] == "PolicyRejected"]
+    )
+    assert sentence in {event["message"] for event in events}
+    api.kubectl("delete", "l7p", "p")
 
 
 def test_the_roles_are_enough(running: Process) -> None:

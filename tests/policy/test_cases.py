@@ -41,6 +41,7 @@ def facts(case: Path) -> Cluster:
                 *name.split("/"),
                 labels=pod.get("labels", {}),
                 addresses=tuple(pod["addresses"]),
+                probes=tuple(pod.get("probes", ())),
                 named_ports=tuple(NamedPort(port, number) for port, number in pod.get("ports", {}).items()),
             )
             for name, pod in known["pods"].items()

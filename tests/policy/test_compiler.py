@@ -246,6 +246,44 @@ def test_a_policy_that_only_watches_gives_way_to_one_that_enforces_however_old_i
     assert {ruleset.spec.engine for ruleset in compiled.rulesets.values()} == {"Kernel"}
 
 
+PROBED = (replace(PODS[0], probes=(80,)), *PODS[1:])
+DENY_ALL = "ingressDeny: [{fromEntities: [all]}]"
+DENY_HTTP = "ingressDeny: [{toPorts: [{ports: [{port: '80', protocol: TCP}], rules: {http: [{path: /x}]}}]}]"
+
+
+@pytest.mark.parametrize("denies", [DENY_ALL, DENY_HTTP])
+def test_the_kubelets_probes_pass_whatever_is_denied_and_nothing_else_does(denies: str) -> None:
+    text = l7policy("p", "[{path: /p}]", denies)
+    compiled = build(text, replace(FACTS, pods=PROBED))
+
+    def side(source: str, port: int, node: str = "n1") -> Any:
+        return explain(compiled, source, "server", TCP, port, node=node).ingress
+
+    assert (side("10.0.0.1", 80).verdict, side("10.0.0.1", 80).reason) == (Verdict.ALLOW, Reason.HOST)
+    assert side("10.0.0.1", 80).ruleset == "", "no request of a probe is judged"
+    for source, port in (("10.0.0.1", 81), ("client", 80), ("10.0.0.2", 80)):
+        judged = side(source, port)
+        closed = judged.verdict is Verdict.DENY or judged.ruleset
+        assert closed or (denies == DENY_HTTP and port == 81), "the node may reach what no rule denies"
+
+
+def test_ports_of_probes_are_in_identities_only_while_a_policy_denies_the_node() -> None:
+    def probed(compiled: Compiled) -> bool:
+        return any(label.startswith("probe:") for labels in compiled.identities.values() for label in labels)
+
+    facts = replace(FACTS, pods=PROBED)
+    assert not probed(build(l7policy("p", "[{path: /p}]"), facts))
+    assert probed(build(l7policy("p", "[{path: /p}]", DENY_ALL), facts))
+    compiler = Compiler(rulesets=fake_ruleset)
+    for pod in PROBED:
+        compiler.put_pod(pod)
+    for more, expected in (("", False), (DENY_ALL, True), ("", False)):
+        (policy,) = parse_policy(yaml.safe_load(l7policy("p", "[{path: /p}]", more).replace("---", "")))
+        compiler.put_policies(policy.source, [policy])
+        compiler.flush()
+        assert probed(compiler.compiled()) is expected
+
+
 RESPONSES = [
     # cluster, namespace, policy, and whether the client is answered
     (False, None, None, False),

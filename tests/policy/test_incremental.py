@@ -32,6 +32,7 @@ pods = st.builds(
     labels=st.sampled_from([{"app": "x"}, {"app": "y"}, {"app": "x", "tier": "t"}]),
     addresses=st.sampled_from([("10.0.1.1",), ("10.0.2.1",), ("10.0.2.2", "2001:db8::1"), ()]),
     named_ports=st.sampled_from([(), (NamedPort("web", 80),), (NamedPort("web", 8080),)]),
+    probes=st.sampled_from([(), (80,), (80, 8080)]),
     host_network=st.sampled_from([False, False, False, True]),
 )
 namespaces = st.builds(

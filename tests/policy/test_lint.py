@@ -32,6 +32,22 @@ def spec(text: str, head: str = L7P) -> dict[str, Any]:
         (http("{path: /}"), [f"YETT1016 {RULE}.path"]),
         (http("{path: '/a/.*'}"), []),
         (http("{path: '/a'}"), []),
+        (
+            http("{headerMatches: [{name: X-A, value: b, mismatch: ADD}]}", ", audit: true"),
+            [f"YETT1024 {RULE}.headerMatches[0].mismatch"],
+        ),
+        (
+            http("{headerMatches: [{name: Authorization, value: b, mismatch: ADD}]}"),
+            [f"YETT1025 {RULE}.headerMatches[0].mismatch"],
+        ),
+        (
+            http(
+                "{headerMatches: [{name: X-A, value: b, mismatch: REPLACE}]},"
+                "{path: /b, headerMatches: [{name: x-a, value: c, mismatch: REPLACE}]}"
+            ),
+            [f"YETT1026 {RULE[:-3]}[1].headerMatches[0]"],
+        ),
+        (http("{headerMatches: [{name: X-A, value: b, mismatch: REPLACE}]}"), []),
         (http("{host: a.test}"), [f"YETT1017 {RULE}.host"]),
         (http("{host: 'a\\.test'}"), []),
         (http("{host: '.*'}"), []),
@@ -111,7 +127,7 @@ def test_every_code_is_in_the_table_of_the_module_once() -> None:
     source = yett_policy.lint.__doc__ or ""
     codes = [line.split("|")[1].strip() for line in source.splitlines() if line.startswith("| YETT")]
     assert codes == sorted(set(codes))
-    assert len(codes) == 24
+    assert len(codes) == 27
 
 
 def test_messages_are_one_line_each() -> None:

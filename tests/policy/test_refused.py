@@ -77,24 +77,114 @@ UNSUPPORTED = [
         "spec.ingress[0].fromCIDRSet[0].cidrGroupSelector: not supported yet",
     ),
     (
-        http("{headerMatches: [{name: a, mismatch: ADD, value: b}]}"),
-        f"{RULE}.headerMatches[0].mismatch: changing headers",
+        http("{headerMatches: [{name: a, secret: {name: s}}]}"),
+        f"{RULE}.headerMatches[0].secret: a request cannot be compared with a Secret",
     ),
     (
-        http("{headerMatches: [{name: a, mismatch: LOG}]}"),
-        f"{RULE}.headerMatches[0].mismatch: changing headers",
+        http("{headerMatches: [{name: a, mismatch: ADD}]}"),
+        f"{RULE}.headerMatches[0].value: mismatch ADD needs a value or a secret",
     ),
     (
         http("{headerMatches: [{name: a, mismatch: DELETE}]}"),
-        f"{RULE}.headerMatches[0].mismatch: changing headers",
+        f"{RULE}.headerMatches[0].value: mismatch DELETE needs a value or a secret",
     ),
     (
         http("{headerMatches: [{name: a, mismatch: REPLACE}]}"),
-        f"{RULE}.headerMatches[0].mismatch: changing headers",
+        f"{RULE}.headerMatches[0].value: mismatch REPLACE needs a value or a secret",
     ),
     (
-        http("{headerMatches: [{name: a, secret: {name: s}}]}"),
-        f"{RULE}.headerMatches[0].secret: header values from Secrets",
+        http('{headerMatches: [{name: a, mismatch: REPLACE, value: ""}]}'),
+        f"{RULE}.headerMatches[0].value: mismatch REPLACE needs",
+    ),
+    (
+        http("{headerMatches: [{name: Host, mismatch: REPLACE, value: b}]}"),
+        f"{RULE}.headerMatches[0].name: Host says how the request is sent",
+    ),
+    (
+        http("{headerMatches: [{name: content-length, mismatch: REPLACE, value: b}]}"),
+        f"{RULE}.headerMatches[0].name: content-length says how the request is sent",
+    ),
+    (
+        http("{headerMatches: [{name: Transfer-Encoding, mismatch: REPLACE, value: b}]}"),
+        f"{RULE}.headerMatches[0].name: Transfer-Encoding says how the request is sent",
+    ),
+    (
+        http("{headerMatches: [{name: connection, mismatch: REPLACE, value: b}]}"),
+        f"{RULE}.headerMatches[0].name: connection says how the request is sent",
+    ),
+    (
+        http("{headerMatches: [{name: TE, mismatch: REPLACE, value: b}]}"),
+        f"{RULE}.headerMatches[0].name: TE says how the request is sent",
+    ),
+    (
+        http("{headerMatches: [{name: upgrade, mismatch: REPLACE, value: b}]}"),
+        f"{RULE}.headerMatches[0].name: upgrade says how the request is sent",
+    ),
+    (
+        http("{headerMatches: [{name: trailer, mismatch: REPLACE, value: b}]}"),
+        f"{RULE}.headerMatches[0].name: trailer says how the request is sent",
+    ),
+    (
+        http("{headerMatches: [{name: keep-alive, mismatch: REPLACE, value: b}]}"),
+        f"{RULE}.headerMatches[0].name: keep-alive says how the request is sent",
+    ),
+    (
+        http("{headerMatches: [{name: Expect, mismatch: REPLACE, value: b}]}"),
+        f"{RULE}.headerMatches[0].name: Expect says how the request is sent",
+    ),
+    (
+        http("{headerMatches: [{name: X-Envoy-Retry-On, mismatch: DELETE, value: b}]}"),
+        f"{RULE}.headerMatches[0].name: X-Envoy-Retry-On is an order to the sidecar",
+    ),
+    (
+        http("{headerMatches: [{name: x_a, mismatch: ADD, value: b}]}"),
+        f"{RULE}.headerMatches[0].name: x_a has an underscore",
+    ),
+    (
+        http('{headerMatches: [{name: ":authority", mismatch: ADD, value: b}]}'),
+        f"{RULE}.headerMatches[0].name: ':authority' is not a header name",
+    ),
+    (
+        http('{headerMatches: [{name: a, mismatch: ADD, value: "b\\r\\nc: d"}]}'),
+        f"{RULE}.headerMatches[0].value: has control characters",
+    ),
+    (
+        http('{headerMatches: [{name: a, mismatch: ADD, value: "b\\0"}]}'),
+        f"{RULE}.headerMatches[0].value: has control characters",
+    ),
+    (
+        http('{headerMatches: [{name: a, mismatch: ADD, value: "\\xe9"}]}'),
+        f"{RULE}.headerMatches[0].value: has characters that are not printable ASCII",
+    ),
+    (
+        http('{headerMatches: [{name: a, mismatch: ADD, value: " b"}]}'),
+        f"{RULE}.headerMatches[0].value: begins or ends with a space",
+    ),
+    (
+        http("{headerMatches: [{name: a, mismatch: ADD, value: %s}]}" % ("b" * 4097)),
+        f"{RULE}.headerMatches[0].value: is longer than 4096",
+    ),
+    (
+        http("{headerMatches: [{name: a, mismatch: APPEND, value: b}]}"),
+        f"{RULE}.headerMatches[0].mismatch: 'APPEND' is not one of",
+    ),
+    (
+        http("{headerMatches: [{name: a, mismatch: ADD, secret: {name: s, namespace: other}}]}"),
+        f"{RULE}.headerMatches[0].secret.namespace: must be the policy's own namespace default",
+    ),
+    (
+        http("{headerMatches: [{name: a, mismatch: ADD, secret: {name: s, key: k}}]}"),
+        f"{RULE}.headerMatches[0].secret.key: unknown field",
+    ),
+    (
+        http("{headerMatches: [{name: a, mismatch: ADD, secret: {name: ../s}}]}"),
+        f"{RULE}.headerMatches[0].secret.name: '../s' is not a valid name",
+    ),
+    (
+        http(
+            "{headerMatches: [{name: a, mismatch: REPLACE, value: b}, {name: A, mismatch: REPLACE, value: c}]}"
+        ),
+        f"{RULE}.headerMatches[1].name: A is replaced twice",
     ),
     (
         ingress("{fromEndpoints: [{matchLabels: {'cidr:10.0.0.0/8': ''}}]}"),
@@ -273,6 +363,22 @@ CILIUM_ONLY = [
 ]
 
 L7_ONLY = [
+    (
+        http("{headerMatches: [{name: a, operator: Prefix, value: b, mismatch: ADD}]}"),
+        f"{RULE}.headerMatches[0].operator: mismatch ADD compares whole values",
+    ),
+    (
+        http("{headerMatches: [{name: x-a, value: b, mismatch: LOG}]}").replace(
+            "spec: {", "spec: {engine: Kernel, "
+        ),
+        "spec.engine: the kernel cannot change header x-a; write Auto, or remove mismatch",
+    ),
+    (
+        http("{headerMatches: [{name: x-a, value: b, mismatch: ADD}]}").replace(
+            "ingress: [", "ingressDeny: ["
+        ),
+        f"{RULE}.headerMatches[0].mismatch: a deny rule changes no headers".replace("ingress", "ingressDeny"),
+    ),
     (http("{path: /a, pathPrefix: /a}"), f"{RULE}.pathPrefix: excludes path; keep one of them"),
     (http("{pathExact: /a, pathPrefix: /a}"), f"{RULE}.pathExact: excludes pathPrefix"),
     (http("{pathPrefix: a}"), f"{RULE}.pathPrefix: 'a' must begin with '/'"),
@@ -407,6 +513,11 @@ def test_a_wrong_policy_is_refused_with_its_field_and_one_sentence(obj: dict[str
             },
             "metadata: is required",
         ),
+        (
+            {"kind": "ClusterL7Policy", "apiVersion": "yett.dev/v1alpha1", "metadata": {"name": "p"}}
+            | yaml.safe_load(http("{headerMatches: [{name: a, mismatch: ADD, secret: {name: s}}]}")),
+            f"{RULE}.headerMatches[0].secret.namespace: is required",
+        ),
     ],
 )
 def test_an_object_that_is_no_policy_is_refused(obj: object, message: str) -> None:
@@ -454,7 +565,7 @@ FIELDS = [
     "endpointSelector", "ingress", "egress", "ingressDeny", "fromEndpoints", "fromCIDR", "fromCIDRSet",
     "fromEntities", "toPorts", "ports", "port", "protocol", "rules", "http", "path", "method", "headers",
     "headerMatches", "matchLabels", "matchExpressions", "icmps", "fields", "type", "cidr", "except",
-    "podSelector", "from", "ipBlock", "policyTypes", "log", "mismatch", "allowAmbiguous", "endPort",
+    "podSelector", "from", "ipBlock", "policyTypes", "log", "mismatch", "secret", "allowAmbiguous", "endPort",
 ]  # fmt: skip
 bodies = st.recursive(
     scraps,

@@ -80,6 +80,21 @@ def frame(kind: int, flags: int, stream: int, body: bytes = b"") -> bytes:
     return len(body).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + body
 
 
+def same_port(host: str, path: str, port: str, count: str) -> object:
+    """Connections one after the other from one port, each ended by the server's side."""
+    answers = []
+    for _ in range(int(count)):
+        with socket.socket() as connection:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            connection.settimeout(10)
+            connection.bind(("", int(port)))
+            connection.connect((host, 80))
+            connection.sendall(f"GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
+            answer = b"".join(iter(lambda: connection.recv(4096), b""))
+            answers.append(answer[9:12].decode())
+    return answers
+
+
 def load(host: str, path: str, seconds: str) -> object:
     """Requests one after the other on one connection while it lasts."""
     seen: Counter[str] = Counter()
@@ -93,6 +108,8 @@ def load(host: str, path: str, seconds: str) -> object:
             connection.request("GET", path)
             response = connection.getresponse()
             response.read()
+            if not seen:
+                print("begun", flush=True)
             seen[str(response.status)] += 1
         except OSError as error:
             seen[type(error).__name__] += 1
@@ -103,5 +120,12 @@ def load(host: str, path: str, seconds: str) -> object:
 
 if __name__ == "__main__":
     kind, *arguments = sys.argv[1:]
-    commands = {"say": say, "chat": chat, "websocket": websocket, "streams": streams, "load": load}
+    commands = {
+        "say": say,
+        "chat": chat,
+        "websocket": websocket,
+        "streams": streams,
+        "same_port": same_port,
+        "load": load,
+    }
     print(json.dumps(commands[kind](*arguments)))

@@ -26,7 +26,8 @@ def get(sidecar: Lab, target: str) -> str:
 
 @pytest.mark.parametrize("direction", ["ingress", "egress"])
 def test_http_2_works_from_the_moment_that_a_service_says_it_is_spoken(sidecar: Lab, direction: str) -> None:
-    auto = policy(port=8082, direction=direction).replace("engine: Sidecar", "engine: Auto")
+    chosen = policy(port=8082, direction=direction, extra="denyResponse: Forbidden")
+    auto = chosen.replace("engine: Sidecar", "engine: Auto")
     sidecar.apply(auto, said("http"))
     assert get(sidecar, "/public") == "000", "the kernel engine denies the preface of HTTP/2"
     assert not any(item["rulesets"] for item in sidecar.sidecars().values())

@@ -19,6 +19,7 @@ from support.enforce import BPFFS, IMAGE
 from support.netns import Namespace
 from yett_loader.datapath import Datapath
 from yett_loader.pins import Pins, locked
+from yett_loader.sidecar import gate, process
 from yett_loader.snapshot import Wanted, to_bytes
 
 
@@ -35,6 +36,12 @@ class LoaderDaemon:
     @property
     def _api(self) -> Path:
         return self.directory / "api.sock"
+
+    @property
+    def pid(self) -> int:
+        """Of the process."""
+        assert self._process is not None
+        return self._process.pid
 
     def start(self, image: Path = IMAGE) -> None:
         """Start it and wait until it answers."""
@@ -100,7 +107,10 @@ class LoaderDaemon:
             if self._process is not None:
                 self.kill()
         finally:
+            process.end(self._api.with_name(f"{self._api.stem}-sidecar"))  # it outlives its loader
             with self._namespace, locked(self.pins.root):
+                if self.pins.gate.exists():
+                    gate.remove(self.pins.gate)
                 if self.pins.home.exists():
                     Datapath.adopt(self.pins).unload()
             self.pins.root.rmdir()

@@ -7,13 +7,13 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 from typing import Any
 
 from yett_lab import access, down, lab, manifest, paths
 from yett_lab.nodeapi import NodeApi, NodeError
+from yett_loader.sidecar import process
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = ROOT / "tests/sidecar"
@@ -66,9 +66,9 @@ class Lab:
 
     def popen(self, argv: list[str], pod: str) -> subprocess.Popen[str]:
         command, environment = access.exec_argv(access.load(self.paths), pod, argv)
-        process = subprocess.Popen(command, env=environment, cwd="/", stdout=subprocess.PIPE, text=True)
-        self._running.append(process)
-        return process
+        child = subprocess.Popen(command, env=environment, cwd="/", stdout=subprocess.PIPE, text=True)
+        self._running.append(child)
+        return child
 
     def run(self, *argv: str, pod: str = "client") -> str:
         return access.run_in_pod(self.name, pod, list(argv)).stdout
@@ -99,6 +99,24 @@ class Lab:
         (pid,) = [item["running"] for item in self.sidecars().values() if item["rulesets"]]
         return int(pid)
 
+    def _directories(self) -> list[Path]:
+        """What loader and supervisor of each node share."""
+        apis = [self.paths.api(node) for node in access.load(self.paths).nodes]
+        return [api.with_name(f"{api.stem}-sidecar") for api in apis]
+
+    def envoys(self) -> tuple[int, ...]:
+        return tuple(pid for item in self._directories() if (pid := process.envoy(item).pid))
+
+    def supervisors(self) -> tuple[int, ...]:
+        return tuple(pid for item in self._directories() if (pid := process.supervisor(item).pid))
+
+    def accepted(self) -> list[Path]:
+        return [path for item in self._directories() if (path := item / "accepted.json").exists()]
+
+    def forget_accepted(self) -> None:
+        for path in self.accepted():
+            path.unlink()
+
     def kill_loaders(self) -> None:
         for loader in access.load(self.paths).loaders.values():
             os.kill(loader.pid, signal.SIGKILL)
@@ -112,29 +130,26 @@ class Lab:
         ]
 
     def close(self) -> None:
-        for process in self._running:
-            process.kill()
+        for child in self._running:
+            child.kill()
         down.down(self.name)
-        for process in self._running:
-            process.wait()
-            if process.stdout:
-                process.stdout.close()
+        for child in self._running:
+            child.wait()
+            if child.stdout:
+                child.stdout.close()
 
 
 class Load:
-    """Requests in the background, from the client's pod."""
+    """Requests in the background, from the client's pod; made once the first was answered."""
 
     def __init__(self, where: Lab, seconds: float, path: str) -> None:
-        self.result: Any = None
-        self._thread = threading.Thread(target=self._run, args=(where, seconds, path))
-        self._thread.start()
-
-    def _run(self, where: Lab, seconds: float, path: str) -> None:
-        self.result = where.client("load", "api-service", path, str(seconds))
+        argv = [sys.executable, str(HERE / "clients.py"), "load", "api-service", path, str(seconds)]
+        self._client = where.popen(argv, "client")
+        assert self._client.stdout is not None
+        assert self._client.stdout.readline() == "begun\n"
 
     def join(self) -> Any:
-        self._thread.join()
-        return self.result
+        return json.loads(self._client.communicate()[0])
 
 
 def eventually(check: Any, seconds: float = 10) -> Any:

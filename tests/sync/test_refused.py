@@ -14,6 +14,7 @@ import pytest
 
 from support import wanted as build
 from support.sync import Replica, Source, Tokens, until
+from yett_operator.complaints import PERIOD, Complaints
 from yett_operator.sync.auth import Caller, Denied, Gate, Unavailable, bearer
 from yett_operator.sync.settings import Settings
 from yett_policy.document import SCHEMA
@@ -123,6 +124,37 @@ async def test_refusals_are_logged_once_and_a_forged_token_is_reviewed_once(
     lines = [item for item in caplog.records if item.levelno >= logging.WARNING]
     assert len(lines) == 1
     assert "forged" not in lines[0].getMessage().split(":", 1)[0]
+
+
+async def test_a_flood_of_bad_tokens_is_counted_and_logged_once_a_kind(
+    replica: Replica, caplog: pytest.LogCaptureFixture
+) -> None:
+    flood = 40
+    for number in range(flood):
+        for token in (f"forged-{number}", None):
+            with pytest.raises(aiohttp.WSServerHandshakeError):
+                async with calling(replica, token):
+                    pass
+    assert replica.server.counters.refused == {"NotAuthenticated": flood, "NoToken": flood}
+    assert replica.tokens.reviews == flood
+    lines = [item.getMessage() for item in caplog.records if item.levelno >= logging.WARNING]
+    assert [line.partition("refused ")[2][:18] for line in lines] == [
+        "(NotAuthenticated)",
+        "(NoToken): 'there ",
+    ]
+
+
+def test_a_complaint_is_made_once_a_minute_and_says_what_it_left_out() -> None:
+    now = 0.0
+    complaints = Complaints(lambda: now)
+    assert complaints.due("a") == ""
+    assert complaints.due("b") == "", "another kind"
+    assert [complaints.due("a") for _ in range(7)] == [None] * 7
+    now = PERIOD
+    assert complaints.due("a") == " (and 7 more like it since the last line)"
+    assert complaints.due("a") is None
+    now = 2 * PERIOD
+    assert complaints.due("b") == ""
 
 
 async def test_another_protocol_is_refused_before_the_stream(replica: Replica) -> None:

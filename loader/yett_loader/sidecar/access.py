@@ -1,6 +1,7 @@
 """Envoy's access records as flow records: the same fields as those of the kernel, and the answer.
 
 response      null, or {status, grpc_status}; grpc_status is empty where there is none
+mismatched    headers that were not as a rule with mismatch LOG wants them
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from yett_loader.lookup import identity_of
 from yett_loader.recorder import Recorder
+from yett_loader.sidecar.changes import NAMESPACE
 from yett_loader.sidecar.routes import verdict_of
 from yett_loader.state import Prefix, mapped
 from yett_policy.document import Direction
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
     from yett_loader.agent import Agent
 
 _VERSIONS = {1: "HTTP/1.0", 2: "HTTP/1.1", 3: "HTTP/2", 4: "HTTP/3"}
+_LUA = "lua_response"
+"""Of the filter that changes headers: it could not."""
 _TWICE = "twice"
 """As deny.c says it."""
 
@@ -27,7 +31,7 @@ _TWICE = "twice"
 def take_access(agent: Agent, recorder: Recorder, name: str, entry: Any) -> None:
     """Record a request that the listener `name` has judged, as far as records are wanted."""
     verdict, reason, rule = judgement(entry)
-    if verdict == "allow" and not agent.records_allowed:
+    if verdict == "allow" and not agent.records_allowed and "mismatched" not in _said(entry):
         return
     recorder.add(_record(agent, name, entry, verdict, reason, rule))
 
@@ -38,6 +42,8 @@ def judgement(entry: Any) -> tuple[str, Reason, str]:
     verdict, reason, rule = "deny", Reason.HTTP_TARGET, ""
     if common.route_name:
         verdict, reason, rule = verdict_of(common.route_name)
+    if details == _LUA:
+        return "deny", Reason.SIDECAR_DOWN, rule
     if details == _TWICE:
         return "deny", Reason.HTTP_AMBIGUOUS_HEADER, rule
     if details == "upgrade_failed":
@@ -45,6 +51,13 @@ def judgement(entry: Any) -> tuple[str, Reason, str]:
     if "underscore" in details:
         return "deny", Reason.HTTP_HEADER_UNDERSCORE, ""
     return verdict, reason, rule
+
+
+def _said(entry: Any) -> dict[str, str]:
+    """What the filter that changes headers has left."""
+    fields = entry.common_properties.metadata.filter_metadata
+    found = fields[NAMESPACE].fields if NAMESPACE in fields else {}
+    return {key: value.string_value for key, value in found.items() if value.string_value}
 
 
 def _record(
@@ -90,6 +103,7 @@ def _record(
             "host": request.authority,
             "truncated": False,
         },
+        "mismatched": [name for name in _said(entry).get("mismatched", "").split(",") if name],
         "response": {"status": response.response_code.value, "grpc_status": grpc_status},
         "suppressed": 0,
     }

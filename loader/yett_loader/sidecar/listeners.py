@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from yett_loader.sidecar.routes import CLUSTER, DENY, MODULE
+from yett_loader.sidecar import changes
+from yett_loader.sidecar.routes import ALLOW, CLUSTER, DENY, MODULE
 from yett_policy.document import Direction
 
 Json = dict[str, Any]
@@ -13,8 +14,13 @@ INGRESS, EGRESS, ANSWER, REPLY = 0x79650001, 0x79650002, 0x79650003, 0x79650004
 """enum sidecar_mark"""
 CONTROL = "loader"
 """Cluster of the loader: configuration, and where access records go."""
+RUNTIME = "loader"
+"""Layer of settings that change while Envoy runs."""
+RECORD_ALL = "yett.record_all"
+"""Setting: records of what is allowed, too; 0 or 100 (percent)."""
 _TYPE = "type.googleapis.com/envoy.extensions"
 _SOL_SOCKET, _SO_MARK = 1, 36
+_IPPROTO_TCP, _TCP_LINGER2 = 6, 8
 _ORIGINAL_DESTINATION = "envoy.network.transport_socket.original_dst_address"
 
 
@@ -36,12 +42,11 @@ def listener(port: int, direction: Direction, concurrency_safe: bool = True) -> 
         "per_connection_buffer_limit_bytes": 65536,
         "traffic_direction": "INBOUND" if ingress else "OUTBOUND",
         "socket_options": [
-            {
-                "level": _SOL_SOCKET,
-                "name": _SO_MARK,
-                "int_value": REPLY if ingress else ANSWER,
-                "state": "STATE_PREBIND",
-            }
+            _socket_option(_SOL_SOCKET, _SO_MARK, REPLY if ingress else ANSWER),
+            # A connection that Envoy ends first is over once the client has all of it.  A SYN of a client
+            # that uses the port again would find its TIME-WAIT, which knows no listener of ours: a second
+            # lost, each time.
+            _socket_option(_IPPROTO_TCP, _TCP_LINGER2, -1),
         ],
         "listener_filters": [
             _filter(
@@ -54,11 +59,12 @@ def listener(port: int, direction: Direction, concurrency_safe: bool = True) -> 
     }
 
 
-def bootstrap(socket: str, node: str) -> Json:
-    """Envoy's own file: everything else comes over `socket`.  There is no admin interface."""
+def bootstrap(socket: str, node: str, admin: str) -> Json:
+    """Envoy's own file: everything else comes over `socket`.  `admin` is a Unix socket for root only."""
     http2: Json = {"explicit_http_config": {"http2_protocol_options": {}}}
     return {
         "node": {"id": node, "cluster": "yett"},
+        "admin": {"address": {"pipe": {"path": admin, "mode": 0o600}}},
         "static_resources": {
             "clusters": [
                 {
@@ -99,8 +105,18 @@ def bootstrap(socket: str, node: str) -> Json:
                 },
             ]
         },
+        # Each listener would keep some fifty counters a worker, which nobody reads.
+        "stats_config": {"stats_matcher": {"reject_all": True}},
+        "layered_runtime": {
+            "layers": [
+                {
+                    "name": RUNTIME,
+                    "rtds_layer": {"name": RUNTIME, "rtds_config": {**_ADS, "initial_fetch_timeout": "0.5s"}},
+                }
+            ]
+        },
         "dynamic_resources": {
-            "lds_config": {"ads": {}, "resource_api_version": "V3"},
+            "lds_config": _ADS,
             "ads_config": {
                 "api_type": "GRPC",
                 "transport_api_version": "V3",
@@ -110,6 +126,7 @@ def bootstrap(socket: str, node: str) -> Json:
     }
 
 
+_ADS: Json = {"ads": {}, "resource_api_version": "V3"}
 _HTTP1: Json = {
     "header_key_format": {
         "stateful_formatter": {
@@ -125,6 +142,32 @@ _HTTP2: Json = {
     "initial_stream_window_size": 65536,
     "initial_connection_window_size": 1048576,
 }
+_RECORDED: Json = {
+    "or_filter": {
+        "filters": [
+            {
+                "runtime_filter": {
+                    "runtime_key": RECORD_ALL,
+                    "percent_sampled": {"numerator": 0},
+                    "use_independent_randomness": True,
+                }
+            },
+            {
+                "extension_filter": {
+                    "name": "judgement",
+                    "typed_config": {
+                        "@type": f"{_TYPE}.access_loggers.filters.cel.v3.ExpressionFilter",
+                        "expression": f"!xds.route_name.startsWith('{ALLOW}')"
+                        " || response.code_details != 'via_upstream'",
+                    },
+                }
+            },
+        ]
+    }
+}
+"""A record costs the loader ten times what its request costs Envoy, so only those are sent that are asked for,
+or that are not of the ordinary kind: let through by a rule, and answered by the server.
+"""
 
 
 def _http(name: str) -> Json:
@@ -133,7 +176,7 @@ def _http(name: str) -> Json:
         "filters.network.http_connection_manager.v3.HttpConnectionManager",
         stat_prefix="sidecar",
         codec_type="AUTO",
-        rds={"config_source": {"ads": {}, "resource_api_version": "V3"}, "route_config_name": name},
+        rds={"config_source": _ADS, "route_config_name": name},
         http_protocol_options={**_HTTP1, "accept_http_10": True, "allow_custom_methods": True},
         http2_protocol_options=_HTTP2,
         common_http_protocol_options={
@@ -156,18 +199,21 @@ def _http(name: str) -> Json:
         server_header_transformation="PASS_THROUGH",
         add_user_agent=False,
         access_log=[
-            _filter(
-                "records",
-                "access_loggers.grpc.v3.HttpGrpcAccessLogConfig",
-                common_config={
-                    "log_name": name,
-                    "transport_api_version": "V3",
-                    "buffer_flush_interval": "0.05s",
-                    "grpc_service": {"envoy_grpc": {"cluster_name": CONTROL}},
-                },
-                additional_response_trailers_to_log=["grpc-status"],
-                additional_response_headers_to_log=["grpc-status"],
-            )
+            {
+                "filter": _RECORDED,
+                **_filter(
+                    "records",
+                    "access_loggers.grpc.v3.HttpGrpcAccessLogConfig",
+                    common_config={
+                        "log_name": name,
+                        "transport_api_version": "V3",
+                        "buffer_flush_interval": "0.05s",
+                        "grpc_service": {"envoy_grpc": {"cluster_name": CONTROL}},
+                    },
+                    additional_response_trailers_to_log=["grpc-status"],
+                    additional_response_headers_to_log=["grpc-status"],
+                ),
+            }
         ],
         http_filters=[
             _filter(
@@ -176,6 +222,7 @@ def _http(name: str) -> Json:
                 dynamic_module_config=MODULE,
                 filter_name=DENY,
             ),
+            *changes.filters(),
             _filter(
                 "envoy.filters.http.router", "filters.http.router.v3.Router", suppress_envoy_headers=True
             ),
@@ -216,6 +263,11 @@ def _destination() -> Json:
 
 def _filter(name: str, kind: str, **config: Any) -> Json:
     return {"name": name, "typed_config": {"@type": f"{_TYPE}.{kind}", **config}}
+
+
+def _socket_option(level: int, name: int, value: int) -> Json:
+    """Of the listening socket; what it accepts inherits it."""
+    return {"level": level, "name": name, "int_value": value, "state": "STATE_PREBIND"}
 
 
 def _address(address: str, port: int) -> Json:

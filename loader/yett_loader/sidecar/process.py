@@ -1,36 +1,32 @@
-"""Envoy as a process: started, watched, started again; it outlives the loader.
+"""Which processes the sidecar is: Envoy, and the supervisor that keeps it.
 
-A loader that starts finds the Envoy of the one before by the file that names its process, and
-keeps it with all its connections.
+The supervisor (`yett-sidecar`) is a container of its own, or, in a lab, a child of the loader.
+Both meet in one directory: the socket that configuration comes from, the file Envoy starts
+with, what Envoy last accepted.
 """
 
 from __future__ import annotations
 
-import asyncio
 import importlib.util
 import json
-import logging
 import os
 import re
 import shutil
-import signal
 import subprocess
-import time
-from contextlib import suppress
+import sys
 from pathlib import Path
-from typing import Any
 
 from yett_loader import data
 from yett_loader.errors import NotReady
-
-log = logging.getLogger(__name__)
+from yett_loader.sidecar.kept import Kept
+from yett_loader.sidecar.listeners import bootstrap
 
 VERSION = (1, 40)
 """The one that the module `deny.c` fits: its ABI goes with the version."""
-SHORTEST_PAUSE, LONGEST_PAUSE = 0.1, 10.0
-"""Seconds before the next start, doubled by each failure."""
-WELL = 10.0
-"""Seconds of running that make up for earlier failures."""
+LOCK = Path("/run/yett/loader-sidecar/supervised")
+"""A file in the directory that loader and supervisor share; who holds its lock keeps Envoy."""
+DRAIN = 5
+"""Seconds that connections have to end by themselves when Envoy is asked to go."""
 
 
 def find_envoy() -> str:
@@ -68,91 +64,47 @@ def environment() -> dict[str, str]:
     return {**os.environ, "ENVOY_DYNAMIC_MODULES_SEARCH_PATH": str(Path(data.__file__).parent)}
 
 
-class Envoy:
-    """One Envoy, kept running."""
+def control(directory: Path) -> Path:
+    """The socket that configuration comes from."""
+    return directory / "xds.sock"
 
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
-        self._config = directory / "envoy.json"
-        self._pidfile = directory / "envoy.pid"
-        self._task: asyncio.Task[None] | None = None
-        self.starts = 0
-        """By this loader."""
 
-    @property
-    def pid(self) -> int:
-        """Of the process that runs, 0 if none does."""
-        with suppress(OSError, ValueError):
-            pid = int(self._pidfile.read_text())
-            words = Path("/proc", str(pid), "cmdline").read_bytes().split(b"\0")
-            state = Path("/proc", str(pid), "stat").read_text().rpartition(")")[2].split()[0]
-            if os.fsencode(self._config) in words and state != "Z":
-                return pid
-        return 0
+def config(directory: Path) -> Path:
+    """The file that Envoy starts with; while there is none nobody needs an Envoy."""
+    return directory / "envoy.json"
 
-    def run(self, config: dict[str, Any]) -> None:
-        """Keep it running from now on."""
-        if self._task is not None:
-            return
-        binary = find_envoy()
-        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._config.write_text(json.dumps(config))
-        self._task = asyncio.create_task(self._supervise(binary), name="sidecar")
 
-    async def leave(self) -> None:
-        """Stop watching; it runs on."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-            self._task = None
+def admin(directory: Path) -> Path:
+    """Envoy's own socket, for root only."""
+    return directory / "admin.sock"
 
-    def kill(self) -> None:
-        """End it."""
-        pid = self.pid
-        if pid:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        self._pidfile.unlink(missing_ok=True)
 
-    async def _supervise(self, binary: str) -> None:
-        try:
-            await asyncio.to_thread(check_version, binary)
-        except NotReady as error:
-            log.error("%s", error)  # noqa: TRY400 - one sentence is enough
-            return
-        pause = SHORTEST_PAUSE
-        while True:
-            begin = time.monotonic()
-            if self.pid:
-                await self._until_gone()
-            else:
-                await self._once(binary)
-            if time.monotonic() - begin > WELL:
-                pause = SHORTEST_PAUSE
-            log.error("the sidecar ended: its flows are refused until it is back, in %.1f seconds", pause)
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, LONGEST_PAUSE)
+def prepare(directory: Path, node: str) -> None:
+    """Write the file that Envoy starts with."""
+    text = json.dumps(bootstrap(str(control(directory)), node, str(admin(directory))))
+    new = config(directory).with_suffix(".new")
+    new.write_text(text)
+    new.replace(config(directory))
 
-    async def _until_gone(self) -> None:
-        """Of an Envoy that is not our child: nobody tells us."""
-        while self.pid:  # noqa: ASYNC110
-            await asyncio.sleep(0.1)
 
-    async def _once(self, binary: str) -> None:
-        with (self._directory / "envoy.log").open("wb") as output:
-            try:
-                process = await asyncio.create_subprocess_exec(
-                    *(binary, "-c", str(self._config), "--disable-hot-restart", "--log-level", "warning"),
-                    *("--concurrency", str(os.cpu_count() or 1)),
-                    stdin=subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=output,
-                    start_new_session=True,
-                    env=environment(),
-                )
-            except OSError as error:
-                log.error("cannot start %s: %s", binary, error.strerror)  # noqa: TRY400 - one sentence
-                return
-        self.starts += 1
-        self._pidfile.write_text(str(process.pid))
-        await process.wait()
+def envoy(directory: Path, binary: str = "envoy") -> Kept:
+    """Envoy."""
+    options = ["--disable-hot-restart", "--log-level", "warning", "--drain-time-s", str(DRAIN)]
+    options += ["--drain-strategy", "immediate", "--concurrency", str(os.cpu_count() or 1)]
+    path = config(directory)
+    return Kept("envoy", path, [binary, "-c", str(path), *options], env=environment())
+
+
+def supervisor(directory: Path) -> Kept:
+    """The supervisor, as a child."""
+    lock = directory / LOCK.name
+    argv = [sys.executable, "-m", "yett_loader.sidecar", "run", str(lock)]
+    return Kept("supervisor", lock, argv, output=directory / "supervisor.log")
+
+
+def end(directory: Path) -> None:
+    """End both, and forget what they need to start again."""
+    for path in (config(directory), directory / "accepted.json"):
+        path.unlink(missing_ok=True)
+    supervisor(directory).kill()
+    envoy(directory).kill()

@@ -8,9 +8,12 @@ ways is denied in front of them, as in the kernel.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
+from yett_loader.sidecar.changes import CHANGES, change_filters, quoted
+from yett_policy.http.change import resolved
 from yett_policy.http.rule import HeaderOp, HeaderRule, HttpRule, PathKind, RuleAction, RulesetSpec
 from yett_policy.reason import Reason
 
@@ -23,6 +26,8 @@ MODULE: Json = {"name": "yett_deny", "do_not_close": True}
 _PER_ROUTE = (
     "type.googleapis.com/envoy.extensions.filters.http.dynamic_modules.v3.DynamicModuleFilterPerRoute"
 )
+ALLOW = "allow|"
+"""How the names of routes begin that let a request pass, with nothing to note."""
 _SLASH = r"(?:/|\\|%2[fF]|%5[cC])"
 _HEX = "0-9A-Fa-f"
 _CAPITAL = re.compile(r"(?<!\\)[A-Z]")
@@ -49,8 +54,12 @@ AMBIGUOUS: Mapping[Reason, str] = {
 """Whole targets (query included) with that ambiguity; the same as `yett_policy.http.ambiguity`."""
 
 
-def route_table(name: str, spec: RulesetSpec) -> Json:
-    """RouteConfiguration; the names of its routes are read back by `verdict_of`."""
+def route_table(name: str, spec: RulesetSpec, secrets: Collection[str] = ()) -> Json:
+    """RouteConfiguration; the names of its routes are read back by `verdict_of`.
+
+    `secrets`: those that are there; what a rule is without the others, see `resolved`.
+    """
+    spec = replace(spec, rules=resolved(spec.rules, secrets))
     deny_rules = [rule for rule in spec.rules if rule.action is RuleAction.DENY]
     watched = [rule for rule in spec.rules if rule.action is RuleAction.AUDIT_DENY]
     allow = [rule for rule in spec.rules if rule.action is RuleAction.ALLOW]
@@ -61,6 +70,7 @@ def route_table(name: str, spec: RulesetSpec) -> Json:
         for reason, pattern in AMBIGUOUS.items()
         if reason not in tolerated
     ]
+    allowing: list[Json] = []
     once = sorted({_header_name(item.name) for rule in spec.rules for item in rule.headers} - {":authority"})
     for rule in deny_rules:
         route = _deny(Reason.DENY_RULE_L7, rule.ref, _conditions(rule))
@@ -68,26 +78,48 @@ def route_table(name: str, spec: RulesetSpec) -> Json:
             route["typed_per_filter_config"] = _denial(rule.forbidden, once)
         routes.append(route)
     for rule in allow:
-        clear = [
-            {**_target(AMBIGUOUS[reason]), "invert_match": True}
-            for reason in sorted(tolerated - set(rule.tolerate))
-            if reason in AMBIGUOUS
-        ]
-        matchers = _conditions(rule) + clear
-        routes += [
+        matchers = _whole(rule, tolerated)
+        allowing += [
             _pass("audit", Reason.DENY_RULE_L7, item.ref, matchers + _conditions(item), rule.upgrades)
             for item in watched
         ]
-        routes.append(_pass("allow", Reason.ALLOWED, rule.ref, matchers, rule.upgrades))
+        allowing.append(_pass("allow", Reason.ALLOWED, rule.ref, matchers, rule.upgrades))
+    routes += allowing
+    if spec.audit and not lenient:
+        # What could hide a request from a deny rule does not pass, audit or not.
+        routes += [
+            _refuse(reason, spec, [*_conditions(rule), _target(AMBIGUOUS[reason])], passes=False)
+            for rule in allow
+            for reason in sorted(tolerated - set(rule.tolerate))
+            if reason in AMBIGUOUS
+        ]
     routes.append(_refuse(Reason.POLICY_DENIED_L7, spec, [], passes=spec.audit))
     routes.append({**_deny(Reason.CONNECT_DENIED, spec.default_rule, []), "match": {"connect_matcher": {}}})
-    host = {
+    host: Json = {
         "name": name,
         "domains": ["*"],
         "routes": routes,
         "typed_per_filter_config": _denial(spec.forbidden, () if lenient else once),
     }
+    changing = [(rule, _whole(rule, tolerated)) for rule in allow if rule.changes]
+    if changing:
+        # Under audit a header that occurs twice passes, but then no rule allows the request.
+        for route in allowing:
+            route["metadata"] = {"filter_metadata": {CHANGES: {"unless": once if lenient else []}}}
+        filters, program = change_filters(changing)
+        host["typed_per_filter_config"] |= filters
+        host["metadata"] = {"filter_metadata": {CHANGES: program}}
     return {"name": name, "virtual_hosts": [host]}
+
+
+def _whole(rule: HttpRule, tolerated: set[Reason]) -> list[Json]:
+    """All that must hold for an allow rule to allow, ambiguities that others tolerate included."""
+    clear = [
+        {**_target(AMBIGUOUS[reason]), "invert_match": True}
+        for reason in sorted(tolerated - set(rule.tolerate))
+        if reason in AMBIGUOUS
+    ]
+    return _conditions(rule) + clear
 
 
 def verdict_of(route: str) -> tuple[str, Reason, str]:
@@ -154,8 +186,8 @@ def _path(path: str, kind: PathKind) -> Json:
     if kind is PathKind.REGEX:
         return _target(path)
     if kind is PathKind.EXACT:
-        return _target(_quoted(path) + r"(?:\?.*)?")
-    return _target(_quoted(path.rstrip("/")) + r"(?:/[^?]*)?(?:\?.*)?")
+        return _target(quoted(path) + r"(?:\?.*)?")
+    return _target(quoted(path.rstrip("/")) + r"(?:/[^?]*)?(?:\?.*)?")
 
 
 def _header(item: HeaderRule) -> Json:
@@ -179,8 +211,3 @@ def _target(pattern: str) -> Json:
 
 def _regex(name: str, pattern: str) -> Json:
     return {"name": name, "string_match": {"safe_regex": {"regex": pattern}}}
-
-
-def _quoted(text: str) -> str:
-    """As a pattern that matches just this text (RE2's QuoteMeta)."""
-    return "".join(c if c.isascii() and c.isalnum() else f"\\x{{{ord(c):x}}}" for c in text)

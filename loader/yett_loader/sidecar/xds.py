@@ -1,5 +1,8 @@
 """Envoy's configuration over one stream (ADS, state of the world), and its access records.
 
+Listeners are always sent together, as this protocol wants; of route tables only those that Envoy has
+not got: with hundreds of rulesets a change of one costs what one costs.
+
 The server is on a Unix socket that only root can open.  Every response is acknowledged or refused
 by Envoy; `publish` tells which.
 """
@@ -17,9 +20,13 @@ from typing import Any
 import grpc
 from envoy.config.listener.v3.listener_pb2 import Listener
 from envoy.config.route.v3.route_pb2 import RouteConfiguration
-from envoy.extensions.access_loggers.grpc.v3 import als_pb2 as _als_config  # noqa: F401 - for Any, as below
+from envoy.extensions.access_loggers.filters.cel.v3 import cel_pb2 as _cel  # noqa: F401 - for Any, as below
+from envoy.extensions.access_loggers.grpc.v3 import als_pb2 as _als_config  # noqa: F401
 from envoy.extensions.filters.http.dynamic_modules.v3 import dynamic_modules_pb2 as _modules  # noqa: F401
+from envoy.extensions.filters.http.header_to_metadata.v3 import header_to_metadata_pb2 as _marks  # noqa: F401
+from envoy.extensions.filters.http.lua.v3 import lua_pb2 as _lua  # noqa: F401
 from envoy.extensions.filters.http.router.v3 import router_pb2 as _router  # noqa: F401
+from envoy.extensions.filters.http.set_filter_state.v3 import set_filter_state_pb2 as _values  # noqa: F401
 from envoy.extensions.filters.listener.original_src.v3 import original_src_pb2 as _original_src  # noqa: F401
 from envoy.extensions.filters.network.http_connection_manager.v3 import (
     http_connection_manager_pb2 as _http,  # noqa: F401
@@ -30,48 +37,87 @@ from envoy.extensions.http.header_formatters.preserve_case.v3 import preserve_ca
 from envoy.service.accesslog.v3 import als_pb2, als_pb2_grpc
 from envoy.service.discovery.v3 import ads_pb2_grpc
 from envoy.service.discovery.v3.discovery_pb2 import DiscoveryRequest, DiscoveryResponse
+from envoy.service.runtime.v3.rtds_pb2 import Runtime
 from google.protobuf import wrappers_pb2 as _wrappers  # noqa: F401
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.json_format import ParseDict
+from xds.type.v3 import typed_struct_pb2 as _struct  # noqa: F401
 
 from yett_loader.errors import LoaderError
+from yett_loader.sidecar.seat import Seat
 
 log = logging.getLogger(__name__)
 
 LISTENER = "type.googleapis.com/envoy.config.listener.v3.Listener"
 ROUTES = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration"
-_MESSAGES: Mapping[str, Any] = {LISTENER: Listener, ROUTES: RouteConfiguration}
+SETTINGS = "type.googleapis.com/envoy.service.runtime.v3.Runtime"
+_MESSAGES: Mapping[str, Any] = {LISTENER: Listener, ROUTES: RouteConfiguration, SETTINGS: Runtime}
 Entry = Callable[[str, Any], None]
 """Takes the name of a log and one HTTPAccessLogEntry."""
 
 
-def _prepare(socket: Path) -> None:
-    """A directory for it that only root can enter, and no socket yet."""
-    socket.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    socket.parent.chmod(0o700)
-    socket.unlink(missing_ok=True)
+def _prepare(directory: Path) -> None:
+    """For sockets that only root can open."""
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    directory.chmod(0o700)
 
 
 class SidecarNack(LoaderError):  # noqa: N818 - reads better
     """Envoy refuses the configuration; the old one stays."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Resource:
+    """As JSON, and packed; `version` tells it from what had its name before."""
+
+    value: Any
+    version: int
+    packed: AnyMessage
+
+    @classmethod
+    def of(cls, kind: str, value: Any, version: int) -> _Resource:
+        packed = AnyMessage()
+        packed.Pack(ParseDict(value, _MESSAGES[kind]()))
+        return cls(value, version, packed)
+
+
 @dataclass(slots=True)
 class _Kind:
     """Resources of one type."""
 
-    version: int = 1
-    resources: dict[str, Any] = field(default_factory=dict)
+    version: int = 0
+    """0: nothing was published yet, so nothing is said: an Envoy from before keeps what it has."""
+    resources: dict[str, _Resource] = field(default_factory=dict)
+
+    @property
+    def values(self) -> dict[str, Any]:
+        return {name: item.value for name, item in self.resources.items()}
+
+
+Versions = dict[str, int]
+"""Of resources by name."""
+
+
+@dataclass(slots=True)
+class _Told:
+    """What one Envoy has asked for of one type, and been told."""
+
+    names: frozenset[str] = frozenset()
+    version: int = 0
+    """Of the last response."""
+    has: Versions = field(default_factory=dict)
+    """Sent."""
+    pending: dict[str, tuple[int, Versions]] = field(default_factory=dict)
+    """Nonce of each response that is not answered yet -> its version and what was in it."""
+    accepted: int = 0
+    acked: Versions = field(default_factory=dict)
 
 
 @dataclass(eq=False, slots=True)
 class _Stream:
-    """What one Envoy has asked for and been told."""
+    """One Envoy."""
 
-    names: dict[str, frozenset[str]] = field(default_factory=dict)
-    sent: dict[str, tuple[int, str, frozenset[str]]] = field(default_factory=dict)
-    """Version, nonce, names of the last response."""
-    accepted: dict[str, int] = field(default_factory=dict)
+    told: dict[str, _Told] = field(default_factory=dict)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -82,28 +128,42 @@ class Ads(  # grpc's classes have no types
     """The configuration server of the sidecar."""
 
     def __init__(self, record: Entry) -> None:
-        self._kinds = {LISTENER: _Kind(), ROUTES: _Kind()}
+        self._kinds = {LISTENER: _Kind(), ROUTES: _Kind(), SETTINGS: _Kind()}
         self._streams: list[_Stream] = []
         self._refused: dict[str, str] = {}
         self._moved = asyncio.Event()
         self._record = record
         self._server: Any = None
+        self._seat: Seat | None = None
         self._nonce = 0
         self.nacks = 0
+        self.records = 0
+        """Access records taken."""
 
     @property
     def connected(self) -> bool:
         """Whether an Envoy listens to us."""
         return bool(self._streams)
 
-    async def start(self, path: Path) -> None:
-        """Listen on the Unix socket `path`, for root only."""
-        _prepare(path)
+    @property
+    def seated(self) -> bool:
+        """Whether clients still meet us, and not another server of the same path."""
+        return self._seat is not None and self._seat.kept
+
+    async def start(self, path: Path, *, only_if_free: bool = False) -> bool:
+        """Listen on the Unix socket `path`, for root only; False if another does and that matters."""
+        _prepare(path.parent)
+        seat = Seat(path)
         self._server = grpc.aio.server()
         ads_pb2_grpc.add_AggregatedDiscoveryServiceServicer_to_server(self, self._server)
         als_pb2_grpc.add_AccessLogServiceServicer_to_server(self, self._server)
-        self._server.add_insecure_port(f"unix:{path}")
+        self._server.add_insecure_port(f"unix:{seat.own}")
         await self._server.start()
+        if seat.take(only_if_free=only_if_free):
+            self._seat = seat
+            return True
+        await self.stop()
+        return False
 
     async def stop(self) -> None:
         """Envoy goes on with what it has."""
@@ -120,7 +180,7 @@ class Ads(  # grpc's classes have no types
         SidecarNack if it refuses: then what was before stays published.  False if there is none
         to ask, or it is silent for so long.
         """
-        before = {kind: dict(item.resources) for kind, item in self._kinds.items()}
+        before = {kind: self._kinds[kind].values for kind in (ROUTES, LISTENER)}
         if before == {ROUTES: routes, LISTENER: listeners}:
             return True
         # Routes first: a listener never waits for routes that are not there.
@@ -138,11 +198,34 @@ class Ads(  # grpc's classes have no types
             raise SidecarNack(f"the sidecar refuses its configuration, the old one stays: {said}")
         return True
 
+    def state(self) -> dict[str, dict[str, Any]]:
+        """What is published, by type and name, without the settings."""
+        return {kind: item.values for kind, item in self._kinds.items() if kind != SETTINGS}
+
+    def restore(self, state: Mapping[str, Mapping[str, Any]]) -> None:
+        """Publish what `state` gave; KeyError or ParseError if it is something else."""
+        self._replace({kind: state[kind] for kind in self._kinds if kind in state})
+
+    def set(self, name: str, values: Mapping[str, Any]) -> None:
+        """Settings of the layer `name`, in force as soon as Envoy hears of them."""
+        self._replace({SETTINGS: {name: {"name": name, "layer": dict(values)}}})
+
     def _replace(self, wanted: Mapping[str, Mapping[str, Any]]) -> None:
         self._refused.clear()
-        for kind, resources in wanted.items():
-            if self._kinds[kind].resources != resources:
-                self._kinds[kind] = _Kind(self._kinds[kind].version + 1, dict(resources))
+        for kind, values in wanted.items():
+            old = self._kinds[kind]
+            if old.values == values:
+                continue
+            version = old.version + 1
+            self._kinds[kind] = _Kind(
+                version,
+                {
+                    name: old.resources[name]
+                    if name in old.resources and old.resources[name].value == value
+                    else _Resource.of(kind, value, version)
+                    for name, value in values.items()
+                },
+            )
         for stream in self._streams:
             stream.changed.set()
 
@@ -152,13 +235,24 @@ class Ads(  # grpc's classes have no types
             return True
         if not self._streams:
             return False
-        stream = self._streams[-1]
-        for kind, item in self._kinds.items():
-            if kind == ROUTES and not item.resources:
-                continue
-            if stream.accepted.get(kind) != item.version:
-                return False
-        return self._kinds[ROUTES].resources.keys() <= stream.names.get(ROUTES, frozenset())
+        told = self._streams[-1].told
+        listeners, routes = told.get(LISTENER), told.get(ROUTES)
+        if listeners is None or listeners.accepted != self._kinds[LISTENER].version:
+            return False
+        acked = routes.acked if routes else {}
+        return all(acked.get(name) == item.version for name, item in self._kinds[ROUTES].resources.items())
+
+    async def accepted(self) -> AsyncIterator[dict[str, dict[str, Any]]]:
+        """The state, each time that Envoy has accepted another; for ever."""
+        last: list[int] = []
+        while True:
+            versions = [item.version for kind, item in self._kinds.items() if kind != SETTINGS]
+            if versions != last and not self._refused and self._settled():
+                last = versions
+                yield self.state()
+            else:
+                self._moved.clear()
+                await self._moved.wait()
 
     # -- what Envoy says ------------------------------------------------------------------
 
@@ -172,7 +266,7 @@ class Ads(  # grpc's classes have no types
         reader = asyncio.create_task(self._read(requests, stream))
         try:
             while not reader.done():
-                for kind in (LISTENER, ROUTES):
+                for kind in self._kinds:
                     response = self._response(kind, stream)
                     if response is not None:
                         yield response
@@ -188,34 +282,49 @@ class Ads(  # grpc's classes have no types
     async def _read(self, requests: AsyncIterator[DiscoveryRequest], stream: _Stream) -> None:
         async for request in requests:
             kind = request.type_url
-            sent = stream.sent.get(kind)
-            stream.names[kind] = frozenset(request.resource_names)
-            if request.response_nonce and sent is not None and request.response_nonce == sent[1]:
+            told = stream.told.setdefault(kind, _Told())
+            told.names = frozenset(request.resource_names)
+            # What it asks for no more it forgets; asked for again, it is sent again.
+            told.has = {name: version for name, version in told.has.items() if name in told.names}
+            answered = told.pending.pop(request.response_nonce, None)
+            if answered is not None:
                 if request.HasField("error_detail"):
                     self.nacks += 1
                     self._refused[kind] = request.error_detail.message
                     log.error("the sidecar refuses %s: %s", kind, request.error_detail.message)
                 else:
-                    stream.accepted[kind] = sent[0]
+                    told.accepted = answered[0]
+                    told.acked |= answered[1]
             stream.changed.set()
             self._moved.set()
 
     def _response(self, kind: str, stream: _Stream) -> DiscoveryResponse | None:
-        if kind not in stream.names:
+        told, item = stream.told.get(kind), self._kinds[kind]
+        if told is None:
             return None
-        item = self._kinds[kind]
-        names = stream.names[kind] if kind == ROUTES else frozenset(item.resources)
-        sent = stream.sent.get(kind)
-        if sent is not None and (sent[0], sent[2]) == (item.version, names):
-            return None
+        if kind == LISTENER:
+            if told.version == item.version:
+                return None
+            wanted = item.resources
+        else:
+            wanted = {
+                name: item.resources[name]
+                for name in told.names & item.resources.keys()
+                if told.has.get(name) != item.resources[name].version
+            }
+            if not wanted:
+                return None
         self._nonce += 1
-        stream.sent[kind] = (item.version, str(self._nonce), names)
-        response = DiscoveryResponse(version_info=str(item.version), type_url=kind, nonce=str(self._nonce))
-        for name in sorted(names & item.resources.keys()):
-            packed = AnyMessage()
-            packed.Pack(ParseDict(item.resources[name], _MESSAGES[kind]()))
-            response.resources.append(packed)
-        return response
+        versions = {name: resource.version for name, resource in wanted.items()}
+        told.version = item.version
+        told.has |= versions
+        told.pending[str(self._nonce)] = (item.version, versions)
+        return DiscoveryResponse(
+            version_info=str(item.version),
+            type_url=kind,
+            nonce=str(self._nonce),
+            resources=[wanted[name].packed for name in sorted(wanted)],
+        )
 
     async def StreamAccessLogs(self, requests: AsyncIterator[Any], context: Any) -> Any:  # noqa: N802
         """Access records, in batches; the first says which listener they are of."""
@@ -224,6 +333,7 @@ class Ads(  # grpc's classes have no types
         async for message in requests:
             name = message.identifier.log_name or name
             for entry in message.http_logs.log_entry:
+                self.records += 1
                 with suppress(ValueError, KeyError):
                     self._record(name, entry)
         return als_pb2.StreamAccessLogsResponse()

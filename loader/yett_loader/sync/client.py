@@ -64,6 +64,11 @@ class SyncClient:
             await asyncio.gather(trying, return_exceptions=True)
             await self._follower.close()
 
+    @property
+    def told(self) -> bool:
+        """Whether an operator tells of changes now."""
+        return self._follower.stale_since is None
+
     def status(self) -> dict[str, object]:
         """For people."""
         replica, numbers = self._follower.replica, self._follower.numbers

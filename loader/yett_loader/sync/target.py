@@ -10,6 +10,7 @@ from yett_loader.agent import Agent
 from yett_loader.assign import MapFull, digest_of
 from yett_loader.errors import KernelError, LoaderError
 from yett_loader.metrics import read_hits
+from yett_loader.sidecar.xds import SidecarNack
 from yett_loader.snapshot import Wanted
 from yett_policy.document import Engine
 from yett_policy.sync.message import FAILURES_MAX, Failing
@@ -82,7 +83,7 @@ class AgentTarget:
         wanted = agent.wanted
         if wanted is None:
             return InForce(failures=tuple(self._error()))
-        failures = [*self._error(), *self._unattached(wanted), *_without_sidecar(wanted)]
+        failures = [*self._error(), *self._unattached(wanted), *self._unjudged(wanted)]
         return InForce(
             {item.identity: digest_of(item) for item in wanted.snapshot.documents},
             tuple(failures[:FAILURES_MAX]),
@@ -110,27 +111,27 @@ class AgentTarget:
             if name in identities
         ]
 
-
-def _without_sidecar(wanted: Wanted) -> list[Failing]:
-    """There is no sidecar on the node: what needs one is denied, and said to be."""
-    sidecar = {item.digest for item in wanted.snapshot.rulesets if item.engine is Engine.SIDECAR}
-    if not sidecar:
-        return []
-    return [
-        Failing(
-            document.identity,
-            "SidecarNACK",
-            "this node has no sidecar: requests that need one are denied",
-        )
-        for document in wanted.snapshot.documents
-        if any(entry.ruleset in sidecar for entry in document.entries)
-    ]
+    def _unjudged(self, wanted: Wanted) -> list[Failing]:
+        """What needs the sidecar and has no listener there is denied, and said to be."""
+        agent = self._agent
+        lost = {
+            item.digest for item in wanted.snapshot.rulesets if item.engine is Engine.SIDECAR
+        } - set(agent.names.listeners.values())
+        problem = agent.sidecar.problem if agent.sidecar else "this node has no sidecar"
+        message = f"{problem or 'the sidecar has no free port'}: requests that need it are denied"
+        return [
+            Failing(document.identity, "SidecarNACK", message[:MESSAGE_LIMIT])
+            for document in wanted.snapshot.documents
+            if any(entry.ruleset in lost for entry in document.entries)
+        ]
 
 
 def _reason(error: Exception) -> str:
     match error:
         case MapFull():
             return "MapFull"
+        case SidecarNack():
+            return "SidecarNACK"
         case KernelError() | OSError():
             return "KernelError"
         case _:

@@ -96,19 +96,42 @@ def pod(obj: Json) -> tuple[tuple[str, str], SlimPod | None]:
         labels=shared(metadata.get("labels") or {}),
         addresses=tuple(ips),
         named_ports=_named_ports(spec),
+        probes=_probes(spec),
         host_network=bool(spec.get("hostNetwork")),
         service_account=intern(spec.get("serviceAccountName") or "default"),
     )
     return key, SlimPod(facts, intern(spec.get("nodeName") or ""), metadata.get("uid", ""))
 
 
-def _named_ports(spec: Json) -> tuple[NamedPort, ...]:
+def _containers(spec: Json) -> list[Json]:
+    """Those that go on running: sidecars are init containers that are restarted."""
     sidecars = [c for c in spec.get("initContainers") or () if c.get("restartPolicy") == "Always"]
+    return [*sidecars, *(spec.get("containers") or ())]
+
+
+def _probes(spec: Json) -> tuple[int, ...]:
+    """Ports that the kubelet connects to; a name is one of the same container's."""
+    found: set[int] = set()
+    for container in _containers(spec):
+        names = {
+            each["name"]: each["containerPort"] for each in container.get("ports") or () if each.get("name")
+        }
+        for kind in ("livenessProbe", "readinessProbe", "startupProbe"):
+            probe = container.get(kind) or {}
+            for way in ("httpGet", "tcpSocket", "grpc"):
+                port = (probe.get(way) or {}).get("port")
+                number = names.get(port) if isinstance(port, str) else port
+                if number:
+                    found.add(number)
+    return tuple(sorted(found))
+
+
+def _named_ports(spec: Json) -> tuple[NamedPort, ...]:
     return _shared_ports(
         tuple(
             sorted(
                 (port["name"], port["containerPort"], port.get("protocol") or "TCP")
-                for container in (*sidecars, *(spec.get("containers") or ()))
+                for container in _containers(spec)
                 for port in container.get("ports") or ()
                 if port.get("name")
             )

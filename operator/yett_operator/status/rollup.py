@@ -10,7 +10,7 @@ from yett_operator.ports import Failure
 
 LAG = 3.0
 """Seconds that a node may take to put something in force before it counts as failed."""
-AWAY = 1.0
+AWAY = 0.8
 """Seconds that a loader may take to connect again."""
 MESSAGE_MAX = 1024
 SHOWN = 10

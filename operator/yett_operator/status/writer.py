@@ -28,7 +28,7 @@ INTERVAL = 1.0
 """Seconds between two writes for one policy."""
 COUNTERS = 10.0
 """Seconds between two writes if only counters differ."""
-PATIENCE = 10.0
+PATIENCE = 3.5
 """Seconds after taking the lead in which a node that has not come yet is no news."""
 _TICK = 0.05
 _PARALLEL = 16

@@ -10,6 +10,7 @@ from typing import Any
 
 from aiohttp import WSCloseCode, web
 
+from yett_operator.complaints import Complaints
 from yett_operator.ports import Ack, AckSink, Change, SnapshotSource
 from yett_operator.sync.auth import Authenticator, Denied, Gate, Unavailable, bearer
 from yett_operator.sync.counters import Counters
@@ -21,7 +22,6 @@ from yett_operator.sync.stream import Stream
 from yett_policy.sync import message
 from yett_policy.sync.frame import SUBPROTOCOL, TO_OPERATOR_LIMIT
 from yett_policy.sync.message import Close
-from yett_policy.sync.once import Once
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ class SyncServer:
         self._settings = settings or Settings()
         self.counters = Counters()
         self._gate = Gate(authenticator)
-        self._once = Once()
+        self._complaints = Complaints()
         self._sessions: dict[str, Session] = {}
         """By node: the newest."""
         self._leaving: dict[str, asyncio.TimerHandle] = {}
@@ -64,7 +64,7 @@ class SyncServer:
             counted=self._counted,
             gate=self._gate,
             counters=self.counters,
-            once=self._once,
+            complaints=self._complaints,
             settings=self._settings,
         )
         self._runner: web.AppRunner | None = None
@@ -126,8 +126,8 @@ class SyncServer:
 
     def _denied(self, request: web.Request, status: int, reason: str, text: str) -> web.Response:
         self.counters.refused[reason] += 1
-        if self._once.first((request.remote, reason)):
-            log.warning("a caller from %s is refused (%s): %r", request.remote, reason, text)
+        if (more := self._complaints.due(reason)) is not None:  # whoever calls: a flood has many addresses
+            log.warning("a caller from %s is refused (%s): %r%s", request.remote, reason, text, more)
         return web.json_response({"error": text}, status=status)
 
     # -- streams ---------------------------------------------------------------------------

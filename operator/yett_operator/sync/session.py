@@ -13,6 +13,7 @@ from typing import assert_never
 from aiohttp import WebSocketError, WSMessage, WSMsgType, web
 
 from yett_operator import ports
+from yett_operator.complaints import Complaints
 from yett_operator.sync.auth import Caller, Denied, Gate, Unavailable
 from yett_operator.sync.counters import Counters
 from yett_operator.sync.settings import Settings
@@ -21,7 +22,6 @@ from yett_policy.sync import decode, encode, message
 from yett_policy.sync.decode import UnknownRevision
 from yett_policy.sync.frame import bundle, unbundle
 from yett_policy.sync.message import Close
-from yett_policy.sync.once import Once
 from yett_policy.sync.reader import Malformed
 
 log = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ class Surroundings:
     counted: Callable[[Session, message.Counters], None]
     gate: Gate
     counters: Counters
-    once: Once
+    complaints: Complaints
     settings: Settings
 
 
@@ -220,8 +220,8 @@ class Session:
     def _refusal(self, seq: int, problem: message.Problem, text: str) -> None:
         self._in_order(seq)
         self._around.counters.problems[problem] += 1
-        if self._around.once.first((self.node, "update", problem)):
-            log.error("node %s takes nothing of update %d (%s): %r", self.node, seq, problem, text)
+        if (more := self._around.complaints.due((self.node, "update", problem))) is not None:
+            log.error("node %s takes nothing of update %d (%s): %r%s", self.node, seq, problem, text, more)
         failure = ports.Failure(0, "ProtocolError", text)
         self._around.acked(self, ports.Ack({}, failures=(*self.known.failures, failure)))
         if self.stream is not None:
@@ -239,11 +239,13 @@ class Session:
         try:
             caller = await self._around.gate.authenticate(token)
         except Unavailable as error:
-            log.warning("the token of node %s is not renewed yet: %s", self.node, error)
+            if (more := self._around.complaints.due((self.node, "not renewed"))) is not None:
+                log.warning("the token of node %s is not renewed yet: %s%s", self.node, error, more)
         except Denied as error:
             self._valid_until = 0.0
             self._around.counters.refused[error.reason] += 1
-            log.warning("node %s renews with a token that is refused: %s", self.node, error)
+            if (more := self._around.complaints.due((self.node, error.reason))) is not None:
+                log.warning("node %s renews with a token that is refused: %s%s", self.node, error, more)
         else:
             self._valid_until = time.monotonic() + self._settings.token if caller.node == self.node else 0.0
 
@@ -276,8 +278,8 @@ class Session:
     async def _refuse(self, ended: Ended) -> None:
         name = ended.code.name
         self._around.counters.refused[name] += 1
-        if self._around.once.first((self.node, name)):
-            log.warning("the stream of node %s is ended (%s): %s", self.node, name, ended)
+        if (more := self._around.complaints.due((self.node, name))) is not None:
+            log.warning("the stream of node %s is ended (%s): %s%s", self.node, name, ended, more)
         await self.close(ended.code, str(ended))
 
 

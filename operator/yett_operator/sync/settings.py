@@ -10,7 +10,7 @@ class Settings:
     """All times in seconds."""
 
     ping: float = 0.8
-    silent: float = 2.4
+    silent: float = 2.2
     """No sign of life for so long: the node is reported as gone (the status shows it within 5)."""
     dead: float = 15.0
     """Then the stream is ended; before, a loader that was only busy goes on where it was."""

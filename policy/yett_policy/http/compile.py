@@ -111,6 +111,12 @@ def compile_ruleset(spec: RulesetSpec, *, engine_wish: str = "Auto") -> Ruleset:
     """`engine_wish`: Auto, Kernel or Sidecar.  TooComplex only if the wish was Kernel."""
     if engine_wish == "Sidecar":
         return Ruleset(spec.digest, spec, Engine.SIDECAR, "the policy asks for the sidecar")
+    changed = sorted({item.name for rule in spec.rules for item in rule.changes})
+    if changed:
+        problem = f"a rule changes header {changed[0]}"
+        if engine_wish == "Kernel":
+            raise TooComplex(problem)
+        return Ruleset(spec.digest, spec, Engine.SIDECAR, problem)
     if spec.app_protocol and engine_wish == "Auto":
         return Ruleset(spec.digest, spec, Engine.SIDECAR, f"appProtocol {spec.app_protocol}")
     try:

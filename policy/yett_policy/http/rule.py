@@ -7,6 +7,7 @@ import json
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 
+from yett_policy.http.change import HeaderChange
 from yett_policy.reason import Reason
 
 
@@ -74,6 +75,8 @@ class HttpRule:
     """AMBIGUOUS_* reasons that do not deny a request that this rule allows."""
     forbidden: bool = False
     """For deny rules: answer 403."""
+    changes: tuple[HeaderChange, ...] = ()
+    """Of allow rules: what the server sees in place of what the client sent; sorted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +99,11 @@ class RulesetSpec:
     """The engine that the policies wish for: Auto, Kernel or Sidecar."""
     app_protocol: str = ""
     """Who says that HTTP/2 is spoken on the port: `kubernetes.io/h2c of Service default/api`."""
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """Secrets that its rules name, sorted."""
+        return tuple(sorted({item.secret for rule in self.rules for item in rule.changes} - {""}))
 
     def to_bytes(self) -> bytes:
         """Canonical JSON; equal specs give equal bytes."""

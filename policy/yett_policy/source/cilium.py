@@ -8,7 +8,7 @@ answer is a sentence and not "unknown field".
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
@@ -24,7 +24,7 @@ from yett_policy.source.fields import (
     l7_only,
     refusal,
 )
-from yett_policy.source.http_rule import Http
+from yett_policy.source.http_rule import HeaderMatch, Http
 
 # The fields' names are those of the API.
 # ruff: noqa: N815
@@ -37,6 +37,7 @@ Entity = Literal[
     "all", "world", "cluster", "host", "init", "ingress", "unmanaged", "remote-node", "health", "none",
     "kube-apiserver", "cluster-mesh",
 ]  # fmt: skip
+_CLUSTER_KINDS = ("ClusterL7Policy", "CiliumClusterwideNetworkPolicy")
 _PROTOCOLS = ("TCP", "UDP", "SCTP", "ANY")
 
 
@@ -134,6 +135,12 @@ class DenyPortRule(PortRule):
             for field in ("allowAmbiguous", "upgrades"):
                 if getattr(rule, field):
                     raise refusal("permits nothing in a deny rule; remove it", f"rules.http[{i}].{field}")
+            for j, match in enumerate(rule.headerMatches or ()):
+                if match.mismatch:
+                    raise refusal(
+                        "a deny rule changes no headers; remove it",
+                        f"rules.http[{i}].headerMatches[{j}].mismatch",
+                    )
 
 
 def _icmp_type(value: object) -> object:
@@ -375,14 +382,29 @@ class Spec(Model):
     http: Annotated[HttpOptions | None, l7_only(_L7)] = None
     """Opt-ins to parts of HTTP/1.1 in which servers disagree."""
 
+    def header_matches(self) -> Iterator[tuple[str, HeaderMatch]]:
+        """All of its HTTP rules, each with its place below this one."""
+        for field in ("ingress", "egress"):
+            for i, item in enumerate(getattr(self, field) or ()):
+                for j, ports in enumerate(item.toPorts or ()):
+                    for k, rule in enumerate((ports.rules and ports.rules.http) or ()):
+                        for m, match in enumerate(rule.headerMatches or ()):
+                            place = f"{field}[{i}].toPorts[{j}].rules.http[{k}].headerMatches[{m}]"
+                            yield place, match
+
     def check(self) -> None:
-        """A subject and at least one rule."""
+        """A subject and at least one rule; what the kernel cannot do is not asked of it."""
         if self.endpointSelector is None:
             raise refusal("is required; write endpointSelector: {} for every pod", "endpointSelector")
         if not any((self.ingress, self.egress, self.ingressDeny, self.egressDeny)):
             raise refusal(
                 "needs at least one item in ingress, egress, ingressDeny or egressDeny; "
                 "to deny everything that comes in write ingress: [{}]"
+            )
+        changed = next((match.name for _, match in self.header_matches() if match.mismatch), None)
+        if self.engine == "Kernel" and changed is not None:
+            raise refusal(
+                f"the kernel cannot change header {changed}; write Auto, or remove mismatch", "engine"
             )
 
 
@@ -402,3 +424,18 @@ class Document(Model):
         """At least one rule object."""
         if self.spec is None and not self.specs:
             raise refusal("is required, or specs", "spec")
+        places = [] if self.spec is None else [("spec", self.spec)]
+        places += [(f"specs[{i}]", spec) for i, spec in enumerate(self.specs or ())]
+        own = (self.metadata.namespace or "default") if self.kind not in _CLUSTER_KINDS else None
+        for place, spec in places:
+            for at, match in spec.header_matches():
+                if match.secret is not None:
+                    _check_namespace(f"{place}.{at}.secret.namespace", match.secret.namespace, own)
+
+
+def _check_namespace(field: str, namespace: str | None, own: str | None) -> None:
+    """Whoever may write policies in a namespace may not read the Secrets of others by it."""
+    if own is None and namespace is None:
+        raise refusal("is required, as the policy has no namespace of its own", field)
+    if own is not None and namespace not in {None, own}:
+        raise refusal(f"must be the policy's own namespace {own}; move the Secret, or the policy", field)

@@ -29,6 +29,8 @@ _LABEL_KEY = re.compile(
     r"(?:[a-z0-9-]+:)?(?:[a-z0-9]([a-z0-9.-]*[a-z0-9])?/)?[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?",
 )
 _LABEL_VALUE = re.compile(r"(?:[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?)?")
+NAME_PATTERN = r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$"
+"""Of objects."""
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
@@ -196,7 +198,7 @@ class Metadata(BaseModel):
 
     model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
 
-    name: str = Field(max_length=253, pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$")
+    name: str = Field(max_length=253, pattern=NAME_PATTERN)
     namespace: str | None = Field(default=None, max_length=63, pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$")
     creationTimestamp: object = None  # noqa: N815 - the API's name; a date or null in files, and then of no use
 

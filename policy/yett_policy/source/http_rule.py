@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BeforeValidator
+from pydantic import AfterValidator, Field
 
+from yett_policy.http.change import name_problem, value_problem
 from yett_policy.http.regex import RegexError
 from yett_policy.http.regex import check as check_regex
-from yett_policy.source.fields import HeaderName, Latin1, Model, l7_only, refusal
+from yett_policy.source.fields import NAME_PATTERN, HeaderName, Latin1, Model, l7_only, refusal
 
 # The fields' names are those of the API.
 # ruff: noqa: N815
 
-_MUTATION = "changing headers is not supported yet; remove mismatch, and the rule matches only requests that have the header"
-_SECRET = "header values from Secrets are not supported yet; remove secret, or write the value"  # noqa: S105
+_COMPARED = (
+    "a request cannot be compared with a Secret without changing it; write value, or mismatch: REPLACE"
+)
 
 
 def _regex(pattern: str, field: str = "") -> str:
@@ -37,18 +38,17 @@ AmbiguityName = Literal[
 ]  # fmt: skip
 
 
-def _no_mutation(value: object) -> object:
-    if isinstance(value, str) and value in {"ADD", "DELETE", "REPLACE", "LOG"}:
-        raise refusal(_MUTATION)
-    return value
+class SecretRef(Model):
+    """A Secret that has one key."""
+
+    namespace: Annotated[str, Field(max_length=63, pattern=NAME_PATTERN)] | None = None
+    """Namespace of the Secret. Left out: the policy's own, and it can be no other."""
+    name: Annotated[str, Field(max_length=253, pattern=NAME_PATTERN)]
+    """Name of the Secret; its one value is that of the header."""
 
 
 class HeaderMatch(Model):
     """A condition on one header of a request."""
-
-    refuses: ClassVar[Mapping[str, str]] = {
-        "secret": _SECRET,
-    }
 
     name: HeaderName
     """Name of the header, in any case, like Content-Type."""
@@ -61,11 +61,20 @@ class HeaderMatch(Model):
     value: Latin1 | None = None
     """What the value of the header is compared with, case-sensitively, without surrounding spaces, like
     application/json."""
-    mismatch: Annotated[Literal[""] | None, BeforeValidator(_no_mutation)] = None
-    """Always empty: headers are compared, never changed."""
+    secret: SecretRef | None = None
+    """Where the value comes from, with mismatch only. While the Secret is not there value stands for it,
+    and without value the rule matches nothing."""
+    mismatch: Literal["", "LOG", "ADD", "DELETE", "REPLACE"] | None = None
+    """What becomes of a header that is not so, of a request that the rule allows: LOG records it, ADD
+    appends the value, DELETE removes what is another value, REPLACE sets the value. Left out: the rule
+    does not match."""
 
     def check(self) -> None:
-        """A value goes with the operators that compare."""
+        """A value goes with the operators that compare, or with what is changed."""
+        if self.mismatch:
+            self._check_change(self.mismatch)
+        elif self.secret is not None:
+            raise refusal(_COMPARED, "secret")
         if self.operator in {"Present", "Absent"} and self.value:
             raise refusal(f"operator {self.operator} takes no value; remove it", "value")
         if self.operator in {"Exact", "Prefix", "Suffix", "Regex"} and self.value is None:
@@ -74,6 +83,16 @@ class HeaderMatch(Model):
             raise refusal(f"operator {self.operator} with an empty value is Present; write that", "operator")
         if self.operator == "Regex" and self.value is not None:
             _regex(self.value, "value")
+
+    def _check_change(self, mismatch: str) -> None:
+        if self.operator not in {None, "Exact"}:
+            raise refusal(f"mismatch {mismatch} compares whole values; remove operator", "operator")
+        if problem := name_problem(self.name):
+            raise refusal(problem, "name")
+        if not self.value and self.secret is None and (mismatch != "LOG" or self.operator):
+            raise refusal(f"mismatch {mismatch} needs a value or a secret", "value")
+        if self.value and (problem := value_problem(self.value)):
+            raise refusal(problem, "value")
 
 
 class Http(Model):
@@ -108,7 +127,15 @@ class Http(Model):
     Left out: each of them is denied."""
 
     def check(self) -> None:
-        """At most one way to name the path; prefixes and exact paths are plain text."""
+        """At most one way to name the path; prefixes and exact paths are plain text; one REPLACE each."""
+        replaced: set[str] = set()
+        for i, match in enumerate(self.headerMatches or ()):
+            if match.mismatch == "REPLACE":
+                if match.name.lower() in replaced:
+                    raise refusal(
+                        f"{match.name} is replaced twice; keep one of them", f"headerMatches[{i}].name"
+                    )
+                replaced.add(match.name.lower())
         given = [f for f in ("path", "pathPrefix", "pathExact") if getattr(self, f) is not None]
         if len(given) > 1:
             raise refusal(f"excludes {given[0]}; keep one of them", given[1])

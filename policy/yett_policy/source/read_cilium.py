@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from yett_policy.document import Direction
+from yett_policy.http.change import ChangeOp, HeaderChange
 from yett_policy.http.rule import HeaderOp, HeaderRule, HttpRule, PathKind, RuleAction
 from yett_policy.policy import ICMP, ICMPV6, PROTOCOLS, Policy, PortRule, Ports, Rule
 from yett_policy.prefix import parse_prefix
@@ -144,7 +145,14 @@ class _Reader:
             ref,
             tuple(dict.fromkeys(ports for port in rule.ports or () for ports in _ports(port))),
             tuple(
-                _http_rule(one, f"{ref}.rules.http[{i}]", action, forbidden=forbidden)
+                _http_rule(
+                    one,
+                    f"{ref}.rules.http[{i}]",
+                    action,
+                    self.namespace,
+                    forbidden=forbidden,
+                    audit=bool(self.spec.audit),
+                )
                 for i, one in enumerate(http)
             ),
         )
@@ -167,14 +175,19 @@ def _icmp(field: cilium.IcmpField) -> Ports:
     return Ports(proto, number, number)
 
 
-def _http_rule(rule: Http, ref: str, action: RuleAction, *, forbidden: bool) -> HttpRule:
+def _http_rule(
+    rule: Http, ref: str, action: RuleAction, namespace: str | None, *, forbidden: bool, audit: bool
+) -> HttpRule:
+    """A policy that only watches changes no headers."""
     path, kind = rule.path, PathKind.REGEX
     if rule.pathPrefix is not None:
         path, kind = rule.pathPrefix, PathKind.PREFIX
     elif rule.pathExact is not None:
         path, kind = rule.pathExact, PathKind.EXACT
     headers = [header for line in rule.headers or () for header in _header(line)]
-    headers += [_header_match(match) for match in rule.headerMatches or ()]
+    matches = rule.headerMatches or ()
+    headers += [_header_match(match) for match in matches if not match.mismatch]
+    changes = {_header_change(match, namespace) for match in matches if match.mismatch and not audit}
     return HttpRule(
         ref=ref,
         action=action,
@@ -186,6 +199,7 @@ def _http_rule(rule: Http, ref: str, action: RuleAction, *, forbidden: bool) -> 
         upgrades=tuple(sorted(set(rule.upgrades or ()))),
         tolerate=tuple(sorted({AMBIGUITY[name] for name in rule.allowAmbiguous or ()})),
         forbidden=forbidden,
+        changes=tuple(sorted(changes, key=lambda item: (item.name, item.op, item.value or "", item.secret))),
     )
 
 
@@ -206,6 +220,13 @@ def _header(line: str) -> tuple[HeaderRule, ...]:
 def _header_match(match: HeaderMatch) -> HeaderRule:
     operator = match.operator or ("Exact" if match.value else "Present")
     return HeaderRule(match.name.lower(), HeaderOp(operator.lower()), match.value or "")
+
+
+def _header_change(match: HeaderMatch, namespace: str | None) -> HeaderChange:
+    secret = match.secret and f"{match.secret.namespace or namespace}/{match.secret.name}"
+    return HeaderChange(
+        match.name.lower(), ChangeOp(str(match.mismatch).lower()), match.value or None, secret or ""
+    )
 
 
 def read(

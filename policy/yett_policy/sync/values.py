@@ -25,6 +25,7 @@ from yett_policy.document import (
     Ruleset,
     Verdict,
 )
+from yett_policy.http.change import ChangeOp, HeaderChange, name_problem, value_problem
 from yett_policy.http.layout import ABI_VERSION, HEAD_FIELDS, HEAD_FORMAT, HEAD_SIZE, TIER_SIZE
 from yett_policy.http.rule import HeaderOp, HeaderRule, HttpRule, PathKind, RuleAction, RulesetSpec
 from yett_policy.reason import Reason
@@ -34,6 +35,7 @@ IDENTITY_MAX = 2**32 - 1
 ADDRESSES_MAX = 8
 LABELS_MAX = 4096
 NAME_LIMIT = 253
+SECRET_LIMIT = 63 + 1 + NAME_LIMIT
 
 PodRow = tuple[str, str, int, tuple[str, ...]]
 """(namespace, name, identity, addresses)."""
@@ -211,17 +213,20 @@ def _spec(value: Value) -> RulesetSpec:
 
 
 def _rule(value: Value) -> HttpRule:
-    ref, action, method, path, path_kind, host, headers, upgrades, tolerate, forbidden = value.fields(
-        "ref",
-        "action",
-        "method",
-        "path",
-        "path_kind",
-        "host",
-        "headers",
-        "upgrades",
-        "tolerate",
-        "forbidden",
+    ref, action, method, path, path_kind, host, headers, upgrades, tolerate, forbidden, changes = (
+        value.fields(
+            "ref",
+            "action",
+            "method",
+            "path",
+            "path_kind",
+            "host",
+            "headers",
+            "upgrades",
+            "tolerate",
+            "forbidden",
+            "changes",
+        )
     )
     return HttpRule(
         ref=ref.text(),
@@ -234,7 +239,21 @@ def _rule(value: Value) -> HttpRule:
         upgrades=tuple(item.text(256) for item in upgrades.items()),
         tolerate=tuple(item.one_of(Reason) for item in tolerate.items()),
         forbidden=forbidden.flag(),
+        changes=tuple(map(_header_change, changes.items())),
     )
+
+
+def _header_change(value: Value) -> HeaderChange:
+    """Checked as at admission: what the sidecar is told to write comes from here."""
+    name, op, text, secret = value.fields("name", "op", "value", "secret")
+    made = HeaderChange(name.text(256), op.one_of(ChangeOp), text.optional_text(), secret.text(SECRET_LIMIT))
+    if problem := name_problem(made.name):
+        raise name.fail(problem)
+    if made.value is not None and (problem := value_problem(made.value)):
+        raise text.fail(problem)
+    if made.value is None and not made.secret and made.op is not ChangeOp.LOG:
+        raise text.fail("a change needs a value or a secret")
+    return made
 
 
 def _header_rule(value: Value) -> HeaderRule:

@@ -1,0 +1,72 @@
+"""`make bench` of the sidecar engine: measure, write the result, draw the page."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from bench import machine
+from bench.check import WrongVerdict
+from bench.load import LoadError
+from bench.measure import measure
+from bench.sidecar import changes, points
+from bench.sidecar.behind import Behind
+from bench.sidecar.cost import cost
+from bench.sidecar.page import write_page
+from bench.sidecar.redirect import Redirect
+from bench.sidecar.soak import soak
+from bench.systems.system import System
+
+ROOT = Path(__file__).resolve().parents[2]
+SYSTEMS = {"bare": System, "sidecar": Redirect, "tproxy": Behind}
+_CHANGES, _FEW_CHANGES = 100, 10
+_SOAK, _SHORT_SOAK = (600, 1_000_000), (10, 1)
+"""Seconds and requests, whichever takes longer."""
+
+
+def main(*, quick: bool, draw: bool) -> int:
+    """0, or 1 with the reason why the run is worth nothing."""
+    folder, name = (ROOT / "build", "bench-sidecar-quick") if quick else (ROOT / "docs", "benchmarks-sidecar")
+    path = folder / f"{name}.json"
+    if not draw:
+        try:
+            result = run(quick=quick)
+        except (LoadError, WrongVerdict) as error:
+            print(f"bench: {error}", file=sys.stderr)
+            return 1
+        folder.mkdir(exist_ok=True)
+        path.write_text(json.dumps(result, separators=(",", ":")).replace('},{"axis"', '},\n{"axis"') + "\n")
+    result = json.loads(path.read_text())
+    write_page(result, folder / f"{name}.md")
+    if not quick:
+        from bench.sidecar.plot import draw as draw_plot  # noqa: PLC0415 - matplotlib, only here
+
+        draw_plot(result, folder / "img" / "bench-sidecar.svg")
+    print(f"bench: wrote {folder.name}/{name}.md")
+    return 0
+
+
+def run(*, quick: bool) -> dict[str, Any]:
+    """Everything, in order; the machine's state around it."""
+    begin, before, own = time.monotonic(), machine.processor_time(), machine.own_time()
+    measured, checks = measure(points.quick() if quick else points.full(), SYSTEMS)
+    result: dict[str, Any] = {
+        "quick": quick,
+        "machine": machine.describe(),
+        "points": measured,
+        "checks": checks,
+        "cost": cost(),
+        "changes": changes.run(_FEW_CHANGES if quick else _CHANGES),
+        "soak": asdict(soak(*(_SHORT_SOAK if quick else _SOAK))),
+    }
+    after = machine.processor_time()
+    result["seconds"] = round(time.monotonic() - begin)
+    total = sum(after.values()) - sum(before.values())
+    idle = sum(after[name] - before[name] for name in ("idle", "iowait", "steal"))
+    result["steal"] = round((after["steal"] - before["steal"]) / total, 4)
+    result["others"] = round(max(0, total - idle - (machine.own_time() - own)) / total, 4)
+    return result

@@ -1,0 +1,58 @@
+"""The sidecar engine as the manifests have it: in a container with three capabilities and read-only sysctls."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import yaml
+
+from cluster.cluster import Cluster
+from cluster.workload import applied, curl, echoed, placed
+
+pytestmark = pytest.mark.cluster
+
+POLICY = {
+    "apiVersion": "yett.dev/v1alpha1",
+    "kind": "L7Policy",
+    "metadata": {"name": "by-sidecar"},
+    "spec": {
+        "engine": "Sidecar",
+        "endpointSelector": {"matchLabels": {"app": "api-server"}},
+        "ingress": [
+            {
+                "fromEndpoints": [{"matchLabels": {"app": "client"}}],
+                "toPorts": [
+                    {
+                        "ports": [{"port": "80", "protocol": "TCP"}],
+                        "rules": {"http": [{"method": "GET", "path": "/public"}]},
+                    }
+                ],
+            }
+        ],
+    },
+}
+
+
+@pytest.fixture(params=["one node", "two nodes"])
+def pods(yett: Cluster, request: pytest.FixtureRequest) -> Iterator[None]:
+    with applied(yett, placed("node1", "node1" if request.param == "one node" else "node2")):
+        echoed(yett, "http://api-service/")
+        yield
+
+
+@pytest.mark.usefixtures("pods")
+def test_requests_through_a_service_are_judged_by_the_sidecar(yett: Cluster):
+    try:
+        yett.kubectl("apply", "-f", "-", stdin=yaml.safe_dump(POLICY))
+        wait = ("wait", "l7policy/by-sidecar", "--for=condition=Ready", "--timeout=60s")
+        yett.kubectl(*wait, timeout=70)
+        answer = echoed(yett, "http://api-service/public")
+        assert (answer["path"], answer["hostname"]) == ("/public", "api-server")
+        address = yett.kubectl("get", "pod", "client", "-o", "jsonpath={.status.podIP}")
+        assert answer["ip"] == address  # the server still sees the client's own
+        for arguments in (("http://api-service/private",), ("-X", "POST", "http://api-service/public")):
+            code = curl(yett, "-o", "/dev/null", "-w", "%{http_code}", *arguments)
+            assert code == "403"
+    finally:
+        yett.kubectl("delete", "l7policy", "by-sidecar", "--ignore-not-found")

@@ -1,0 +1,22 @@
+"""A short turn of `make soak`: few ports, many connections, none fails."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+from bench.sidecar.soak import soak
+
+pytestmark = [
+    pytest.mark.net,
+    pytest.mark.bpf,
+    pytest.mark.skipif(
+        not all(map(shutil.which, ("wrk", "haproxy", "ss"))), reason="needs wrk, haproxy and ss: make bench"
+    ),
+]
+
+
+def test_connections_from_few_ports_are_all_served() -> None:
+    seen = soak(0, 1, connections=256, turn=5)
+    assert seen.requests > 256
+    assert seen.waiting["TIME-WAIT"] < seen.requests / 4
