@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from yett_loader.lookup import identity_of
 from yett_loader.recorder import Recorder
-from yett_loader.sidecar.changes import NAMESPACE
+from yett_loader.sidecar.changes import MISMATCHED, NAMESPACE
 from yett_loader.sidecar.counts import Counts
 from yett_loader.sidecar.routes import verdict_of
 from yett_loader.state import Prefix, mapped
@@ -65,7 +65,7 @@ class Access:
         rule = rule or self._default_rule(digest)
         if verdict != "allow":
             self._counts.add(direction, reason, rule)
-        elif not self._agent.records_allowed and "mismatched" not in _said(entry):
+        elif not self._agent.records_allowed and not mismatched(entry):
             return
         second = int(time.monotonic())
         if second != self._second:
@@ -108,6 +108,11 @@ def judgement(entry: Any) -> tuple[str, Reason, str]:
     if not common.route_name:
         reason = next((each for part, each in _MALFORMED.items() if part in details), Reason.HTTP_TARGET_FORM)
     return verdict, reason, rule
+
+
+def mismatched(entry: Any) -> tuple[str, ...]:
+    """Headers that were not as a rule with mismatch LOG wants them."""
+    return tuple(name for name in _said(entry).get(MISMATCHED, "").split(",") if name)
 
 
 def _said(entry: Any) -> dict[str, str]:
@@ -153,7 +158,7 @@ def _record(
             "host": request.authority,
             "truncated": False,
         },
-        "mismatched": [name for name in _said(entry).get("mismatched", "").split(",") if name],
+        "mismatched": list(mismatched(entry)),
         "response": {"status": response.response_code.value, "grpc_status": grpc_status},
     }
 

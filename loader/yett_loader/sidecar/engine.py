@@ -18,6 +18,7 @@ from typing import Any
 from yett_loader.errors import LoaderError
 from yett_loader.kernel import Program
 from yett_loader.sidecar import accepted, gate
+from yett_loader.sidecar.changes import asking, secret_name
 from yett_loader.sidecar.counts import Counts
 from yett_loader.sidecar.kept import Kept
 from yett_loader.sidecar.listeners import RECORD_ALL, RUNTIME, listener, listener_name
@@ -26,6 +27,7 @@ from yett_loader.sidecar.process import check_version, control, envoy, find_envo
 from yett_loader.sidecar.routes import route_table
 from yett_loader.sidecar.xds import ROUTES, Ads, SidecarNack
 from yett_policy.document import Direction, Snapshot
+from yett_policy.evaluate import NO_SECRETS
 from yett_policy.http.rule import RulesetSpec
 
 log = logging.getLogger(__name__)
@@ -34,8 +36,8 @@ LINGER = 30.0
 """Seconds that a listener stays when nothing is sent to it any more: its connections end first."""
 _LISTENING = "0A"
 Json = dict[str, Any]
-_Table = tuple[str, int]
-"""Digest of a ruleset, port of its listener."""
+_Table = tuple[str, int, tuple[str, ...]]
+"""Digest of a ruleset, port of its listener, secrets of its rules that are there."""
 
 
 @dataclass(slots=True)
@@ -117,7 +119,7 @@ class Sidecar:
         denies everything.
         """
         found = {}
-        for digest, port in keys:
+        for digest, port, _ in keys:
             name = listener_name(port)
             same = places.entries_of(port) == self.places.entries_of(port)
             nothing = replace(specs[digest], rules=(), audit=False)
@@ -129,9 +131,11 @@ class Sidecar:
         """Why the ruleset is not in force; empty if it is."""
         if self.problem:
             return self.problem
-        return next((said for (refused, _), said in self.refused.items() if refused == digest), "")
+        return next((said for (refused, *_), said in self.refused.items() if refused == digest), "")
 
-    async def apply(self, snapshot: Snapshot, places: Places) -> Places:
+    async def apply(
+        self, snapshot: Snapshot, places: Places, secrets: Mapping[str, str] = NO_SECRETS
+    ) -> Places:
         """Make Envoy judge them, and say which are: none where it cannot run.  SidecarNack if it refuses.
 
         An Envoy that is only not there yet is no error: its flows are refused until it comes.
@@ -147,12 +151,15 @@ class Sidecar:
         self.problem = ""
         specs = {item.digest: item.spec for item in snapshot.rulesets}
         listeners = {listener_name(port): _listener(port, d) for (_, d), port in places.ports.items()}
+        there = {
+            digest: tuple(name for name in spec.secrets if name in secrets) for digest, spec in specs.items()
+        }
         tables = {
-            (digest, port): self._tables.get((digest, port))
-            or route_table(listener_name(port), specs[digest])
+            (digest, port, there[digest]): self._tables.get((digest, port, there[digest]))
+            or route_table(listener_name(port), specs[digest], there[digest])
             for (digest, _), port in places.ports.items()
         }
-        routes = {listener_name(port): table for (_, port), table in tables.items()}
+        routes = {listener_name(port): table for (_, port, _), table in tables.items()}
         self.refused = {key: said for key, said in self.refused.items() if key in tables}
         now = time.monotonic()
         for name in self._listeners.keys() - listeners.keys():
@@ -162,10 +169,12 @@ class Sidecar:
         for name in {listener_name(port) for port in places.ports.values()}:
             self._idle.pop(name, None)
         routes |= self._stand_ins(tables.keys() & self.refused.keys(), specs, places)
+        ads.give({secret_name(name): value for name, value in secrets.items()})
+        wanted = listeners | asking(secrets)
         try:
-            answered = await ads.publish(listeners, routes)
+            answered = await ads.publish(wanted, routes)
         except SidecarNack:
-            answered, routes = await self._without_the_refused(ads, listeners, routes, tables, specs, places)
+            answered, routes = await self._without_the_refused(ads, wanted, routes, tables, specs, places)
         if answered:
             if listeners.keys() != self._listeners.keys():
                 await _listening(set(places.ports.values()))
@@ -192,7 +201,7 @@ class Sidecar:
             "connected": bool(self._ads and self._ads.connected),
             "nacks": self._ads.nacks if self._ads else 0,
             "records": self._ads.records if self._ads else 0,
-            "refused": {digest: said for (digest, _), said in self.refused.items()},
+            "refused": {digest: said for (digest, *_), said in self.refused.items()},
             "rulesets": {
                 f"{digest}/{d.name.lower()}": port for (digest, d), port in self.places.ports.items()
             },

@@ -196,11 +196,21 @@ _RECORDED: Json = {
                     },
                 }
             },
+            {
+                "metadata_filter": {
+                    "matcher": {
+                        "filter": changes.NAMESPACE,
+                        "path": [{"key": changes.MISMATCHED}],
+                        "value": {"present_match": True},
+                    },
+                    "match_if_key_not_found": False,
+                }
+            },
         ]
     }
 }
 """A record costs the loader ten times what its request costs Envoy, so only those are sent that are asked for,
-or that are not of the ordinary kind: let through by a rule, and answered by the server.
+or that are not of the ordinary kind: let through by a rule as the rule wants it, and answered by the server.
 """
 
 
