@@ -28,7 +28,7 @@ def test_what_is_allowed_costs_no_record_and_a_denial_always_has_one(sidecar: La
     sidecar.apply(policy(extra="denyResponse: Forbidden"))
     before = _sent(sidecar)
     assert [sidecar.curl(f"{URL}/public") for _ in range(5)] == ["200"] * 5
-    assert sidecar.curl(f"{URL}/private") == "000"
+    assert sidecar.curl(f"{URL}/private") == "403"
     # Envoy sends its records in order: the denial's is there, so the others would be.
     assert eventually(lambda: ("deny", "POLICY_DENIED_L7") in _about(sidecar, "/private"))
     assert _sent(sidecar) == before + 1
