@@ -24,12 +24,15 @@ def pods(cluster: Cluster, selector: str = OPERATOR) -> list[dict[str, Any]]:
     return items
 
 
-def leader(cluster: Cluster) -> str:
-    """The pod that holds the lease; empty: nobody does."""
-    lease = cluster.kubectl(
-        "get", "lease", "yett-operator", "-n", SYSTEM, "-o", "jsonpath={.spec.holderIdentity}"
-    )
-    return next((each["metadata"]["name"] for each in pods(cluster) if each["metadata"]["name"] in lease), "")
+def holder(cluster: Cluster) -> str:
+    """Who has the lease: a pod's name and what tells this run of it from others; empty: nobody."""
+    get = ("get", "lease", "yett-operator", "-n", SYSTEM, "-o", "jsonpath={.spec.holderIdentity}")
+    return cluster.kubectl(*get)
+
+
+def another_leads(cluster: Cluster, than: str) -> float:
+    """Seconds until somebody else has the lease, be it the same pod started again."""
+    return eventually(lambda: holder(cluster) not in {"", than}, "another one leads")
 
 
 def names(cluster: Cluster) -> set[str]:

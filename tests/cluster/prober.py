@@ -86,6 +86,20 @@ class Prober:
         self.began = 0.0
         self.history = History(lambda _: False)
 
+    def afresh(self) -> None:
+        """Policies and labels as they were at first, all verdicts accordingly, and nothing of before counts."""
+        label = ("label", "-n", NAMESPACE, "--overwrite", "pod")
+        for group in ("friend", "stranger"):
+            names = [name for name in self.clients if name.startswith(group)]
+            self.cluster.kubectl(*label, *names, f"group={group}")
+        self.cluster.kubectl("label", "namespace", NAMESPACE, "team=inside", "--overwrite")
+        other = ("-n", NAMESPACE, "--field-selector", "metadata.name!=hear", "--ignore-not-found")
+        self.cluster.kubectl("delete", "l7policies,ciliumnetworkpolicies", *other)
+        self.cluster.kubectl("apply", "-f", "-", stdin=yaml.safe_dump(POLICY))
+        self.history = History(self.passes_now())
+        self.agree()
+        self.began = time.monotonic()
+
     # -- what happens
 
     def change(self, *kubectl: str, stdin: str = "") -> None:
@@ -251,9 +265,7 @@ def probing(cluster: Cluster) -> Iterator[Prober]:
         servers = [target(cluster, name) for name in prober.servers]
         groups = [(group, node) for group in ("friend", "stranger") for node in prober.nodes]
         start(cluster, [client(f"{group}-{node}", node, group, servers) for group, node in groups])
-        prober.changed(time.monotonic())
-        prober.agree()
-        prober.began = time.monotonic()
+        prober.afresh()
         yield prober
 
 

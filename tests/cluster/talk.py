@@ -18,7 +18,7 @@ from typing import Any
 
 CONNECT = 2.0
 """Seconds until silence is an answer, too: what is denied below HTTP is dropped.  A kernel answers at once."""
-ANSWER = 15.0
+ANSWER = 10.0
 """Seconds that a server may take on a busy machine."""
 
 Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]

@@ -15,8 +15,9 @@ from cluster.cluster import Cluster
 from cluster.node import Node
 from cluster.operator import (
     SYSTEM,
+    another_leads,
     eventually,
-    leader,
+    holder,
     metric,
     names,
     restarts,
@@ -24,7 +25,7 @@ from cluster.operator import (
     send,
     without_operator,
 )
-from cluster.prober import NAMESPACE, Prober, policy, probing
+from cluster.prober import NAMESPACE, Prober, policy
 from yett_lab.errors import LabError
 
 pytestmark = pytest.mark.cluster
@@ -42,109 +43,98 @@ def takes_news(prober: Prober) -> None:
     prober.following()
 
 
-def test_nobody_notices_that_all_replicas_are_killed_at_once(yett: Cluster):
-    with probing(yett) as prober:
-        before = restarts(yett)
-        with prober.under_load():
-            for name in before:
-                send(yett, name, signal.SIGKILL)
-            killed = lambda: all(restarts(yett)[name] == before[name] + 1 for name in before)  # noqa: E731
-            eventually(killed, "both containers are started again")
+def test_nobody_notices_that_all_replicas_are_killed_at_once(yett: Cluster, prober: Prober):
+    before, old = restarts(yett), holder(yett)
+    with prober.under_load():
+        for name in before:
+            send(yett, name, signal.SIGKILL)
+        killed = lambda: all(restarts(yett)[name] == before[name] + 1 for name in before)  # noqa: E731
+        eventually(killed, "both containers are started again")
+        rolled_out(yett)
+        print(f"somebody leads {another_leads(yett, old):.1f} s after both are ready again")
+    takes_news(prober)
+    prober.check()
+
+
+def test_nobody_notices_that_replicas_are_killed_one_after_the_other(yett: Cluster, prober: Prober):
+    with prober.under_load():
+        for _ in range(2):
+            old = holder(yett)
+            send(yett, old.partition("_")[0], signal.SIGKILL)
+            print(f"another one leads after {another_leads(yett, old):.1f} s")
             rolled_out(yett)
-            print(f"somebody leads after {eventually(lambda: leader(yett), 'somebody leads'):.1f} s")
-        takes_news(prober)
-        prober.check()
+    takes_news(prober)
+    prober.check()
 
 
-def test_nobody_notices_that_replicas_are_killed_one_after_the_other(yett: Cluster):
-    with probing(yett) as prober:
-        with prober.under_load():
-            for _ in range(2):
-                old = leader(yett)
-                send(yett, old, signal.SIGKILL)
-                took = eventually(lambda: leader(yett) not in ("", old), "the other one leads")  # noqa: B023
-                print(f"the other one leads after {took:.1f} s")
-                rolled_out(yett)
-        takes_news(prober)
-        prober.check()
+def test_nobody_notices_that_the_leader_is_deleted(yett: Cluster, prober: Prober):
+    with prober.under_load():
+        old = holder(yett)
+        yett.kubectl("delete", "pod", "-n", SYSTEM, old.partition("_")[0])
+        print(f"another one leads {another_leads(yett, old):.1f} s after the end of the pod")
+        rolled_out(yett)
+    takes_news(prober)
+    prober.check()
 
 
-def test_nobody_notices_that_the_leader_is_deleted(yett: Cluster):
-    with probing(yett) as prober:
-        with prober.under_load():
-            old = leader(yett)
-            yett.kubectl("delete", "pod", "-n", SYSTEM, old)
-            took = eventually(lambda: leader(yett) not in ("", old), "another one leads")
-            print(f"another one leads {took:.1f} s after the end of the pod")
-            rolled_out(yett)
-        takes_news(prober)
-        prober.check()
+def test_nobody_notices_a_rollout_of_the_operator(yett: Cluster, prober: Prober):
+    before = names(yett)
+    with prober.under_load():
+        yett.kubectl("rollout", "restart", "-n", SYSTEM, "deployment/yett-operator")
+        rolled_out(yett)
+        eventually(lambda: not names(yett) & before, "the old replicas are gone")
+    takes_news(prober)
+    prober.check()
 
 
-def test_nobody_notices_a_rollout_of_the_operator(yett: Cluster):
-    with probing(yett) as prober:
-        before = names(yett)
-        with prober.under_load():
-            yett.kubectl("rollout", "restart", "-n", SYSTEM, "deployment/yett-operator")
-            rolled_out(yett)
-            eventually(lambda: not names(yett) & before, "the old replicas are gone")
-        takes_news(prober)
-        prober.check()
+def test_what_changes_while_there_is_no_operator_is_in_force_once_there_is_one(yett: Cluster, prober: Prober):
+    cilium = policy("hear-cilium", "/private") | {
+        "apiVersion": "cilium.io/v2",
+        "kind": "CiliumNetworkPolicy",
+    }
+    old = prober.history.revisions[-1].passes
+    with without_operator(yett), prober.under_load():
+        with pytest.raises(LabError, match="failed calling webhook"):
+            yett.kubectl("apply", "-f", "-", stdin=yaml.safe_dump(policy(path="/private")))
+        prober.change("apply", "-f", "-", stdin=yaml.safe_dump(cilium))
+        prober.change("delete", "-n", NAMESPACE, "l7policy", "hear")
+        since = time.monotonic()
+        eventually(
+            lambda: {p.series for p in prober.probes() if p.begin > since} >= prober.all_series,
+            "every series goes on",
+        )
+        assert all(p.passed == old(p) for p in prober.probes() if p.begin > since)
+    print(f"all goes by the changes {prober.agree():.1f} s after the operator is ready")
+    prober.check()
 
 
-def test_what_changes_while_there_is_no_operator_is_in_force_once_there_is_one(yett: Cluster):
-    with probing(yett) as prober:
-        cilium = policy("hear-cilium", "/private") | {
-            "apiVersion": "cilium.io/v2",
-            "kind": "CiliumNetworkPolicy",
-        }
-        old = prober.history.revisions[-1].passes
-        with without_operator(yett), prober.under_load():
-            with pytest.raises(LabError, match="failed calling webhook"):
-                yett.kubectl("apply", "-f", "-", stdin=yaml.safe_dump(policy(path="/private")))
-            prober.change("apply", "-f", "-", stdin=yaml.safe_dump(cilium))
-            prober.change("delete", "-n", NAMESPACE, "l7policy", "hear")
-            since = time.monotonic()
-            eventually(
-                lambda: {p.series for p in prober.probes() if p.begin > since} >= prober.all_series,
-                "every series goes on",
-            )
-            assert all(p.passed == old(p) for p in prober.probes() if p.begin > since)
-        print(f"all goes by the changes {prober.agree():.1f} s after the operator is ready")
-        prober.check()
+def test_a_restart_of_the_api_server_changes_no_verdict(yett: Cluster, prober: Prober):
+    with prober.under_load():
+        yett.control.restart("kube-apiserver")
+        rolled_out(yett)
+    takes_news(prober)
+    prober.check()
 
 
-def test_a_restart_of_the_api_server_changes_no_verdict(yett: Cluster):
-    with probing(yett) as prober:
-        with prober.under_load():
-            yett.control.restart("kube-apiserver")
-            rolled_out(yett)
-        takes_news(prober)
-        prober.check()
-
-
-def test_what_was_deleted_while_the_operator_could_not_watch_is_gone(yett: Cluster):
-    with probing(yett) as prober:
-        prober.change("apply", "-f", "-", stdin=yaml.safe_dump(policy("more", "/private")))
-        prober.ready("l7policy/more")
-        resources = ("l7policies", "pods")
-        lists = {(name, of): listed(yett, name, of) for name in names(yett) for of in resources}
-        with prober.under_load():
+def test_what_was_deleted_while_the_operator_could_not_watch_is_gone(yett: Cluster, prober: Prober):
+    prober.change("apply", "-f", "-", stdin=yaml.safe_dump(policy("more", "/private")))
+    prober.ready("l7policy/more")
+    resources = ("l7policies", "pods")
+    lists = {(name, of): listed(yett, name, of) for name in names(yett) for of in resources}
+    with prober.under_load():
+        for name in names(yett):
+            send(yett, name, signal.SIGSTOP)
+        try:
+            prober.change("delete", "-n", NAMESPACE, "l7policy", "more")
+            prober.change("label", "pod", "-n", NAMESPACE, "friend-node3", "group=stranger", "--overwrite")
+            compact(yett)
+            yett.control.restart("kube-apiserver")  # its caches begin after what the operator knows
+        finally:
             for name in names(yett):
-                send(yett, name, signal.SIGSTOP)
-            try:
-                prober.change("delete", "-n", NAMESPACE, "l7policy", "more")
-                prober.change(
-                    "label", "pod", "-n", NAMESPACE, "friend-node3", "group=stranger", "--overwrite"
-                )
-                compact(yett)
-                yett.control.restart("kube-apiserver")  # its caches begin after what the operator knows
-            finally:
-                for name in names(yett):
-                    send(yett, name, signal.SIGCONT)
-            print(f"all goes by the changes after {prober.agree():.1f} s")
-        prober.check()
-        assert all(listed(yett, *key) > count for key, count in lists.items()), "nothing was listed anew"
+                send(yett, name, signal.SIGCONT)
+        print(f"all goes by the changes after {prober.agree():.1f} s")
+    prober.check()
+    assert all(listed(yett, *key) > count for key, count in lists.items()), "nothing was listed anew"
 
 
 def listed(cluster: Cluster, name: str, resource: str) -> float:
@@ -163,28 +153,27 @@ def compact(cluster: Cluster) -> None:
     ask("compaction", {"revision": revision, "physical": True})
 
 
-def test_a_loader_without_its_operator_goes_on_and_the_status_says_so(yett: Cluster):
-    with probing(yett) as prober:
-        node = yett.node("node2")
-        with prober.under_load(), partitioned(node):
-            begin = time.monotonic()
-            took = eventually(lambda: yett.kubectl(*ENFORCED) == "2/3", "the status says 2/3", 5)
-            print(f"the status shows the loss after {took:.1f} s")
-            failed = "jsonpath={.status.failedNodes[*].node} {.status.failedNodes[*].reason}"
-            assert yett.kubectl(*ENFORCED[:-1], failed) == "node2 Disconnected"
-            old = prober.history.revisions[-1].passes
-            prober.change("apply", "-f", "-", stdin=yaml.safe_dump(policy(path="/private")))
-            prober.agree(["hear-node1", "hear-node3"])
-            since = time.monotonic()
-            eventually(lambda: time.monotonic() > begin + 60, "a minute passes", 70)
-            there = [p for p in prober.probes() if p.target == "hear-node2" and p.begin > since]
-            assert there, "no load on the node"
-            assert all(p.passed == old(p) for p in there), "what was in force there is not any more"
-            assert yett.kubectl(*ENFORCED) == "2/3"
-        print(f"the node goes by the change {prober.agree():.1f} s after it is back")
-        prober.ready()
-        assert yett.kubectl(*ENFORCED) == "3/3"
-        prober.check()
+def test_a_loader_without_its_operator_goes_on_and_the_status_says_so(yett: Cluster, prober: Prober):
+    node = yett.node("node2")
+    with prober.under_load(), partitioned(node):
+        begin = time.monotonic()
+        took = eventually(lambda: yett.kubectl(*ENFORCED) == "2/3", "the status says 2/3", 5)
+        print(f"the status shows the loss after {took:.1f} s")
+        failed = "jsonpath={.status.failedNodes[*].node} {.status.failedNodes[*].reason}"
+        assert yett.kubectl(*ENFORCED[:-1], failed) == "node2 Disconnected"
+        old = prober.history.revisions[-1].passes
+        prober.change("apply", "-f", "-", stdin=yaml.safe_dump(policy(path="/private")))
+        prober.agree(["hear-node1", "hear-node3"])
+        since = time.monotonic()
+        eventually(lambda: time.monotonic() > begin + 60, "a minute passes", 70)
+        there = [p for p in prober.probes() if p.target == "hear-node2" and p.begin > since]
+        assert there, "no load on the node"
+        assert all(p.passed == old(p) for p in there), "what was in force there is not any more"
+        assert yett.kubectl(*ENFORCED) == "2/3"
+    print(f"the node goes by the change {prober.agree():.1f} s after it is back")
+    prober.ready()
+    assert yett.kubectl(*ENFORCED) == "3/3"
+    prober.check()
 
 
 @contextmanager
