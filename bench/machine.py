@@ -45,6 +45,17 @@ def own_time() -> float:
     return sum(item.ru_utime + item.ru_stime for item in used)
 
 
+def disturbance(before: dict[str, float], own: float) -> dict[str, float]:
+    """What others took of the processors since `processor_time()` and `own_time()` said these."""
+    after = processor_time()
+    total = sum(after.values()) - sum(before.values())
+    idle = sum(after[name] - before[name] for name in ("idle", "iowait", "steal"))
+    return {
+        "steal": round((after["steal"] - before["steal"]) / total, 4),
+        "others": round(max(0, total - idle - (own_time() - own)) / total, 4),
+    }
+
+
 def _first(argv: list[str], pattern: str) -> str:
     done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=20)
     found = re.search(pattern, done.stdout + done.stderr)

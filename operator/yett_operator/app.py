@@ -97,7 +97,11 @@ class Operator:
         self.sink = RelaySink(self.tracker.nodes.via(""))
         self.relay_server = RelayServer(self.keeper, self.tracker.nodes, lambda: self.election.leading)
         self.relay_client = RelayClient(
-            self.keeper, self.tracker.nodes, self.sink, self._other_leader, settings.names[0]
+            self.keeper,
+            self.tracker.nodes,
+            self.sink,
+            lambda: self.election.other_leader,
+            settings.names[0],
         )
         review = ApiClient(kube.configuration)
         self.sync = SyncServer(self.publisher, self.sink, TokenReview(review, settings.namespace))
@@ -248,10 +252,6 @@ class Operator:
                 continue
             for problem in self.secrets.problems(source):
                 self.events.post(policy, "Warning", "SecretMissing", problem)
-
-    def _other_leader(self) -> str:
-        """Where to tell what is heard; empty on the leader."""
-        return "" if self.election.leading else self.election.leader_address
 
     # -- what is told
 

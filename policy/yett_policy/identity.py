@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from yett_policy.cluster import NamedPort, Pod
 from yett_policy.prefix import Prefix
@@ -54,19 +55,39 @@ def pod_labels(pod: Pod, namespace_labels: Mapping[str, str], *, probes: bool = 
     another, so pods that differ there must differ in number.  What a pod says of its own
     namespace by labels of its own does not count.
     """
-    labels = {f"k8s:{key}": value for key, value in pod.labels.items()}
+    return _pod_labels(
+        pod.namespace,
+        tuple(pod.labels.items()),
+        pod.named_ports,
+        pod.service_account,
+        tuple(namespace_labels.items()),
+        tuple(sorted(pod.probes)) if probes else (),
+    )
+
+
+@lru_cache(maxsize=4096)
+def _pod_labels(
+    namespace: str,
+    own: tuple[tuple[str, str], ...],
+    ports: tuple[NamedPort, ...],
+    service_account: str,
+    namespace_labels: tuple[tuple[str, str], ...],
+    probes: tuple[int, ...],
+) -> Labels:
+    """Pods of one workload share the object."""
+    labels = {f"k8s:{key}": value for key, value in own}
     labels = {key: value for key, value in labels.items() if not key.startswith(NAMESPACE_LABELS)}
-    labels |= {f"{NAMESPACE_LABELS}{key}": value for key, value in namespace_labels.items()}
-    labels[f"{NAMESPACE_LABELS}kubernetes.io/metadata.name"] = pod.namespace
-    labels[NAMESPACE] = pod.namespace
-    labels[SERVICE_ACCOUNT] = pod.service_account
+    labels |= {f"{NAMESPACE_LABELS}{key}": value for key, value in namespace_labels}
+    labels[f"{NAMESPACE_LABELS}kubernetes.io/metadata.name"] = namespace
+    labels[NAMESPACE] = namespace
+    labels[SERVICE_ACCOUNT] = service_account
     labels[CLUSTER] = CLUSTER_NAME
     numbers: dict[str, set[int]] = {}
-    for port in pod.named_ports:
+    for port in ports:
         numbers.setdefault(port_key(port.name, port.protocol), set()).add(port.port)
-    labels |= {key: ",".join(map(str, sorted(ports))) for key, ports in numbers.items()}
-    if probes and pod.probes:
-        labels[PROBES] = ",".join(map(str, sorted(pod.probes)))
+    labels |= {key: ",".join(map(str, sorted(held))) for key, held in numbers.items()}
+    if probes:
+        labels[PROBES] = ",".join(map(str, probes))
     return canonical_labels(labels)
 
 

@@ -78,8 +78,9 @@ def filters() -> list[Json]:
         (
             CHANGES,
             {
+                # Without the script, which comes with the rules that need it: each would have an
+                # interpreter a listener and worker, a third of a mebibyte.
                 "@type": f"{_TYPE}.filters.http.lua.v3.Lua",
-                "default_source_code": {"inline_string": SCRIPT},
                 # The request is judged as the client sent it, never again as it was changed.
                 "clear_route_cache": False,
             },
@@ -103,7 +104,12 @@ def change_filters(rules: Sequence[tuple[HttpRule, Conditions]]) -> tuple[Json, 
             when.append(f"!{key}" if matcher.get("invert_match") else key)
         program.append({"when": when, "changes": [_change(item) for item in rule.changes]})
     secrets = sorted({item.secret for rule, _ in rules for item in rule.changes} - {""})
-    config: Json = {CHANGES: {"@type": f"{_TYPE}.filters.http.lua.v3.LuaPerRoute", "filter_context": {}}}
+    config: Json = {
+        CHANGES: {
+            "@type": f"{_TYPE}.filters.http.lua.v3.LuaPerRoute",
+            "source_code": {"inline_string": SCRIPT},
+        }
+    }
     if marks:
         config[MARKS] = {
             "@type": f"{_TYPE}.filters.http.header_to_metadata.v3.Config",

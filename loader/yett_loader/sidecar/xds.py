@@ -202,7 +202,7 @@ class Ads(  # grpc's classes have no types
         if self._refused:
             said = "; ".join(self._refused.values())
             self._replace(before)
-            raise SidecarNack(f"the sidecar refuses its configuration, the old one stays: {said}")
+            raise SidecarNack(f"the sidecar refuses the rules, the old ones stay: {said}")
         return True
 
     def give(self, secrets: Mapping[str, str]) -> None:
@@ -311,13 +311,21 @@ class Ads(  # grpc's classes have no types
                     self.nacks += 1
                     # Envoy quotes what it refuses.
                     said = "a secret" if kind == SECRETS else request.error_detail.message
-                    self._refused[kind] = said
+                    if self._is_current(kind, answered[1]):  # else it was put back already
+                        self._refused[kind] = said
                     log.error("the sidecar refuses %s: %s", kind, said)
                 else:
                     told.accepted = answered[0]
                     told.acked |= answered[1]
             stream.changed.set()
             self._moved.set()
+
+    def _is_current(self, kind: str, versions: Versions) -> bool:
+        """Whether something of a response is still what is published."""
+        resources = self._kinds[kind].resources
+        return any(
+            name in resources and resources[name].version == version for name, version in versions.items()
+        )
 
     def _response(self, kind: str, stream: _Stream) -> DiscoveryResponse | None:
         told, item = stream.told.get(kind), self._kinds[kind]

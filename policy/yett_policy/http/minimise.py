@@ -74,7 +74,7 @@ def _blocks(rows: Rows) -> list[int]:
     for state, row in enumerate(rows.rows):
         found = shapes.get(row)  # states that share a core share the row
         if found is None:
-            found = shapes[row] = (tuple(min(target, 0) for target in row), [t for t in row if t >= 0])
+            found = shapes[row] = (tuple([min(target, 0) for target in row]), [t for t in row if t >= 0])
         shape, targets = found
         live.append(targets)
         for target in set(targets):

@@ -1,0 +1,239 @@
+"""A hundred simulated loaders: real TLS, websockets, tokens and protocol, and no kernel behind them.
+
+Each keeps everything that it is told and answers as if it were in force.  Frames that are the
+same bytes for many of them are decoded once, so that the loaders, which share a machine with the
+operator here, cost little; a real one decodes its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import aiohttp
+
+from yett_policy.document import SCHEMA
+from yett_policy.sync import decode, encode
+from yett_policy.sync.frame import SUBPROTOCOL, TO_LOADER_LIMIT, bundle, unbundle
+from yett_policy.sync.message import (
+    Ack,
+    AddressesPart,
+    Begin,
+    Commit,
+    DocumentPart,
+    Hello,
+    IdentitiesPart,
+    NodePart,
+    PodsPart,
+    RulesetPart,
+    ToLoader,
+    Welcome,
+)
+
+_KEPT = 4096
+"""Decoded frames."""
+
+
+class WrongUpdate(Exception):  # noqa: N818 - what it is
+    """What the operator sent does not add up."""
+
+
+class Decoder:
+    """Decodes equal frames once."""
+
+    def __init__(self) -> None:
+        self._known: dict[bytes, ToLoader] = {}
+
+    def __call__(self, frame: bytes) -> ToLoader:
+        """As the protocol's own."""
+        if len(frame) < 128:  # begin, commit
+            return decode.from_operator(frame)
+        item = self._known.get(frame)
+        if item is None:
+            if len(self._known) >= _KEPT:
+                self._known.clear()
+            item = self._known[frame] = decode.from_operator(frame)
+        return item
+
+
+@dataclass(slots=True)
+class State:
+    """What a loader has."""
+
+    node: NodePart = field(default_factory=lambda: NodePart({}, {}, {}, ()))
+    documents: set[str] = field(default_factory=set)
+    """Digests that it was sent."""
+    rulesets: set[str] = field(default_factory=set)
+    ipcache: dict[str, int] = field(default_factory=dict)
+    identities: dict[int, tuple[str, ...]] = field(default_factory=dict)
+    pods: dict[tuple[str, str], tuple[int, tuple[str, ...]]] = field(default_factory=dict)
+
+
+class Expectation:
+    """A prefix that every loader must hear of."""
+
+    def __init__(self, nodes: set[str]) -> None:
+        self._waiting = nodes
+        self._last = 0.0
+        self._all = asyncio.get_running_loop().create_future()
+
+    def heard(self, node: str, at: float) -> None:
+        """One has."""
+        self._waiting.discard(node)
+        self._last = max(self._last, at)
+        if not self._waiting and not self._all.done():
+            self._all.set_result(self._last)
+
+    async def last(self, within: float = 60.0) -> float:
+        """When the last one had it; time.monotonic()."""
+        try:
+            async with asyncio.timeout(within):
+                return float(await self._all)
+        except TimeoutError:
+            raise WrongUpdate(f"{len(self._waiting)} loaders have not heard of a new address") from None
+
+
+class Fleet:
+    """All of them."""
+
+    def __init__(self, tokens: Mapping[str, str]) -> None:
+        self.loaders = {node: Loader(node, token, self) for node, token in tokens.items()}
+        self.decode = Decoder()
+        self.updates = 0
+        self._expected: dict[str, Expectation] = {}
+
+    @asynccontextmanager
+    async def connected(self, port: int, tls: ssl.SSLContext) -> AsyncIterator[None]:
+        """Every one follows the operator, and has its first snapshot at the start of the block."""
+        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+            tasks = [asyncio.create_task(loader.run(session, port, tls)) for loader in self.loaders.values()]
+            try:
+                whole = asyncio.gather(*(loader.whole.wait() for loader in self.loaders.values()))
+                await asyncio.wait([whole, *tasks], return_when=asyncio.FIRST_COMPLETED, timeout=120)
+                _raise_first(tasks)
+                if not whole.done():
+                    raise WrongUpdate("not every loader has got a snapshot in two minutes")
+                yield
+                _raise_first(tasks)
+            finally:
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+
+    def expect(self, prefix: str) -> Expectation:
+        """To be told when everybody has heard of it."""
+        found = self._expected[prefix] = Expectation(set(self.loaders))
+        return found
+
+    def heard(self, node: str, prefixes: set[str], at: float) -> None:
+        """A loader has had a whole update with these prefixes."""
+        self.updates += 1
+        for prefix in prefixes & self._expected.keys():
+            self._expected[prefix].heard(node, at)
+
+
+class Loader:
+    """One of them."""
+
+    def __init__(self, node: str, token: str, fleet: Fleet) -> None:
+        self.state = State()
+        self.whole = asyncio.Event()
+        """It has had everything once."""
+        self._node, self._token, self._fleet = node, token, fleet
+        self._applied: dict[int, str] = {}
+        self._prefixes: set[str] = set()
+        """Of the update under way."""
+
+    async def run(self, session: aiohttp.ClientSession, port: int, tls: ssl.SSLContext) -> None:
+        """Until cancelled."""
+        self.state, self._applied = State(), {}
+        self.whole.clear()
+        socket = await session.ws_connect(
+            f"wss://localhost:{port}/v1/sync",
+            ssl=tls,
+            headers={"Authorization": f"Bearer {self._token}"},
+            protocols=(SUBPROTOCOL,),
+            compress=0,
+            max_msg_size=TO_LOADER_LIMIT + 4,
+        )
+        async with socket:
+            await _send(socket, encode.hello(self._hello()))
+            async for received in socket:
+                at = time.monotonic()
+                if received.type is not aiohttp.WSMsgType.BINARY:
+                    raise WrongUpdate(f"the operator sent {received.type.name} to {self._node}")
+                for frame in unbundle(received.data):
+                    ack = self._take(self._fleet.decode(frame), at)
+                    if ack is not None:
+                        await _send(socket, encode.ack(ack))
+        raise WrongUpdate(f"the operator hung up on {self._node} ({socket.close_code})")
+
+    def _hello(self) -> Hello:
+        return Hello(self._node, "0" * 32, "bench", "none", applied={}, schema=SCHEMA)
+
+    def _take(self, item: ToLoader, at: float) -> Ack | None:
+        state = self.state
+        match item:
+            case Welcome():
+                pass
+            case Begin(_, base):
+                self._prefixes = set()
+                if base is None:
+                    state.ipcache, state.identities, state.pods = {}, {}, {}
+            case DocumentPart():
+                state.documents.add(item.digest)
+            case RulesetPart():
+                state.rulesets.add(item.content)
+            case NodePart():
+                state.node = item
+            case AddressesPart(rows):
+                _put(state.ipcache, rows)
+                self._prefixes.update(prefix for prefix, _ in rows)
+            case IdentitiesPart(rows):
+                _put(state.identities, rows)
+            case PodsPart(rows):
+                _put(state.pods, rows)
+            case Commit():
+                return self._commit(item, at)
+        return None
+
+    def _commit(self, commit: Commit, at: float) -> Ack:
+        state = self.state
+        if (len(state.ipcache), len(state.identities), len(state.pods)) != (
+            commit.ipcache,
+            commit.identities,
+            commit.pods,
+        ):
+            raise WrongUpdate(f"after update {commit.seq} {self._node} has not as much as it must have")
+        wanted = state.node.documents
+        if lacking := set(wanted.values()) - state.documents:
+            raise WrongUpdate(f"{self._node} was not sent {len(lacking)} documents that it must have")
+        self._fleet.heard(self._node, self._prefixes, at)
+        before, self._applied = self._applied, dict(wanted)
+        changed = {number: digest for number, digest in wanted.items() if before.get(number) != digest}
+        self.whole.set()
+        return Ack(commit.seq, changed, tuple(sorted(before.keys() - wanted.keys())))
+
+
+def _put(held: dict[Any, Any], rows: tuple[tuple[Any, Any], ...]) -> None:
+    for key, value in rows:
+        if value is None:
+            held.pop(key, None)
+        else:
+            held[key] = value
+
+
+async def _send(socket: aiohttp.ClientWebSocketResponse, frame: bytes) -> None:
+    for part in bundle([frame]):
+        await socket.send_bytes(part)
+
+
+def _raise_first(tasks: list[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        if task.done():
+            task.result()

@@ -1,0 +1,190 @@
+"""The control plane's part of `make bench`: measure, check, write the result, draw the page."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from bench import machine
+from bench.control import plots
+from bench.control.churn import StatusWatch, churn
+from bench.control.loaders import Fleet, WrongUpdate
+from bench.control.measure import WRITTEN, Counts, Plane
+from bench.control.node import NAME, LoaderFailed, real_node
+from bench.control.operator import OperatorDied, OperatorProcess
+from bench.control.page import write_page
+from bench.control.reference import WrongState, reference
+from bench.control.relay import Relay
+from bench.control.server import cluster, writer
+from bench.control.shape import Json, Shape, node_name, node_object
+
+ROOT = Path(__file__).resolve().parents[2]
+GROWTH = (4_000, 1_000, 100)
+"""Policies that do not select the pod that is added."""
+QUICK = (
+    Shape(pods=1_000, policies=500, nodes=20),
+    Counts(pods=15, workloads=10, changes=15, growth=10, churn_seconds=5, churn=50),
+)
+"""To see that it works; its numbers mean nothing."""
+
+
+def main(*, quick: bool, draw: bool) -> int:
+    """0, or 1 with the reason why the run is worth nothing."""
+    folder = ROOT / ("build" if quick else "docs")
+    path = folder / "benchmarks-control.json"
+    if not draw:
+        try:
+            result = asyncio.run(_run(*(QUICK if quick else (Shape(), Counts()))))
+        except (OperatorDied, LoaderFailed, WrongUpdate, WrongState) as error:
+            print(f"bench: {error}", file=sys.stderr)
+            return 1
+        folder.mkdir(exist_ok=True)
+        path.write_text(json.dumps(result) + "\n")
+    page = folder / "benchmarks-control.md"
+    result = json.loads(path.read_text())
+    write_page(result, page)
+    if not quick:
+        plots.draw(result, folder / "img")
+    print(f"bench: wrote {page.relative_to(ROOT)}")
+    return 0
+
+
+async def _run(shape: Shape, counts: Counts) -> dict[str, Any]:
+    begin, before, own = time.monotonic(), machine.processor_time(), machine.own_time()
+    with (
+        tempfile.TemporaryDirectory(prefix="yett-bench-api-") as directory,
+        cluster(Path(directory)) as api,
+        real_node() as node,
+    ):
+        async with writer(api) as write:
+            result = await _measure(Plane(api, write, node, shape, counts))
+    result |= {"machine": machine.describe(), "seconds": round(time.monotonic() - begin)}
+    result |= machine.disturbance(before, own)
+    return result
+
+
+async def _measure(plane: Plane) -> dict[str, Any]:
+    shape, write, counts = plane.shape, plane.write, plane.counts
+    result: dict[str, Any] = {"shape": asdict(shape), "counts": asdict(counts)}
+    with _step("namespaces, nodes and policies are written"):
+        await _furnish(plane)
+    with _step("an operator without pods"):
+        async with plane.operator() as (process, _), plane.loaders(real_pods=0):
+            await plane.settled(process)
+            result["memory"] = {"base": asdict(process.memory())}
+    with _step(f"{shape.pods:,} pods are written"):
+        await write.create_all(_pods(plane))
+    with _step("the first start with them: identities get numbers"):
+        async with plane.operator() as (process, seconds):
+            result["first start"] = round(seconds, 2)
+            await plane.settled(process)
+    with _step("a restart: the full compile"):
+        async with plane.operator() as (process, seconds):
+            result["start"] = round(seconds, 2)
+            result["compile"] = round((await _metrics(process))["yett_reconcile_duration_seconds_sum"], 2)
+            async with plane.loaders() as (fleet, relay):
+                await plane.settled(process)
+                result["memory"]["full"] = asdict(process.memory())
+                await _changes(plane, process, fleet, relay, result)
+                await plane.settled(process)
+                result["memory"]["end"] = asdict(process.memory())
+                await _check(plane, fleet, relay, result)
+    return result
+
+
+async def _changes(
+    plane: Plane, process: OperatorProcess, fleet: Fleet, relay: Relay, result: dict[str, Any]
+) -> None:
+    shape, write, counts = plane.shape, plane.write, plane.counts
+    with _step("pods are added, one at a time"):
+        known = [plane.new_pod(number % shape.identities) for number in range(counts.pods)]
+        result["pod"] = await plane.add_pods(fleet, known)
+        new = [plane.new_pod(f"new-{number}") for number in range(counts.workloads)]
+        result["workload"] = await plane.add_pods(fleet, new)
+    with _step("a policy is changed again and again"):
+        result["policy"] = await plane.change_policies(relay, counts.changes)
+    with _step(f"{counts.churn} pods a second come and go"):
+        before = (await _metrics(process))[WRITTEN]
+        async with StatusWatch(write).counting() as writes:
+            load = await churn(
+                write, lambda: plane.new_pod(plane.next_app()), counts.churn, counts.churn_seconds
+            )
+            seen = asdict(writes())
+        seen["operator"] = (await _metrics(process))[WRITTEN] - before
+        result["churn"] = {**load, "writes": seen}
+        await plane.settled(process)
+    result["growth"] = {}
+    there = shape.policies
+    await plane.add_pods(fleet, [plane.new_pod("probe")])
+    for policies in GROWTH:
+        with _step(f"pods are added beside {policies:,} policies"):
+            if policies > there:
+                await write.create_all(shape.policy_objects(there, policies))
+            else:
+                await write.delete_all(shape.policy_objects(policies, there))
+            there = policies
+            await plane.settled(process)
+            before = await _metrics(process)
+            pods = [plane.new_pod("probe") for _ in range(counts.growth)]
+            times = await plane.add_pods(fleet, pods)
+            after = await _metrics(process)
+            spent, batches = (
+                after[f"yett_reconcile_duration_seconds_{part}"]
+                - before[f"yett_reconcile_duration_seconds_{part}"]
+                for part in ("sum", "count")
+            )
+            result["growth"][str(policies)] = {"ms": times, "compiler_ms": round(1000 * spent / batches, 3)}
+
+
+async def _check(plane: Plane, fleet: Fleet, relay: Relay, result: dict[str, Any]) -> None:
+    """The loaders have what a compile from scratch says; and they were under load."""
+    with _step("everything is compared with a compile from scratch"):
+        wanted = await reference(plane.write)
+        for node, loader in fleet.loaders.items():
+            wanted.check(node, loader.state)
+        if relay.applied != wanted.documents[NAME]:
+            raise WrongState("the real loader has other documents in force than the reference compile")
+        if not fleet.updates or not wanted.pods:
+            raise WrongState("the simulated loaders got no update at all")
+        result["checked"] = {
+            "loaders": len(fleet.loaders) + 1,
+            "updates": fleet.updates,
+            "documents": sum(map(len, wanted.documents.values())),
+            "pods": len(wanted.pods),
+        }
+
+
+async def _furnish(plane: Plane) -> None:
+    shape, write = plane.shape, plane.write
+    await write.create_all(shape.namespace_objects())
+    await write.create_all([*shape.node_objects(), node_object(NAME, plane.node.address)])
+    await write.create_all(shape.policy_objects())
+    for name in (NAME, *map(node_name, range(shape.nodes))):
+        plane.tokens[name] = await write.token(name)
+
+
+def _pods(plane: Plane) -> Iterator[Json]:
+    """Two of them are real; the client's workload is one more, which no policy keeps from asking."""
+    yield plane.shape.pod_object(0, "real", plane.node.server, NAME)
+    yield plane.shape.pod_object(plane.shape.identities, "real", plane.node.client, NAME)
+    yield from plane.shape.pod_objects(plane.shape.pods - 2)
+
+
+async def _metrics(process: OperatorProcess) -> dict[str, float]:
+    return await asyncio.to_thread(process.metrics)
+
+
+@contextmanager
+def _step(what: str) -> Iterator[None]:
+    begin = time.monotonic()
+    print(f"bench: {what} ...", end=" ", flush=True)
+    yield
+    print(f"{time.monotonic() - begin:.0f} s", flush=True)

@@ -1,0 +1,102 @@
+"""The targets, each with what was measured and whether that is enough."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Quantiles:
+    """Of samples; the p99 of fewer than a hundred is their most."""
+
+    median: float
+    p90: float
+    p99: float
+    most: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Quantiles:
+        """Of at least one value."""
+        ordered = sorted(values)
+
+        def at(share: float) -> float:
+            return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+        return cls(median(ordered), at(0.9), at(0.99), ordered[-1])
+
+    @property
+    def all(self) -> tuple[float, float, float, float]:
+        """In the order of the page."""
+        return self.median, self.p90, self.p99, self.most
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One line of the table."""
+
+    what: str
+    wanted: str
+    measured: str
+    met: bool
+
+
+def judge(result: Mapping[str, Any]) -> list[Target]:
+    """All of them."""
+    growth = {int(policies): item for policies, item in result["growth"].items()}
+    few, many = growth[min(growth)], growth[max(growth)]
+    slower = Quantiles.of(many["ms"]).median / Quantiles.of(few["ms"]).median - 1
+    churn = result["churn"]
+    written = churn["writes"]["most"] / churn["seconds"]
+    loaded = churn["rate"] >= 0.9 * result["counts"]["churn"] and churn["writes"]["total"] > 0
+    return [
+        Target(
+            "full compile, at the start with everything stored",
+            "less than 10 s",
+            f"{result['compile']:.1f} s ({result['start']:.1f} s from the process's start until it serves)",
+            result["compile"] < 10,
+        ),
+        _p99("pod added: in every loader's hands", result["pod"], 50),
+        _p99(
+            "pod of a new workload added: documents and addresses in every loader's hands",
+            result["workload"],
+            50,
+        ),
+        _p99("policy changed: in force in a real kernel, and said so", result["policy"], 100),
+        Target(
+            "operator's memory, over that without pods",
+            "at most 1 KiB a pod",
+            f"{per_pod(result):.2f} KiB a pod",
+            per_pod(result) <= 1,
+        ),
+        Target(
+            f"added time per pod with {max(growth):,} policies that do not select it instead of {min(growth):,}",
+            "none (within 10 %)",
+            f"{100 * slower:+.0f} % of the median; in the compiler {few['compiler_ms']:.1f} and {many['compiler_ms']:.1f} ms a batch",
+            slower < 0.1,
+        ),
+        Target(
+            f"status writes under churn of {churn['rate']:.0f} pods a second",
+            "at most 1 a policy a second",
+            f"{written:.2f}",
+            written <= 1 and loaded,
+        ),
+    ]
+
+
+def per_pod(result: Mapping[str, Any]) -> float:
+    """KiB of all processes."""
+    base, full = (sum(result["memory"][key].values()) for key in ("base", "full"))
+    return float(full - base) / float(result["shape"]["pods"])
+
+
+def _p99(what: str, samples: Sequence[float], limit: float) -> Target:
+    found = Quantiles.of(samples)
+    return Target(
+        what,
+        f"p99 below {limit:.0f} ms",
+        f"p99 {found.p99:.1f} ms, median {found.median:.1f} ms",
+        found.p99 < limit,
+    )
