@@ -10,6 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
+from yett_policy.addresses import NOTHING, Addresses
 from yett_policy.app_protocol import AppProtocols, Spoken
 from yett_policy.body import PROTOCOL_NAMES, Body, Made, ServerPorts, build_body
 from yett_policy.cluster import Cluster, NamedPort, Namespace, Node, Pod, Service
@@ -22,7 +23,6 @@ from yett_policy.http.rule import RulesetSpec
 from yett_policy.identity import PROBES, RESERVED, Labels, Table, named_ports, port_key
 from yett_policy.index import SelectorIndex
 from yett_policy.policy import Policy
-from yett_policy.prefix import Prefix
 from yett_policy.selector import NAMESPACE, Selector, exists
 
 PolicyId = tuple[str, int]
@@ -112,13 +112,13 @@ class Compiler:
         self._stale_namespaces: set[str] = set()
         self._stale_others = True
 
-        self._claims: dict[Holder, Claims] = {}
+        self._addresses = Addresses(self._number)
         self._new_claims: dict[Holder, Claims] = {}
-        """To be put in place of `_claims`."""
-        self._holders: defaultdict[Prefix, dict[Holder, Labels]] = defaultdict(dict)
+        """To be put in place of those that hold."""
+        self._others: set[Holder] = set()
+        """That are neither pods nor nodes."""
         self._uses: Counter[Labels] = Counter()
         self._subjects: Counter[int] = Counter()
-        self._ipcache: dict[str, int] = {}
 
         self._subject_of: defaultdict[Selector, set[PolicyId]] = defaultdict(set)
         self._peer_of: defaultdict[Selector, set[PolicyId]] = defaultdict(set)
@@ -213,6 +213,8 @@ class Compiler:
 
     def learn(self, numbers: Mapping[Labels, int]) -> None:
         """Numbers that were given elsewhere; ValueError if a label set has another one already."""
+        if not numbers:
+            return
         for labels, number in numbers.items():
             if self._table.numbers.get(labels, number) != number:
                 raise ValueError(f"{labels} has number {self._table.numbers[labels]} already, not {number}")
@@ -239,7 +241,7 @@ class Compiler:
 
     def flush(self) -> Delta:
         """Work out every change since the last flush."""
-        nodes = {name: self._claims.get(("0-node", name)) for name in self._nodes}
+        nodes = {name: self._addresses.claims(("0-node", name)) for name in self._nodes}
         self._gather_claims()
         prefixes = self._replace(self._settled_claims())
         gone, changed, subjects = self._update_documents()
@@ -250,11 +252,11 @@ class Compiler:
         return Delta(
             documents={number: self._documents[number] for number in sorted(changed)},
             gone=frozenset(gone),
-            ipcache={prefix: self._ipcache.get(prefix) for prefix in sorted(prefixes)},
+            ipcache={prefix: self._addresses.ipcache.get(prefix) for prefix in sorted(prefixes)},
             node_addresses={
                 name: self._local_addresses(name)
                 for name, before in sorted(nodes.items())
-                if before != self._claims.get(("0-node", name))
+                if before != self._addresses.claims(("0-node", name))
             },
             subjects=subjects,
             conflicts=frozenset().union(*(self._bodies[key].conflicts for key in self._conflicting)),
@@ -267,6 +269,16 @@ class Compiler:
         ruleset = self._ruleset(spec)
         return "" if ruleset.engine is Engine.KERNEL else ruleset.engine_reason.removeprefix(_EXCEEDS)
 
+    @property
+    def pods(self) -> Mapping[tuple[str, str], Pod]:
+        """As they were put."""
+        return self._pods
+
+    @property
+    def rulesets(self) -> Mapping[str, Ruleset]:
+        """By digest: those that documents name, and some that they named."""
+        return self._rulesets
+
     def ruleset(self, digest: str) -> Ruleset:
         """One that a document names; KeyError otherwise."""
         return self._rulesets[digest]
@@ -278,12 +290,12 @@ class Compiler:
         pods = [
             (pod.namespace, pod.name, number(claims.own), tuple(sorted(pod.addresses)))
             for key, pod in sorted(self._pods.items())
-            if (claims := self._claims.get(("2-pod", *key))) is not None and claims.own is not None
+            if (claims := self._addresses.claims(("2-pod", *key))).own is not None
         ]
         return Compiled(
             documents=dict(sorted(self._documents.items())),
             rulesets=dict(sorted(self._rulesets.items())),
-            ipcache=dict(sorted(self._ipcache.items())),
+            ipcache=dict(sorted(self._addresses.ipcache.items())),
             node_addresses={name: self._local_addresses(name) for name in sorted(self._nodes)},
             identities=dict(sorted((number(labels), labels) for labels in self._uses)),
             pods=tuple(pods),
@@ -296,8 +308,8 @@ class Compiler:
         self._rulesets_kept = len(live)
 
     def _local_addresses(self, node: str) -> dict[str, int]:
-        claims = self._claims.get(("0-node", node), Claims())
-        return {str(prefix): self._table.number(labels) for prefix, labels in sorted(claims.as_local)}
+        claims = self._addresses.claims(("0-node", node))
+        return {prefix: self._table.number(labels) for prefix, labels in sorted(claims.as_local)}
 
     # -- policies
 
@@ -380,10 +392,10 @@ class Compiler:
             node = self._nodes.get(name)
             new["0-node", name] = Claims() if node is None else node_claims(node, self._blocks)
         if self._stale_others:
-            known = (*self._claims, *self._new_claims)
-            new |= {holder: Claims() for holder in known if holder[0][0] in "134"}
-            new |= {("1-api-server", address): api_server_claims(address) for address in self._api_servers}
-            new |= dict(self._blocks.claims())
+            others = dict(self._blocks.claims())
+            others |= {("1-api-server", address): api_server_claims(address) for address in self._api_servers}
+            new |= dict.fromkeys(self._others - others.keys(), NOTHING) | others
+            self._others = set(others)
         self._stale_pods, self._stale_nodes, self._stale_namespaces = set(), set(), set()
         self._stale_others = False
         self._new_claims |= new
@@ -401,7 +413,8 @@ class Compiler:
 
     def _replace(self, new: dict[Holder, Claims]) -> set[str]:
         """Prefixes whose identity changed."""
-        old = {holder: self._claims.get(holder, Claims()) for holder in new}
+        addresses = self._addresses
+        old = {holder: addresses.claims(holder) for holder in new}
         changed = [holder for holder in new if new[holder] != old[holder]]
         self._table = self._table.allocate(
             labels for holder in changed for labels in _label_sets(new[holder])
@@ -411,39 +424,20 @@ class Compiler:
                 self._acquire(labels)
             if (own := new[holder].own) is not None:
                 self._become_subject(self._table.number(own), 1)
-        touched: set[Prefix] = set()
+        touched: set[str] = set()
         for holder in changed:
-            for prefix, _ in old[holder].addresses:
-                self._holders[prefix].pop(holder, None)
-                touched.add(prefix)
-            for prefix, labels in new[holder].addresses:
-                self._holders[prefix][holder] = labels
-                touched.add(prefix)
+            touched |= addresses.replace(holder, new[holder])
             if (own := old[holder].own) is not None:
                 self._become_subject(self._table.number(own), -1)
             for labels in _label_sets(old[holder]):
                 self._release(labels)
-            if new[holder] == Claims():
-                self._claims.pop(holder, None)
-            else:
-                self._claims[holder] = new[holder]
             if holder[0] == "2-pod":
                 own = new[holder].own
                 self._changed_pods[holder[1], holder[2]] = None if own is None else self._table.number(own)
-        return {str(prefix) for prefix in touched if self._settle(prefix)}
+        return {prefix for prefix in touched if addresses.settle(prefix)}
 
-    def _settle(self, prefix: Prefix) -> bool:
-        """Give a prefix to its first holder; whether that changed anything."""
-        holders = self._holders[prefix]
-        text = str(prefix)
-        if not holders:
-            del self._holders[prefix]
-            return self._ipcache.pop(text, None) is not None
-        number = self._table.number(holders[min(holders)])
-        if self._ipcache.get(text) == number:
-            return False
-        self._ipcache[text] = number
-        return True
+    def _number(self, labels: Labels) -> int:
+        return self._table.number(labels)
 
     def _become_subject(self, number: int, count: int) -> None:
         before = self._subjects[number]
