@@ -26,6 +26,11 @@ class Addresses:
         """Of a holder; one that is not known has none."""
         return self._claims.get(holder, NOTHING)
 
+    def first(self, prefix: str) -> Holder | None:
+        """Who has a prefix, of those who claim it."""
+        found = self._holders.get(prefix)
+        return min(found) if isinstance(found, set) else found
+
     def replace(self, holder: Holder, new: Claims) -> set[str]:
         """Put claims in place of those that a holder had; the prefixes of both."""
         old = self._claims.get(holder, NOTHING)
@@ -41,10 +46,9 @@ class Addresses:
 
     def settle(self, prefix: str) -> bool:
         """Give a prefix to its first holder; whether that changed anything."""
-        found = self._holders.get(prefix)
-        if found is None:
+        holder = self.first(prefix)
+        if holder is None:
             return self.ipcache.pop(prefix, None) is not None
-        holder = min(found) if isinstance(found, set) else found
         number = self._number(dict(self._claims[holder].addresses)[prefix])
         if self.ipcache.get(prefix) == number:
             return False

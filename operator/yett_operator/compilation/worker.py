@@ -9,21 +9,23 @@ import signal
 import threading
 import time
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import replace
 
 from yett_operator.compilation import encode
 from yett_operator.compilation.batch import Batch, Judgement, Outcome, PolicyText
 from yett_operator.labels import Labels, noise_in, noise_in_service, quiet, shared
-from yett_operator.ports import PodKey, PublishedRuleset
+from yett_operator.ports import PodKey, PublishedDocument, PublishedRuleset
 from yett_policy import budget
 from yett_policy.cluster import Pod, Service
 from yett_policy.compiled import Delta
-from yett_policy.compiler import Compiler, compile_spec
+from yett_policy.compiler import Compiler
 from yett_policy.document import Ruleset
 from yett_policy.errors import PolicyError
 from yett_policy.http.rule import RulesetSpec
 from yett_policy.lint import lint
 from yett_policy.policy import Policy
+from yett_policy.rulesets import compile_spec
 from yett_policy.source.parse import parse_policy
 
 _UNSUPPORTED = "not supported"
@@ -170,25 +172,34 @@ class Worker:
 
     # -- out
 
-    def _publish(self, delta: Delta) -> Outcome:
-        documents = {number: encode.document(document) for number, document in delta.documents.items()}
+    def _count_uses(
+        self, documents: Mapping[int, PublishedDocument], gone: frozenset[int]
+    ) -> tuple[frozenset[str], frozenset[str]]:
+        """(rulesets that are used now and were not, the other way round)."""
+        if not documents and not gone:
+            return frozenset(), frozenset()
         before = frozenset(self._uses)
         for number, published in documents.items():
             self._uses.update(published.rulesets)
             self._uses.subtract(self._named.pop(number, ()))
             self._named[number] = published.rulesets
-        for number in delta.gone:
+        for number in gone:
             self._uses.subtract(self._named.pop(number, ()))
         self._uses = +self._uses
+        return frozenset(self._uses.keys() - before), frozenset(before - self._uses.keys())
+
+    def _publish(self, delta: Delta) -> Outcome:
+        documents = {number: encode.document(document) for number, document in delta.documents.items()}
+        new_digests, unused = self._count_uses(documents, delta.gone)
         known = self._compiler.rulesets
-        new = [known[digest] for digest in sorted(self._uses.keys() - before)]
+        new = [known[digest] for digest in sorted(new_digests)]
         if len(self._packed) > len(known):
             self._packed = {digest: packed for digest, packed in self._packed.items() if digest in known}
         return Outcome(
             documents=documents,
             gone=delta.gone,
             rulesets={ruleset.digest: self._packed[ruleset.digest] for ruleset in new},
-            rulesets_gone=frozenset(before - self._uses.keys()),
+            rulesets_gone=unused,
             ruleset_facts={ruleset.digest: encode.facts(ruleset) for ruleset in new},
             ipcache=delta.ipcache,
             node_addresses=delta.node_addresses,
