@@ -317,11 +317,6 @@ static long FN(message)(__u32 index, struct scan *s)
 		f->length = 0;
 		w->state = rs->chunk_end;
 		break;
-	case PHASE_CHUNK:
-		f->chunk_digits = 0;
-		f->length = 0;
-		w->state = rs->chunk;
-		break;
 	}
 	f->phase = PHASE_STATE;
 	if (load_chunk(s, from))

@@ -45,7 +45,6 @@ struct packet {
 	__u8 proto;
 	__u8 flags; /* TCP */
 	__u8 icmp_type;
-	__u8 fragment;
 	__u8 odd;     /* reason that only matters on an enforced endpoint, or 0 */
 	__u16 window; /* as in the header, not scaled */
 	__u16 sport;  /* network order */
@@ -189,6 +188,21 @@ struct {
 	__type(key, __u32);
 	__type(value, struct work);
 } scratch SEC(".maps");
+
+/* What to_pod has said to a connection of the sidecar: packets of its client may go by the short
+ * way, until then and under that epoch. */
+struct approval {
+	__u64 until;
+	__u32 epoch;
+	__u32 pad;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct approval);
+} scratch_approval SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);

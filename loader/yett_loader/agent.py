@@ -132,7 +132,7 @@ class Agent:
             log.error("%s", self.error)  # noqa: TRY400 - the message says it all
             return
         if wanted is not None:
-            present = self._present(wanted)
+            present = self._present(replace(wanted, secrets=self.store.load_secrets()))
             for item in present.endpoints:
                 if item.ifindex is None:
                     self.lost.add(item)
@@ -253,7 +253,7 @@ class Agent:
         self._encode(wanted, located, places)
         if self.sidecar:
             # Before the maps: what they redirect finds its rules in force.
-            places = await self.sidecar.apply(wanted.snapshot, places)
+            places = await self.sidecar.apply(wanted.snapshot, places, wanted.secrets)
         endpoints = tuple(map(self._attached, located))
         assignment, want = self._encode(wanted, endpoints, places)
         expired = self._expired(begin)
@@ -275,6 +275,8 @@ class Agent:
             body = to_bytes(current)
             self.store.save_snapshot(body)
             self._digest = hashlib.sha256(body).hexdigest()
+        if self.wanted is None or current.secrets != self.wanted.secrets:
+            self.store.save_secrets(current.secrets)
         self.wanted = current
         self._note_retired(want, begin)
         self.names = names_of(

@@ -63,6 +63,14 @@ class Election:
         """Holder and time of the last renewal that we saw."""
         self._seen_at = 0.0
 
+    @property
+    def other_leader(self) -> str:
+        """Address of the leader if that is another replica, else empty.
+
+        One that was killed and started again finds its former self in the lease, at its own address.
+        """
+        return "" if self.leading or self.leader_address == self._address else self.leader_address
+
     async def run(self) -> None:
         """For ever.  On cancellation the lease is given back, so another leads at once."""
         while True:

@@ -170,6 +170,8 @@ class RelayServer:
                         take(each, sink)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             log.warning("a replica sent what is no message: %r", error)
+        except OSError as error:
+            log.info("the connection of a replica broke: %s", error)
         finally:
             self._sockets.discard(socket)
             for node in self._nodes.through(source):

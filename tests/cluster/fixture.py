@@ -14,6 +14,7 @@ import pytest
 
 from cluster.cluster import Cluster
 from cluster.paths import REPOSITORY, ROOT, Paths
+from cluster.prober import Prober, probing
 from yett_lab.errors import LabError
 
 NODES = 3
@@ -52,6 +53,20 @@ def yett(cluster: Cluster) -> Cluster:
         roll = ("rollout", "status", "-n", "yett-system", workload, "--timeout=180s")
         cluster.kubectl(*roll, timeout=190)
     return cluster
+
+
+@pytest.fixture(scope="module")
+def talking(yett: Cluster) -> Iterator[Prober]:
+    """The prober, for all tests of a file."""
+    with probing(yett) as prober:
+        yield prober
+
+
+@pytest.fixture
+def prober(talking: Prober) -> Prober:
+    """The same, with everything as it was at first."""
+    talking.afresh()
+    return talking
 
 
 def remove_orphans() -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
+import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from cluster.cluster import Cluster
+from yett_lab.errors import LabError
 
 SYSTEM = "yett-system"
 OPERATOR = "app.kubernetes.io/name=yett-operator"
@@ -21,12 +24,62 @@ def pods(cluster: Cluster, selector: str = OPERATOR) -> list[dict[str, Any]]:
     return items
 
 
-def leader(cluster: Cluster) -> str:
-    """The pod that holds the lease; empty: nobody does."""
-    lease = cluster.kubectl(
-        "get", "lease", "yett-operator", "-n", SYSTEM, "-o", "jsonpath={.spec.holderIdentity}"
-    )
-    return next((each["metadata"]["name"] for each in pods(cluster) if each["metadata"]["name"] in lease), "")
+def holder(cluster: Cluster) -> str:
+    """Who has the lease: a pod's name and what tells this run of it from others; empty: nobody."""
+    get = ("get", "lease", "yett-operator", "-n", SYSTEM, "-o", "jsonpath={.spec.holderIdentity}")
+    return cluster.kubectl(*get)
+
+
+def another_leads(cluster: Cluster, than: str) -> float:
+    """Seconds until somebody else has the lease, be it the same pod started again."""
+    return eventually(lambda: holder(cluster) not in {"", than}, "another one leads")
+
+
+def names(cluster: Cluster) -> set[str]:
+    """Of the replicas."""
+    return {each["metadata"]["name"] for each in pods(cluster)}
+
+
+def send(cluster: Cluster, pod: str, number: signal.Signals) -> None:
+    """A signal to a replica's process, from outside its container."""
+    script = """
+        for pid in $(pgrep -f '^python -m yett_operator'); do
+            if grep -q "pod$0" "/proc/$pid/cgroup"; then kill -s "$1" "$pid"; exit; fi
+        done
+        echo "there is no such process" >&2; exit 1
+    """
+    (found,) = (each for each in pods(cluster) if each["metadata"]["name"] == pod)
+    box = cluster.node(found["spec"]["nodeName"]).box
+    argv = ["/bin/sh", "-c", script, found["metadata"]["uid"], number.name.removeprefix("SIG")]
+    box.run(argv, what=f"signal {pod}")
+
+
+def restarts(cluster: Cluster) -> dict[str, int]:
+    """Pod -> how often its container was started again."""
+    return {
+        each["metadata"]["name"]: sum(c["restartCount"] for c in each["status"].get("containerStatuses", ()))
+        for each in pods(cluster)
+    }
+
+
+def metric(cluster: Cluster, pod: str, name: str) -> float:
+    """The value of one sample, with its labels as they are written, of a replica."""
+    path = f"/api/v1/namespaces/{SYSTEM}/pods/{pod}:8080/proxy/metrics"
+    found = re.search(rf"^{re.escape(name)} (\S+)$", cluster.kubectl("get", "--raw", path), re.MULTILINE)
+    return float(found[1]) if found else 0.0
+
+
+def eventually(condition: Callable[[], object], otherwise: str, seconds: float = 60) -> float:
+    """Until it holds; an API server that does not answer makes it not hold.  Seconds that it took."""
+    begin = time.monotonic()
+    while True:
+        try:
+            if condition():
+                return time.monotonic() - begin
+        except LabError:
+            pass
+        assert time.monotonic() < begin + seconds, f"not within {seconds:g} s: {otherwise}"
+        time.sleep(0.1)
 
 
 def rolled_out(cluster: Cluster) -> None:
@@ -41,10 +94,7 @@ def without_operator(cluster: Cluster) -> Iterator[None]:
     scale = ("scale", "-n", SYSTEM, "deployment/yett-operator")
     cluster.kubectl(*scale, "--replicas=0")
     try:
-        deadline = time.monotonic() + 60
-        while pods(cluster):
-            assert time.monotonic() < deadline, "the operator does not end"
-            time.sleep(0.2)
+        eventually(lambda: not pods(cluster), "the operator ends")
         yield
     finally:
         cluster.kubectl(*scale, "--replicas=2")

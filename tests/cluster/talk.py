@@ -11,12 +11,15 @@ one series of new ones.  One line of stdout for each request, when it has ended:
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import sys
 import time
+from collections.abc import Coroutine
+from typing import Any
 
-PATIENCE = 2.0
-"""Seconds until silence is an answer, too: what is denied below HTTP is dropped."""
+CONNECT = 2.0
+"""Seconds until silence is an answer, too: what is denied below HTTP is dropped.  A kernel answers at once."""
+ANSWER = 10.0
+"""Seconds that a server may take on a busy machine."""
 
 Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
@@ -24,30 +27,37 @@ Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 async def series(name: str, address: str, path: str, seconds: float, *, keep: bool) -> None:
     """One request every so many seconds, for ever."""
     connection: Connection | None = None
+    host, _, port = address.rpartition(":")
     while True:
         begin = time.monotonic()
-        why = "200"
         try:
-            async with asyncio.timeout(PATIENCE):
-                if connection is None:
-                    host, _, port = address.rpartition(":")
-                    why = "connect"
-                    connection = await asyncio.open_connection(host, int(port))
-                why = await request(connection, name, path)
-        except TimeoutError:
-            why = f"silence ({why})"
-        except (OSError, EOFError) as error:
-            why = type(error).__name__
+            if connection is None:
+                opening = asyncio.open_connection(host, int(port))
+                connection = await patient(opening, CONNECT, "no connection")
+            why = await patient(request(connection, name, path), ANSWER, "no answer")
+        except (OSError, EOFError) as error:  # TimeoutError is an OSError
+            why = str(error) if isinstance(error, TimeoutError) else type(error).__name__
         end = time.monotonic()
         verdict = "passed" if why == "200" else "denied"
         line = f"{name} {path} {'kept' if keep else 'new'} {begin:.6f} {end:.6f} {verdict} {why}"
         print(line, flush=True)
         if connection is not None and not (keep and verdict == "passed"):
             connection[1].close()
-            with contextlib.suppress(OSError):
-                await connection[1].wait_closed()
             connection = None
         await asyncio.sleep(max(0.0, begin + seconds - time.monotonic()))
+
+
+async def patient(work: Coroutine[Any, Any, Any], seconds: float, otherwise: str) -> Any:
+    """Its result, or TimeoutError; what came in time counts also if we were not run in time to see it."""
+    task = asyncio.ensure_future(work)
+    await asyncio.wait({task}, timeout=seconds)
+    if not task.done():
+        await asyncio.sleep(0.1)
+    if task.done():
+        return task.result()
+    task.cancel()
+    await asyncio.wait({task})
+    raise TimeoutError(otherwise)
 
 
 async def request(connection: Connection, name: str, path: str) -> str:

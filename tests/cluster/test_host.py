@@ -75,5 +75,13 @@ def test_a_pod_is_ready_by_a_path_that_no_pod_may_ask_for(yett: Cluster):
         ask("/healthz")
     asked = yett.kubectl("logs", "-n", NAMESPACE, "server")
     assert '"GET /healthz"' in asked  # the kubelet did
-    ready = ("get", "pod", "server", "-n", NAMESPACE, "-o", "jsonpath={.status.conditions[?(@.type=='Ready')].status}")
+    ready = (
+        "get",
+        "pod",
+        "server",
+        "-n",
+        NAMESPACE,
+        "-o",
+        "jsonpath={.status.conditions[?(@.type=='Ready')].status}",
+    )
     assert yett.kubectl(*ready) == "True"

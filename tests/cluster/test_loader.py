@@ -33,7 +33,17 @@ CONFINED = f"{sum(1 << {'NET_ADMIN': 12, 'PERFMON': 38, 'BPF': 39}[name] for nam
 
 def test_the_loader_runs_with_the_capabilities_of_its_manifest(yett: Cluster):
     for node in yett.nodes:
-        exec_ = ("exec", "-n", SYSTEM, pod_on(yett, node), "--", "grep", "-E", "^Cap(Eff|Bnd)", "/proc/1/status")
+        exec_ = (
+            "exec",
+            "-n",
+            SYSTEM,
+            pod_on(yett, node),
+            "--",
+            "grep",
+            "-E",
+            "^Cap(Eff|Bnd)",
+            "/proc/1/status",
+        )
         assert yett.kubectl(*exec_).split() == ["CapEff:", CONFINED, "CapBnd:", CONFINED]
 
 

@@ -3,36 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
-from lupa import lua51
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-ROOT = REPOSITORY / "manifests/argocd/resource_customizations/yett.dev"
+from support.argo import CHECKS as ROOT
+from support.argo import health
+
 KINDS = ("L7Policy", "ClusterL7Policy", "PolicyStatus")
 CASES = [
     pytest.param(kind, case["inputPath"], case["healthStatus"], id=f"{kind}-{Path(case['inputPath']).stem}")
     for kind in KINDS
     for case in yaml.safe_load((ROOT / kind / "health_test.yaml").read_text())["tests"]
 ]
-
-
-def health(kind: str, obj: dict[str, Any]) -> dict[str, str]:
-    lua = lua51.LuaRuntime(unpack_returned_tuples=True)
-    for library in ("io", "os", "string", "debug", "package", "require", "python"):
-        lua.execute(f"{library} = nil")
-    lua.globals().obj = _table(lua, obj)
-    return dict(lua.execute((ROOT / kind / "health.lua").read_text()))
-
-
-def _table(lua: Any, value: Any) -> Any:
-    if isinstance(value, dict):
-        return lua.table_from({key: _table(lua, each) for key, each in value.items()})
-    if isinstance(value, list):
-        return lua.table_from([_table(lua, each) for each in value])
-    return value
 
 
 @pytest.mark.parametrize(("kind", "path", "expected"), CASES)

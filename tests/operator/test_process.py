@@ -274,6 +274,44 @@ def test_what_was_stored_while_admission_was_away_is_refused_in_the_same_words(
     api.kubectl("delete", "l7p", "p")
 
 
+BIG = {
+    "10,000 rules in one list": (
+        {"http": [{"path": f"/{i}"} for i in range(10_000)]},
+        "must have at most 256 items",
+    ),
+    "more than the API server takes": (
+        {"description": "x" * (4 << 20)},
+        "Request entity too large",
+    ),
+}
+
+
+@pytest.mark.parametrize(("what", "sentence"), BIG.values(), ids=BIG)
+def test_what_is_too_big_is_refused_with_one_sentence(
+    running: Process, what: dict[str, Any], sentence: str
+) -> None:
+    obj = json.loads(policy({"path": "/a"}))
+    if "http" in what:
+        obj["spec"]["ingress"][0]["toPorts"][0]["rules"]["http"] = what["http"]
+    else:
+        obj["spec"] |= what
+    said = apply(running.api, json.dumps(obj), "--server-side")
+    assert sentence in said
+    assert len(said) < 500, "and not with the object"
+
+
+def test_ten_thousand_rules_are_judged_and_in_force(running: Process) -> None:
+    """As many as the schema lets pass: 40 items of 256 rules."""
+    obj = json.loads(policy({"path": "/a"}))
+    item = obj["spec"]["ingress"][0]["toPorts"][0]
+    rules = [[{"pathExact": f"/{i}/{j}"} for j in range(256)] for i in range(40)]
+    obj["spec"]["ingress"] = [{"toPorts": [{**item, "rules": {"http": each}}]} for each in rules]
+    said = apply(running.api, json.dumps(obj), "--server-side")
+    assert "serverside-applied" in said, said[:500]
+    running.api.kubectl("wait", "--for=condition=Ready", "l7p/p", "--timeout=50s")
+    running.api.kubectl("delete", "l7p", "p")
+
+
 def test_the_roles_are_enough(running: Process) -> None:
     apply(running.api, policy({"path": "/a"}))
     running.api.kubectl("wait", "--for=condition=Ready", "l7p/p", "--timeout=10s")

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from yett_operator.leader import Election
 from yett_operator.ports import Ack, Failure, NodeInfo
 from yett_operator.relay import RelaySink, ack_message, connected_message, password, take
 from yett_operator.status.nodes import Nodes
@@ -77,6 +78,20 @@ def test_a_loader_that_changed_replicas_is_not_lost_by_the_word_of_the_old_one()
     assert leader.states["n1"].applied == {256: "a"}
     new.disconnected("n1")
     assert not leader.states["n1"].connected
+
+
+def test_a_replica_that_was_started_again_does_not_take_its_former_self_for_another_leader() -> None:
+    async def lead() -> None:
+        pass
+
+    election = Election(None, "yett-system", "lease", "pod_2", lead, address="10.0.0.1:9443")  # type: ignore[arg-type]
+    for holder, address in (("", ""), ("pod_1", "10.0.0.1:9443")):
+        election._saw(holder, "then", address)
+        assert election.other_leader == ""
+    election._saw("other_1", "now", "10.0.0.2:9443")
+    assert election.other_leader == "10.0.0.2:9443"
+    election.leading = True
+    assert election.other_leader == ""
 
 
 def test_counters_in_parts_are_not_counted_twice() -> None:

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from support.policy_world import policy_objects
-from yett_operator.compilation.batch import Batch, Outcome, PolicyText
+from yett_operator.compilation.batch import KEPT_MAX, Batch, Outcome, PolicyText
 from yett_operator.compilation.process import CompilerDied, CompilerProcess
 from yett_operator.compilation.publish import Publisher
 from yett_operator.compilation.worker import Worker
@@ -147,7 +147,6 @@ def test_a_policy_that_turns_bad_leaves_the_last_good_version_in_force() -> None
     assert judgement.reason == "Invalid"
     assert judgement.message.startswith("spec.ingress[0].toPorts[0].rules.http[0].path: ")
     assert judgement.kept
-    assert judgement.accepted_body == l7policy(http("/a"))
     assert outcome.documents == {}
     assert outcome.gone == frozenset()
 
@@ -244,6 +243,17 @@ def test_specs_of_one_object_that_contradict_each_other_are_refused() -> None:
     obj = json.loads(aged("Kernel", "2026-01-01T00:00:00Z", "p"))
     obj["specs"] = [{**obj["spec"], "engine": "Sidecar"}]
     assert "contradicts engine: Kernel of another of its own specs" in review(obj).error
+
+
+def test_a_policy_too_big_to_be_kept_says_so() -> None:
+    big = json.loads(l7policy(http("/a")))
+    big["spec"]["description"] = "x" * 800_000
+    text = json.dumps(big).encode()
+    assert len(text) > KEPT_MAX
+    outcome = Worker().step(Batch(policies={"L7Policy/default/p": PolicyText(text)}))
+    judgement = outcome.judgements["L7Policy/default/p"]
+    assert judgement.accepted
+    assert "too big to be kept in its PolicyStatus (at most 700,000)" in judgement.message
 
 
 def test_a_policy_waits_for_the_numbers_of_addresses_that_it_names() -> None:

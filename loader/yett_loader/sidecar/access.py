@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from yett_loader.lookup import identity_of
 from yett_loader.recorder import Recorder
-from yett_loader.sidecar.changes import NAMESPACE
+from yett_loader.sidecar.changes import MISMATCHED, NAMESPACE
 from yett_loader.sidecar.routes import verdict_of
 from yett_loader.state import Prefix, mapped
 from yett_policy.document import Direction
@@ -31,7 +31,7 @@ _TWICE = "twice"
 def take_access(agent: Agent, recorder: Recorder, name: str, entry: Any) -> None:
     """Record a request that the listener `name` has judged, as far as records are wanted."""
     verdict, reason, rule = judgement(entry)
-    if verdict == "allow" and not agent.records_allowed and "mismatched" not in _said(entry):
+    if verdict == "allow" and not agent.records_allowed and not mismatched(entry):
         return
     recorder.add(_record(agent, name, entry, verdict, reason, rule))
 
@@ -51,6 +51,11 @@ def judgement(entry: Any) -> tuple[str, Reason, str]:
     if "underscore" in details:
         return "deny", Reason.HTTP_HEADER_UNDERSCORE, ""
     return verdict, reason, rule
+
+
+def mismatched(entry: Any) -> tuple[str, ...]:
+    """Headers that were not as a rule with mismatch LOG wants them."""
+    return tuple(name for name in _said(entry).get(MISMATCHED, "").split(",") if name)
 
 
 def _said(entry: Any) -> dict[str, str]:
@@ -103,7 +108,7 @@ def _record(
             "host": request.authority,
             "truncated": False,
         },
-        "mismatched": [name for name in _said(entry).get("mismatched", "").split(",") if name],
+        "mismatched": list(mismatched(entry)),
         "response": {"status": response.response_code.value, "grpc_status": grpc_status},
         "suppressed": 0,
     }

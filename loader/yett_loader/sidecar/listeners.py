@@ -18,6 +18,8 @@ RUNTIME = "loader"
 """Layer of settings that change while Envoy runs."""
 RECORD_ALL = "yett.record_all"
 """Setting: records of what is allowed, too; 0 or 100 (percent)."""
+REGEX_MAX = 100_000
+"""Instructions of one regex in RE2; Envoy's own limit is 100.  More take its main thread for too long."""
 _TYPE = "type.googleapis.com/envoy.extensions"
 _SOL_SOCKET, _SO_MARK = 1, 36
 _IPPROTO_TCP, _TCP_LINGER2 = 6, 8
@@ -109,10 +111,11 @@ def bootstrap(socket: str, node: str, admin: str) -> Json:
         "stats_config": {"stats_matcher": {"reject_all": True}},
         "layered_runtime": {
             "layers": [
+                {"name": "static", "static_layer": {"re2.max_program_size.error_level": REGEX_MAX}},
                 {
                     "name": RUNTIME,
                     "rtds_layer": {"name": RUNTIME, "rtds_config": {**_ADS, "initial_fetch_timeout": "0.5s"}},
-                }
+                },
             ]
         },
         "dynamic_resources": {
@@ -162,11 +165,21 @@ _RECORDED: Json = {
                     },
                 }
             },
+            {
+                "metadata_filter": {
+                    "matcher": {
+                        "filter": changes.NAMESPACE,
+                        "path": [{"key": changes.MISMATCHED}],
+                        "value": {"present_match": True},
+                    },
+                    "match_if_key_not_found": False,
+                }
+            },
         ]
     }
 }
 """A record costs the loader ten times what its request costs Envoy, so only those are sent that are asked for,
-or that are not of the ordinary kind: let through by a rule, and answered by the server.
+or that are not of the ordinary kind: let through by a rule as the rule wants it, and answered by the server.
 """
 
 

@@ -34,6 +34,7 @@ from envoy.extensions.filters.network.http_connection_manager.v3 import (
 from envoy.extensions.filters.network.rbac.v3 import rbac_pb2 as _rbac  # noqa: F401
 from envoy.extensions.filters.network.set_filter_state.v3 import set_filter_state_pb2 as _state  # noqa: F401
 from envoy.extensions.http.header_formatters.preserve_case.v3 import preserve_case_pb2 as _case  # noqa: F401
+from envoy.extensions.transport_sockets.tls.v3.secret_pb2 import Secret
 from envoy.service.accesslog.v3 import als_pb2, als_pb2_grpc
 from envoy.service.discovery.v3 import ads_pb2_grpc
 from envoy.service.discovery.v3.discovery_pb2 import DiscoveryRequest, DiscoveryResponse
@@ -51,7 +52,13 @@ log = logging.getLogger(__name__)
 LISTENER = "type.googleapis.com/envoy.config.listener.v3.Listener"
 ROUTES = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration"
 SETTINGS = "type.googleapis.com/envoy.service.runtime.v3.Runtime"
-_MESSAGES: Mapping[str, Any] = {LISTENER: Listener, ROUTES: RouteConfiguration, SETTINGS: Runtime}
+SECRETS = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"
+_MESSAGES: Mapping[str, Any] = {
+    LISTENER: Listener,
+    ROUTES: RouteConfiguration,
+    SETTINGS: Runtime,
+    SECRETS: Secret,
+}
 Entry = Callable[[str, Any], None]
 """Takes the name of a log and one HTTPAccessLogEntry."""
 
@@ -128,7 +135,7 @@ class Ads(  # grpc's classes have no types
     """The configuration server of the sidecar."""
 
     def __init__(self, record: Entry) -> None:
-        self._kinds = {LISTENER: _Kind(), ROUTES: _Kind(), SETTINGS: _Kind()}
+        self._kinds = {LISTENER: _Kind(), ROUTES: _Kind(), SETTINGS: _Kind(), SECRETS: _Kind()}
         self._streams: list[_Stream] = []
         self._refused: dict[str, str] = {}
         self._moved = asyncio.Event()
@@ -195,8 +202,20 @@ class Ads(  # grpc's classes have no types
         if self._refused:
             said = "; ".join(self._refused.values())
             self._replace(before)
-            raise SidecarNack(f"the sidecar refuses its configuration, the old one stays: {said}")
+            raise SidecarNack(f"the sidecar refuses the rules, the old ones stay: {said}")
         return True
+
+    def give(self, secrets: Mapping[str, str]) -> None:
+        """Values of secrets, by the names under which route tables ask for them; in force as they come."""
+        self._replace(
+            {
+                SECRETS: {
+                    name: {"name": name, "generic_secret": {"secret": {"inline_string": value}}}
+                    for name, value in secrets.items()
+                }
+            }
+        )
+        self._moved.set()
 
     def state(self) -> dict[str, dict[str, Any]]:
         """What is published, by type and name, without the settings."""
@@ -290,13 +309,23 @@ class Ads(  # grpc's classes have no types
             if answered is not None:
                 if request.HasField("error_detail"):
                     self.nacks += 1
-                    self._refused[kind] = request.error_detail.message
-                    log.error("the sidecar refuses %s: %s", kind, request.error_detail.message)
+                    # Envoy quotes what it refuses.
+                    said = "a secret" if kind == SECRETS else request.error_detail.message
+                    if self._is_current(kind, answered[1]):  # else it was put back already
+                        self._refused[kind] = said
+                    log.error("the sidecar refuses %s: %s", kind, said)
                 else:
                     told.accepted = answered[0]
                     told.acked |= answered[1]
             stream.changed.set()
             self._moved.set()
+
+    def _is_current(self, kind: str, versions: Versions) -> bool:
+        """Whether something of a response is still what is published."""
+        resources = self._kinds[kind].resources
+        return any(
+            name in resources and resources[name].version == version for name, version in versions.items()
+        )
 
     def _response(self, kind: str, stream: _Stream) -> DiscoveryResponse | None:
         told, item = stream.told.get(kind), self._kinds[kind]

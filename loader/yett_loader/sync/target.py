@@ -112,17 +112,22 @@ class AgentTarget:
         ]
 
     def _unjudged(self, wanted: Wanted) -> list[Failing]:
-        """What needs the sidecar and has no listener there is denied, and said to be."""
+        """What the sidecar does not judge as it should, and why."""
         agent = self._agent
-        lost = {
-            item.digest for item in wanted.snapshot.rulesets if item.engine is Engine.SIDECAR
-        } - set(agent.names.listeners.values())
-        problem = agent.sidecar.problem if agent.sidecar else "this node has no sidecar"
-        message = f"{problem or 'the sidecar has no free port'}: requests that need it are denied"
+        placed = set(agent.names.listeners.values())
+        problems: dict[str, str] = {}
+        for item in wanted.snapshot.rulesets:
+            if item.engine is not Engine.SIDECAR:
+                continue
+            said = agent.sidecar.problem_of(item.digest) if agent.sidecar else "this node has no sidecar"
+            if item.digest not in placed:
+                said = f"{said or 'the sidecar has no free port'}: requests that need it are denied"
+            if said:
+                problems[item.digest] = said[:MESSAGE_LIMIT]
         return [
-            Failing(document.identity, "SidecarNACK", message[:MESSAGE_LIMIT])
+            Failing(document.identity, "SidecarNACK", problems[digest])
             for document in wanted.snapshot.documents
-            if any(entry.ruleset in lost for entry in document.entries)
+            for digest in sorted({entry.ruleset for entry in document.entries} & problems.keys())[:1]
         ]
 
 

@@ -50,6 +50,10 @@ class Batch:
         )
 
 
+KEPT_MAX = 700_000
+"""Bytes of a policy that its PolicyStatus keeps; etcd takes 1.5 MiB of an object."""
+
+
 @dataclass(frozen=True, slots=True)
 class Judgement:
     """What the compiler makes of a policy as it is stored."""
@@ -62,10 +66,8 @@ class Judgement:
     """It is refused, and an older version is in force in its place."""
     audit: bool = False
     """The version in force only records."""
-    warnings: tuple[str, ...] = ()
-    """What is legal and surprising."""
-    accepted_body: bytes = field(default=b"", repr=False)
-    """The version in force."""
+    secrets: tuple[tuple[str, bool], ...] = ()
+    """Secrets that the version in force names, and whether its rules have a value to use without it."""
 
     @property
     def accepted(self) -> bool:

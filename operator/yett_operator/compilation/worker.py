@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from yett_operator.compilation import encode
-from yett_operator.compilation.batch import Batch, Judgement, Outcome, PolicyText
+from yett_operator.compilation.batch import KEPT_MAX, Batch, Judgement, Outcome, PolicyText
 from yett_operator.labels import Labels, noise_in, noise_in_service, quiet, shared
 from yett_operator.ports import PodKey, PublishedDocument, PublishedRuleset
 from yett_policy import budget
@@ -23,7 +23,6 @@ from yett_policy.compiler import Compiler
 from yett_policy.document import Ruleset
 from yett_policy.errors import PolicyError
 from yett_policy.http.rule import RulesetSpec
-from yett_policy.lint import lint
 from yett_policy.policy import Policy
 from yett_policy.rulesets import compile_spec
 from yett_policy.source.parse import parse_policy
@@ -38,7 +37,7 @@ class Worker:
         self._compiler = Compiler(rulesets=self._compile, allocate=False, forbidden=forbidden)
         self._packed: dict[str, PublishedRuleset] = {}
         """Of the compiler's rulesets, which are without tables: those take twenty times the room."""
-        self._policies: dict[str, tuple[bytes, list[Policy]]] = {}
+        self._policies: dict[str, list[Policy]] = {}
         """Source -> the version in force."""
         self._noise: Counter[str] = Counter()
         self._labels: dict[PodKey, Labels] = {}
@@ -93,7 +92,7 @@ class Worker:
     def _take_policies(self, batch: Batch) -> dict[str, Judgement]:
         judgements: dict[str, Judgement] = {}
         for source, text in batch.policies.items():
-            _, old = self._policies.get(source, (b"", []))
+            old = self._policies.get(source, [])
             if text is None:
                 new: list[Policy] = []
                 self._policies.pop(source, None)
@@ -120,18 +119,22 @@ class Worker:
             policies = parse_policy(obj)
         except PolicyError as error:
             reason = "UnsupportedField" if _UNSUPPORTED in error.message else "Invalid"
-            body, policies = self._older(source, text)
-            return _judgement(reason, _sentence(error), body, policies), policies
+            policies = self._older(source, text)
+            return _judgement(reason, _sentence(error), policies), policies
         except Exception as error:  # noqa: BLE001 - one policy must not stop all the others
-            body, policies = self._older(source, text)
-            return _judgement("Invalid", f"cannot be read: {error!r}", body, policies), policies
+            policies = self._older(source, text)
+            return _judgement("Invalid", f"cannot be read: {error!r}", policies), policies
         if excess := self._over_budget(policies):
-            body, policies = self._older(source, text)
-            return _judgement("RegexTooComplex", _sentence(excess), body, policies), policies
-        self._policies[source] = (text.body, policies)
-        judgement = _judgement("Accepted", Judgement().message, text.body, policies)
-        findings = [f"{finding.field}: {finding.message} ({finding.code})" for finding in lint(obj)]
-        return replace(judgement, warnings=tuple(findings)), policies
+            policies = self._older(source, text)
+            return _judgement("RegexTooComplex", _sentence(excess), policies), policies
+        self._policies[source] = policies
+        message = Judgement().message
+        if len(text.body) > KEPT_MAX:
+            message += (
+                f", and with {len(text.body):,} bytes too big to be kept in its PolicyStatus (at most"
+                f" {KEPT_MAX:,}): if its next version is refused, a restarted operator has none to fall back on"
+            )
+        return _judgement("Accepted", message, policies), policies
 
     def _over_budget(self, policies: list[Policy]) -> PolicyError | None:
         """What does not fit the kernel though the policy asks for it."""
@@ -139,19 +142,19 @@ class Worker:
         found = [
             budget.too_complex(field, why) for field, spec in lists if (why := self._compiler.fits(spec))
         ]
-        for error in found[:1]:
-            error.others = tuple(found[1:])
-            return error
-        return None
+        if not found:
+            return None
+        found[0].others = tuple(found[1:])
+        return found[0]
 
-    def _older(self, source: str, text: PolicyText) -> tuple[bytes, list[Policy]]:
+    def _older(self, source: str, text: PolicyText) -> list[Policy]:
         """The version that stays in force."""
         if source not in self._policies and text.fallback:
             try:
-                self._policies[source] = (text.fallback, parse_policy(json.loads(text.fallback)))
+                self._policies[source] = parse_policy(json.loads(text.fallback))
             except (PolicyError, ValueError):
-                return b"", []
-        return self._policies.get(source, (b"", []))
+                return []
+        return self._policies.get(source, [])
 
     def _take_pods(self, batch: Batch) -> None:
         for key, pod in batch.pods.items():
@@ -210,14 +213,22 @@ class Worker:
         )
 
 
-def _judgement(reason: str, message: str, body: bytes, policies: list[Policy]) -> Judgement:
+def _judgement(reason: str, message: str, policies: list[Policy]) -> Judgement:
     return Judgement(
         reason=reason,
         message=message,
         kept=reason != "Accepted" and bool(policies),
         audit=any(policy.audit for policy in policies),
-        accepted_body=body,
+        secrets=_secrets(policies),
     )
+
+
+def _secrets(policies: list[Policy]) -> tuple[tuple[str, bool], ...]:
+    named: dict[str, bool] = {}
+    for policy in policies:
+        for name, replaceable in policy.secrets.items():
+            named[name] = named.get(name, True) and replaceable
+    return tuple(sorted(named.items()))
 
 
 def _sentence(error: PolicyError) -> str:

@@ -15,8 +15,6 @@ API_VERSION = "yett.dev/v1alpha1"
 OWN_KINDS = {"L7Policy": "l7policies", "ClusterL7Policy": "clusterl7policies"}
 """Kinds whose own status we write."""
 _NAME_MAX = 253
-LAST_ACCEPTED_MAX = 700_000
-"""Bytes of a policy that are kept beside it; etcd takes 1.5 MiB in all."""
 
 
 def policy_path(policy: SlimPolicy) -> str:

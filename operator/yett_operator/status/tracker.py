@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from itertools import pairwise
 
@@ -46,6 +46,8 @@ class Tracker:
         """Source of a policy that gives way to an older one -> why."""
         self.waiting_since = clock()
         """Since when nodes could have connected."""
+        self.notes: Callable[[str], Iterable[str]] = lambda _: ()
+        """What else must be said of an accepted policy, one sentence each."""
         self._publisher = publisher
         self._changed = changed
         self._clock = clock
@@ -144,9 +146,13 @@ class Tracker:
         judged = self.judged.get(policy.source)
         current = judged is not None and judged.policy.uid == policy.uid
         fresh = judged is not None and current and judged.policy.generation == policy.generation
+        judgement = judged.judgement if judged is not None and fresh else None
+        if judgement is not None and judgement.accepted:
+            message = "; ".join((judgement.message, *self.notes(policy.source)))
+            judgement = replace(judgement, message=message)
         return PolicyView(
             generation=policy.generation,
-            judgement=judged.judgement if judged is not None and fresh else None,
+            judgement=judgement,
             nodes=self._wanted(policy.source),
             conflict=self.conflicts.get(policy.source, ""),
         )

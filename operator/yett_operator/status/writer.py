@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from yett_operator.compilation.batch import KEPT_MAX
 from yett_operator.events import Events
 from yett_operator.kube.client import ApiError, Json, Kube
 from yett_operator.kube.slim import SlimPolicy, SlimStatus
@@ -272,7 +273,7 @@ class StatusWriter:
             return before
         if not judged.judgement.accepted:
             return before
-        if len(judged.policy.body) > objects.LAST_ACCEPTED_MAX:
+        if len(judged.policy.body) > KEPT_MAX:
             return None
         return {"generation": judged.policy.generation, "object": judged.policy.body.decode()}
 
