@@ -187,6 +187,18 @@ static __always_inline int is_of_stream(struct packet *p, struct flow *f)
 	return from_start == 0 || (from_start > 3 && from_start < 1u << 31);
 }
 
+/*
+ * A probe (RFC 9293, 3.8.4 and 3.8.6.1) before the server has acknowledged anything: it must not
+ * reach the server, see above, but a client whose first segment was lost before it left asks in
+ * this way alone, until it is answered.
+ */
+static __always_inline int is_early_probe(struct packet *p, struct flow *f)
+{
+	return (f->flags & FLOW_OPENED) && p->seq == f->start_seq - 1 && p->len <= 1 &&
+	       !(p->flags & (TCP_SYN | TCP_FIN | TCP_RST)) && f->acked_seq == f->start_seq &&
+	       !before(p->ack, f->answer_seq) && !before(f->reply_seq, p->ack);
+}
+
 __noinline int from_client(struct __sk_buff *skb, struct work *w, struct flow *f)
 {
 	struct packet *p;

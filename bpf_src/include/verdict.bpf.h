@@ -95,7 +95,7 @@ __noinline int answer_poisoned(struct __sk_buff *skb, struct work *w, struct flo
 }
 
 /* A segment ahead of its turn is dropped; a duplicate ACK keeps fast retransmit alive
- * (RFC 5681, 3.2). */
+ * (RFC 5681, 3.2).  An early probe gets the ACK that it asks for. */
 __noinline int answer_future(struct __sk_buff *skb, struct work *w, struct flow *f)
 {
 	struct answer a;
@@ -149,7 +149,8 @@ __noinline int judge_stream(struct __sk_buff *skb, struct work *w, struct flow *
 		w->rule = f->rule;
 		record_flow(skb, w, f);
 	}
-	if (reason == REASON_TCP_FUTURE_SEGMENT)
+	if (reason == REASON_TCP_FUTURE_SEGMENT ||
+	    (reason == REASON_TCP_HANDSHAKE && request && is_early_probe(&w->p, f)))
 		return answer_future(skb, w, f);
 	if (is_passing_trouble(reason) && !(reason == REASON_TCP_HANDSHAKE && !request))
 		return TC_ACT_SHOT;

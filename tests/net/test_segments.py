@@ -241,6 +241,24 @@ def test_urgent_data_is_denied(judge: Judge) -> None:
     judge.denied(raw, Reason.TCP_URGENT, stream=b"", below=1)
 
 
+@pytest.mark.parametrize("garbage", [b"", b"x"], ids=["empty", "a byte"])
+def test_a_probe_before_the_first_byte_is_answered_for_the_server(garbage: bytes, judge: Judge) -> None:
+    """A client whose first segment was lost before it left the host has no other way to ask (Linux: a
+    device that dropped it); the server could take the probe for the start of the stream.
+    """
+    raw = judge.connect()
+    for _ in range(3):
+        raw.inject(garbage, at=-1)
+        segment = raw.step(0.5)
+        assert segment is not None
+        assert segment.flags == ACK
+        assert segment.ack == (raw.isn + 1) & 0xFFFFFFFF
+        assert segment.window
+    assert not judge.delivered(raw)
+    raw.send(GET_PUBLIC)
+    judge.answered(raw, [GET_PUBLIC])
+
+
 @pytest.mark.parametrize("when", ["before", "in the handshake", "as a probe"])
 def test_urgency_announced_by_an_empty_segment_takes_nothing_out(when: str, judge: Judge) -> None:
     """The receiver remembers the pointer of an empty segment and removes the byte when it comes."""
