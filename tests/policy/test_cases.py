@@ -17,7 +17,6 @@ from support.policy_world import fake_ruleset
 from yett_policy.cluster import Cluster, NamedPort, Namespace, Node, Pod
 from yett_policy.compiled import Compiled
 from yett_policy.compiler import compile as compile_all
-from yett_policy.compiler import compile_spec
 from yett_policy.document import Engine, Verdict
 from yett_policy.evaluate import forward
 from yett_policy.explain import Explanation, explain
@@ -26,6 +25,7 @@ from yett_policy.http.machine import Machine
 from yett_policy.http.rule import Request
 from yett_policy.lint import lint
 from yett_policy.policy import ICMP, ICMPV6, PROTOCOLS
+from yett_policy.rulesets import compile_spec
 from yett_policy.source.parse import parse_policy
 
 CASES = Path(__file__).parent / "cases"
