@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -129,7 +130,7 @@ def standalone(spec: RulesetSpec, port: int) -> dict[str, Any]:
 
 
 def _odd() -> tuple[RulesetSpec, list[Head]]:
-    """Bytes that are no UTF-8 in values on which rules depend: the rules that allow are the rules that change."""
+    """Bytes that are no UTF-8 in values on which rules depend: Envoy's regular expressions are of bytes, too."""
     strip = HeaderChange("x-role", ChangeOp.DELETE, "none")
     conditions = [
         HeaderRule("x-a", HeaderOp.PRESENT),
@@ -139,6 +140,7 @@ def _odd() -> tuple[RulesetSpec, list[Head]]:
     spec = RulesetSpec(
         (
             *(HttpRule(item.name, headers=(item,), changes=(strip,)) for item in conditions),
+            HttpRule("n", RuleAction.DENY, headers=(HeaderRule("x-d", HeaderOp.REGEX, ".*admin.*"),)),
             HttpRule("z", path="/z.*"),
         ),
         "default",
@@ -153,6 +155,7 @@ def _odd() -> tuple[RulesetSpec, list[Head]]:
             b"X-B: a\xff\r\n",
             b"X-C: \xffa\r\n",
             b"X-C: \xff\r\n",
+            b"X-D: admin\xff\r\n",
         )
     ]
     return spec, [head for head in (parse(spec, data) for data in sent) if isinstance(head, Head)]
@@ -247,6 +250,41 @@ def by_name(headers: Any) -> dict[bytes, list[bytes]]:
     return {
         name: [b",".join(values)] if name == b"authorization" else values for name, values in found.items()
     }
+
+
+def passes_http_2(port: int, path: bytes, *headers: tuple[bytes, bytes]) -> bool:
+    """Whether a request whose bytes no client library would send is answered with 200."""
+
+    def literal(name: bytes, value: bytes) -> bytes:
+        return b"\0%c%b%c%b" % (len(name), name, len(value), value)
+
+    # :method GET and :scheme http are in the static table.
+    block = b"\x82\x86" + literal(b":authority", b"a") + literal(b":path", path)
+    block += b"".join(literal(*header) for header in headers)
+    settings, ended = b"\0\0\0\x04\0\0\0\0\0", b"\x01\x05\0\0\0\x01"
+    with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
+        connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + settings)
+        connection.sendall(len(block).to_bytes(3, "big") + ended + block)
+        with connection.makefile("rb") as frames:
+            while len(head := frames.read(9)) == 9:
+                payload = frames.read(int.from_bytes(head[:3], "big"))
+                if head[3] in {3, 7}:  # RST_STREAM, GOAWAY
+                    return False
+                if head[3] == 1:
+                    return payload[:1] == b"\x88"  # :status 200
+    return False
+
+
+@pytest.mark.parametrize("path", [b"/\xff", b"/z\x80", b"/z?\xc3", b"/\xed\xa0\x80", b"/\xff//"])
+def test_bytes_that_are_no_utf_8_hide_nothing_in_http_2(
+    envoy: Namespace, generated: list[Any], path: bytes
+) -> None:
+    port = FIRST_PORT + len(generated) - 1
+    with envoy:
+        assert passes_http_2(port, b"/z", (b"x-a", b"1"))
+        assert passes_http_2(port, b"/", (b"x-a", b"\xff"))
+        assert not passes_http_2(port, path, (b"x-a", b"1"))
+        assert not passes_http_2(port, b"/z", (b"x-d", b"admin\xff"))
 
 
 def test_the_server_sees_what_the_reference_says(generated: list[Any], envoy: Namespace) -> None:
