@@ -18,6 +18,8 @@ RUNTIME = "loader"
 """Layer of settings that change while Envoy runs."""
 RECORD_ALL = "yett.record_all"
 """Setting: records of what is allowed, too; 0 or 100 (percent)."""
+HEAP_MAX = 768 << 20
+"""Bytes; below the limit of the container (manifests/base/sidecar)."""
 JUDGE = "yett.judge"
 """State of a connection: the name of its listener."""
 REGEX_MAX = 100_000
@@ -109,11 +111,12 @@ def bootstrap(socket: str, node: str, admin: str) -> Json:
                 },
             ]
         },
+        "overload_manager": _OVERLOAD,
         # Each listener would keep some fifty counters a worker, which nobody reads.
         "stats_config": {"stats_matcher": {"reject_all": True}},
         "layered_runtime": {
             "layers": [
-                {"name": "static", "static_layer": {"re2.max_program_size.error_level": REGEX_MAX}},
+                {"name": "static", "static_layer": _STATIC},
                 {
                     "name": RUNTIME,
                     "rtds_layer": {"name": RUNTIME, "rtds_config": {**_ADS, "initial_fetch_timeout": "0.5s"}},
@@ -131,6 +134,33 @@ def bootstrap(socket: str, node: str, admin: str) -> Json:
     }
 
 
+_STATIC: Json = {
+    "re2.max_program_size.error_level": REGEX_MAX,
+    # Streams that are opened only to be reset (CVE-2023-44487): a connection of those is closed, and
+    # none has a worker for itself.
+    "overload.premature_reset_total_stream_count": 200,
+    "http.max_requests_per_io_cycle": 20,
+}
+_OVERLOAD: Json = {
+    "refresh_interval": "0.25s",
+    "resource_monitors": [
+        {
+            "name": "envoy.resource_monitors.fixed_heap",
+            "typed_config": {
+                "@type": f"{_TYPE}.resource_monitors.fixed_heap.v3.FixedHeapConfig",
+                "max_heap_size_bytes": HEAP_MAX,
+            },
+        }
+    ],
+    "actions": [
+        {
+            "name": f"envoy.overload_actions.{name}",
+            "triggers": [{"name": "envoy.resource_monitors.fixed_heap", "threshold": {"value": value}}],
+        }
+        for name, value in (("shrink_heap", 0.9), ("stop_accepting_requests", 0.95))
+    ],
+}
+"""Before the kernel ends it for its memory, it answers 503."""
 _ADS: Json = {"ads": {}, "resource_api_version": "V3"}
 _HTTP1: Json = {
     "header_key_format": {
@@ -144,6 +174,7 @@ _HTTP1: Json = {
 }
 _HTTP2: Json = {
     "max_concurrent_streams": 100,
+    "max_consecutive_inbound_frames_with_empty_payload": 1,
     "initial_stream_window_size": 65536,
     "initial_connection_window_size": 1048576,
 }
@@ -195,8 +226,8 @@ def _http(name: str) -> Json:
         http_protocol_options={**_HTTP1, "accept_http_10": True, "allow_custom_methods": True},
         http2_protocol_options=_HTTP2,
         common_http_protocol_options={
-            "headers_with_underscores_action": "REJECT_REQUEST",
-            "max_headers_count": 100,
+            "headers_with_underscores_action": "ALLOW",  # aliases of headers that matter: see deny.c
+            "max_headers_count": 1000,
         },
         max_request_headers_kb=60,
         request_headers_timeout="10s",
@@ -207,6 +238,14 @@ def _http(name: str) -> Json:
         normalize_path=False,
         merge_slashes=False,
         path_with_escaped_slashes_action="KEEP_UNCHANGED",
+        early_header_mutation_extensions=[
+            _filter(
+                "untrusted",
+                "http.early_header_mutation.header_mutation.v3.HeaderMutation",
+                # With an X-Forwarded-For of its own a pod could give Envoy orders.
+                mutations=[{"remove_on_match": {"key_matcher": {"prefix": "x-envoy-"}}}],
+            )
+        ],
         generate_request_id=False,
         preserve_external_request_id=True,
         skip_xff_append=True,
