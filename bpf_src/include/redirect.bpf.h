@@ -213,7 +213,7 @@ __noinline int approve(struct __sk_buff *skb, struct work *w)
 	sk = client_socket(skb, w);
 	if (!sk)
 		return 0;
-	word = bpf_sk_storage_get(&scratch_approval, sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
+	word = bpf_sk_storage_get(&scratch_approve, sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
 	if (word) {
 		word->epoch = w->epoch;
 		word->until = bpf_ktime_get_coarse_ns() + APPROVED_NS;
@@ -233,7 +233,7 @@ __noinline int is_approved(struct __sk_buff *skb, struct work *w)
 	sk = client_socket(skb, w);
 	if (!sk)
 		return 0;
-	word = bpf_sk_storage_get(&scratch_approval, sk, NULL, 0);
+	word = bpf_sk_storage_get(&scratch_approve, sk, NULL, 0);
 	found = word && word->epoch == w->epoch && bpf_ktime_get_coarse_ns() < word->until;
 	bpf_sk_release(sk);
 	return found;
