@@ -93,9 +93,9 @@ def _churn(result: Mapping[str, Any]) -> str:
 def _checked(result: Mapping[str, Any]) -> str:
     checked = result["checked"]
     return (
-        f"At the end what each of {checked['loaders']} loaders has was compared with a compile from scratch of what the API server stores:"
+        f"Before the policies became more and fewer, and at the end again, what each of {checked['loaders']} loaders has was compared with a compile from scratch of what the API server stores:"
         f" {checked['documents']:,} documents by their digests, and every address, identity and pod ({checked['pods']:,}) on each. They had"
-        f" taken {checked['updates']:,} updates by then."
+        f" taken {checked['updates']:,} updates in the end."
     )
 
 

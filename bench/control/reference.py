@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -10,8 +11,10 @@ from bench.control.server import Writer
 from yett_operator.kube import slim
 from yett_operator.labels import quiet
 from yett_policy.cluster import Cluster
+from yett_policy.compiled import Compiled
 from yett_policy.compiler import compile as compile_all
 from yett_policy.identity import Table
+from yett_policy.policy import Policy
 from yett_policy.source.parse import parse_policy
 
 _KINDS = {
@@ -66,8 +69,8 @@ async def reference(writer: Writer) -> Reference:
         tuple(item["spec"]["labels"]): int(item["spec"]["number"])
         for item in await writer.list("/apis/yett.dev/v1alpha1/securityidentities")
     }
-    compiled = compile_all(policies, cluster, Table(numbers))
-    digests = {number: document.digest for number, document in compiled.documents.items()}
+    # In a thread: meanwhile the loaders must answer the operator's pings.
+    compiled, digests = await asyncio.to_thread(_compiled, policies, cluster, Table(numbers))
     identity = {(namespace, name): number for namespace, name, number, _ in compiled.pods}
     documents: dict[str, dict[int, str]] = {}
     for pod in slim_pods:
@@ -79,6 +82,12 @@ async def reference(writer: Writer) -> Reference:
         identities=compiled.identities,
         pods={(namespace, name): (number, ips) for namespace, name, number, ips in compiled.pods},
     )
+
+
+def _compiled(policies: list[Policy], cluster: Cluster, table: Table) -> tuple[Compiled, dict[int, str]]:
+    """And the digests of the documents."""
+    compiled = compile_all(policies, cluster, table)
+    return compiled, {number: document.digest for number, document in compiled.documents.items()}
 
 
 def _as_written(item: dict[str, object]) -> dict[str, object]:

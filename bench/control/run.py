@@ -8,7 +8,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -72,29 +71,32 @@ async def _run(shape: Shape, counts: Counts) -> dict[str, Any]:
 async def _measure(plane: Plane) -> dict[str, Any]:
     shape, write, counts = plane.shape, plane.write, plane.counts
     result: dict[str, Any] = {"shape": asdict(shape), "counts": asdict(counts)}
-    with _step("namespaces, nodes and policies are written"):
-        await _furnish(plane)
-    with _step("an operator without pods"):
-        async with plane.operator() as (process, _), plane.loaders(real_pods=0):
+    _say("namespaces, nodes and policies are written")
+    await _furnish(plane)
+    _say("an operator without pods")
+    async with plane.operator() as (process, _), plane.loaders(real_pods=0):
+        await plane.settled(process)
+        result["memory"] = {"base": asdict(process.memory())}
+    _say(f"{shape.pods:,} pods are written")
+    await write.create_all(_pods(plane))
+    _say("the first start with them: identities get numbers")
+    async with plane.operator() as (process, seconds):
+        result["first start"] = round(seconds, 2)
+        await plane.settled(process)
+    _say("a restart: the full compile")
+    async with plane.operator() as (process, seconds):
+        result["start"] = round(seconds, 2)
+        result["compile"] = round((await _metrics(process))["yett_reconcile_duration_seconds_sum"], 2)
+        async with plane.loaders() as (fleet, relay):
             await plane.settled(process)
-            result["memory"] = {"base": asdict(process.memory())}
-    with _step(f"{shape.pods:,} pods are written"):
-        await write.create_all(_pods(plane))
-    with _step("the first start with them: identities get numbers"):
-        async with plane.operator() as (process, seconds):
-            result["first start"] = round(seconds, 2)
+            result["memory"]["full"] = asdict(process.memory())
+            await _changes(plane, process, fleet, relay, result)
             await plane.settled(process)
-    with _step("a restart: the full compile"):
-        async with plane.operator() as (process, seconds):
-            result["start"] = round(seconds, 2)
-            result["compile"] = round((await _metrics(process))["yett_reconcile_duration_seconds_sum"], 2)
-            async with plane.loaders() as (fleet, relay):
-                await plane.settled(process)
-                result["memory"]["full"] = asdict(process.memory())
-                await _changes(plane, process, fleet, relay, result)
-                await plane.settled(process)
-                result["memory"]["end"] = asdict(process.memory())
-                await _check(plane, fleet, relay, result)
+            result["memory"]["end"] = asdict(process.memory())
+            result["checked"] = await _check(plane, fleet, relay)
+            result["growth"] = await _growth(plane, process, fleet)
+            await plane.settled(process)
+            result["checked"]["updates"] = (await _check(plane, fleet, relay))["updates"]
     return result
 
 
@@ -102,62 +104,65 @@ async def _changes(
     plane: Plane, process: OperatorProcess, fleet: Fleet, relay: Relay, result: dict[str, Any]
 ) -> None:
     shape, write, counts = plane.shape, plane.write, plane.counts
-    with _step("pods are added, one at a time"):
-        known = [plane.new_pod(number % shape.identities) for number in range(counts.pods)]
-        result["pod"] = await plane.add_pods(fleet, known)
-        new = [plane.new_pod(f"new-{number}") for number in range(counts.workloads)]
-        result["workload"] = await plane.add_workloads(fleet, new)
-    with _step("a policy is changed again and again"):
-        result["policy"] = await plane.change_policies(relay, counts.changes)
-    with _step(f"{counts.churn} pods a second come and go"):
-        written = (await _metrics(process))[WRITTEN]
-        async with StatusWatch(write).counting() as writes:
-            load = await churn(
-                write, lambda: plane.new_pod(plane.next_app()), counts.churn, counts.churn_seconds
-            )
-            seen = asdict(writes())
-        seen["operator"] = (await _metrics(process))[WRITTEN] - written
-        result["churn"] = {**load, "writes": seen}
-        await plane.settled(process)
-    result["growth"] = {}
+    _say("pods are added, one at a time")
+    known = [plane.new_pod(number % shape.identities) for number in range(counts.pods)]
+    result["pod"] = await plane.add_pods(fleet, known)
+    new = [plane.new_pod(f"new-{number}") for number in range(counts.workloads)]
+    result["workload"] = await plane.add_workloads(fleet, new)
+    _say("a policy is changed again and again")
+    result["policy"] = await plane.change_policies(relay, counts.changes)
+    _say(f"{counts.churn} pods a second come and go")
+    written = (await _metrics(process))[WRITTEN]
+    async with StatusWatch(write).counting() as writes:
+        load = await churn(write, lambda: plane.new_pod(plane.next_app()), counts.churn, counts.churn_seconds)
+        seen = asdict(writes())
+    seen["operator"] = (await _metrics(process))[WRITTEN] - written
+    result["churn"] = {**load, "writes": seen}
+
+
+async def _growth(plane: Plane, process: OperatorProcess, fleet: Fleet) -> dict[str, Any]:
+    """Pods beside more and fewer policies that have nothing to do with them."""
+    shape, write, counts = plane.shape, plane.write, plane.counts
+    found: dict[str, Any] = {}
     there = shape.policies
     await plane.add_pods(fleet, [plane.new_pod("probe")])
     for policies in counts.policies:
-        with _step(f"pods are added beside {policies:,} policies"):
-            if policies > there:
-                await write.create_all(shape.policy_objects(there, policies))
-            else:
-                await write.delete_all(shape.policy_objects(policies, there))
-            there = policies
-            await plane.settled(process)
-            before = await _metrics(process)
-            pods = [plane.new_pod("probe") for _ in range(counts.growth)]
-            times = await plane.add_pods(fleet, pods)
-            after = await _metrics(process)
-            spent, batches = (
-                after[f"yett_reconcile_duration_seconds_{part}"]
-                - before[f"yett_reconcile_duration_seconds_{part}"]
-                for part in ("sum", "count")
-            )
-            result["growth"][str(policies)] = {"ms": times, "compiler_ms": round(1000 * spent / batches, 3)}
+        _say(f"pods are added beside {policies:,} policies")
+        if policies > there:
+            await write.create_all(shape.policy_objects(there, policies))
+        else:
+            await write.delete_all(shape.policy_objects(policies, there))
+        there = policies
+        await plane.settled(process)
+        before = await _metrics(process)
+        pods = [plane.new_pod("probe") for _ in range(counts.growth)]
+        times = await plane.add_pods(fleet, pods)
+        after = await _metrics(process)
+        spent, batches = (
+            after[f"yett_reconcile_duration_seconds_{part}"]
+            - before[f"yett_reconcile_duration_seconds_{part}"]
+            for part in ("sum", "count")
+        )
+        found[str(policies)] = {"ms": times, "compiler_ms": round(1000 * spent / batches, 3)}
+    return found
 
 
-async def _check(plane: Plane, fleet: Fleet, relay: Relay, result: dict[str, Any]) -> None:
+async def _check(plane: Plane, fleet: Fleet, relay: Relay) -> dict[str, int]:
     """The loaders have what a compile from scratch says; and they were under load."""
-    with _step("everything is compared with a compile from scratch"):
-        wanted = await reference(plane.write)
-        for node, loader in fleet.loaders.items():
-            wanted.check(node, loader.state)
-        if relay.applied != wanted.documents[NAME]:
-            raise WrongState("the real loader has other documents in force than the reference compile")
-        if not fleet.updates or not wanted.pods:
-            raise WrongState("the simulated loaders got no update at all")
-        result["checked"] = {
-            "loaders": len(fleet.loaders) + 1,
-            "updates": fleet.updates,
-            "documents": sum(map(len, wanted.documents.values())),
-            "pods": len(wanted.pods),
-        }
+    _say("everything is compared with a compile from scratch")
+    wanted = await reference(plane.write)
+    for node, loader in fleet.loaders.items():
+        wanted.check(node, loader.state)
+    if relay.applied != wanted.documents[NAME]:
+        raise WrongState("the real loader has other documents in force than the reference compile")
+    if not fleet.updates or not wanted.pods:
+        raise WrongState("the simulated loaders got no update at all")
+    return {
+        "loaders": len(fleet.loaders) + 1,
+        "updates": fleet.updates,
+        "documents": sum(map(len, wanted.documents.values())),
+        "pods": len(wanted.pods),
+    }
 
 
 async def _furnish(plane: Plane) -> None:
@@ -180,9 +185,8 @@ async def _metrics(process: OperatorProcess) -> dict[str, float]:
     return await asyncio.to_thread(process.metrics)
 
 
-@contextmanager
-def _step(what: str) -> Iterator[None]:
-    begin = time.monotonic()
-    print(f"bench: {what} ...", end=" ", flush=True)
-    yield
-    print(f"{time.monotonic() - begin:.0f} s", flush=True)
+_BEGIN = time.monotonic()
+
+
+def _say(what: str) -> None:
+    print(f"bench: {time.monotonic() - _BEGIN:5.0f} s  {what}", flush=True)
