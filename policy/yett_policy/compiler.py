@@ -11,18 +11,19 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from yett_policy.app_protocol import AppProtocols, Spoken
+from yett_policy.backends import BackendTable
 from yett_policy.body import PROTOCOL_NAMES, Body, Made, ServerPorts, build_body
-from yett_policy.cluster import Cluster, NamedPort, Namespace, Node, Pod, Service
+from yett_policy.cluster import Cluster, NamedPort, Namespace, Node, Pod, Service, Slice
 from yett_policy.compiled import Compiled, Delta
 from yett_policy.document import Direction, Document, Engine, Ruleset
 from yett_policy.facts import Blocks, Claims, Holder, api_server_claims, node_claims, pod_claims
 from yett_policy.http.compile import compile_ruleset
 from yett_policy.http.errors import TooComplex
 from yett_policy.http.rule import RulesetSpec
-from yett_policy.identity import PROBES, RESERVED, Labels, Table, named_ports, port_key
+from yett_policy.identity import PROBES, RESERVED, WORLD, Labels, Table, named_ports, port_key
 from yett_policy.index import SelectorIndex
 from yett_policy.policy import Policy
-from yett_policy.prefix import Prefix
+from yett_policy.prefix import Prefix, parse_prefix
 from yett_policy.selector import NAMESPACE, Selector, exists
 
 PolicyId = tuple[str, int]
@@ -73,6 +74,8 @@ def compile(  # noqa: A001 - the verb of this package
         compiler.put_pod(pod)
     for service in cluster.services:
         compiler.put_service(service)
+    for item in cluster.slices:
+        compiler.put_slice(item)
     compiler.set_api_servers(cluster.api_servers)
     compiler.flush()
     return compiler.compiled()
@@ -99,6 +102,7 @@ class Compiler:
         self._index = SelectorIndex()
         self._blocks = Blocks()
         self._app_protocols = AppProtocols(self._index)
+        self._backends = BackendTable()
 
         self._policies: dict[PolicyId, Policy] = {}
         self._namespaces: dict[str, Namespace] = {}
@@ -201,10 +205,20 @@ class Compiler:
     def put_service(self, service: Service) -> None:
         """A Service that is new or has changed."""
         self._speak_of(self._app_protocols.put(service))
+        self._backends.put_service(service)
 
     def drop_service(self, namespace: str, name: str) -> None:
         """A Service is gone; one that was never known is no error."""
         self._speak_of(self._app_protocols.drop((namespace, name)))
+        self._backends.drop_service((namespace, name))
+
+    def put_slice(self, item: Slice) -> None:
+        """An EndpointSlice that is new or has changed."""
+        self._backends.put_slice(item)
+
+    def drop_slice(self, namespace: str, name: str) -> None:
+        """An EndpointSlice is gone; one that was never known is no error."""
+        self._backends.drop_slice((namespace, name))
 
     def set_api_servers(self, addresses: Iterable[str]) -> None:
         """Addresses of API servers outside the cluster's nodes."""
@@ -242,6 +256,7 @@ class Compiler:
         nodes = {name: self._claims.get(("0-node", name)) for name in self._nodes}
         self._gather_claims()
         prefixes = self._replace(self._settled_claims())
+        services = self._backends.update(prefixes, self._identities_at)
         gone, changed, subjects = self._update_documents()
         if len(self._rulesets) > 2 * self._rulesets_kept + 64:  # a policy that changes back is quick
             self._drop_unused_rulesets()
@@ -259,6 +274,7 @@ class Compiler:
             subjects=subjects,
             conflicts=frozenset().union(*(self._bodies[key].conflicts for key in self._conflicting)),
             identities=identities,
+            services=services,
             pods=pods,
         )
 
@@ -288,6 +304,7 @@ class Compiler:
             identities=dict(sorted((number(labels), labels) for labels in self._uses)),
             pods=tuple(pods),
             table=self._table,
+            services=dict(sorted(self._backends.rows.items())),
         )
 
     def _drop_unused_rulesets(self) -> None:
@@ -444,6 +461,24 @@ class Compiler:
             return False
         self._ipcache[text] = number
         return True
+
+    def _identities_at(self, prefix: str) -> set[int]:
+        """Who has the address, for the node itself and for all others."""
+        address = parse_prefix(prefix)
+        width = address.bits
+        holders: dict[Holder, Labels] | None = None
+        for bits in range(width, -1, -1):
+            block = Prefix(address.version, address.first >> (width - bits) << (width - bits), bits)
+            if holders := self._holders.get(block):
+                break
+        if not holders:
+            return {WORLD}
+        first = min(holders)
+        found = {self._table.number(holders[first])}
+        for own, labels in self._claims[first].as_local:
+            if own == address:
+                found.add(self._table.number(labels))
+        return found
 
     def _become_subject(self, number: int, count: int) -> None:
         before = self._subjects[number]

@@ -50,6 +50,11 @@ class Worker:
         noise = frozenset(+self._noise)
         judgements = self._take_policies(batch)
         self._take_services(batch)
+        for key, item in batch.slices.items():
+            if item is None:
+                compiler.drop_slice(*key)
+            else:
+                compiler.put_slice(item)
         if frozenset(+self._noise) != noise:
             for pod in self._pods.values():
                 self._put_pod(pod)
@@ -185,6 +190,7 @@ class Worker:
             ipcache=delta.ipcache,
             node_addresses=delta.node_addresses,
             identities=delta.identities,
+            services=delta.services,
             pods=delta.pods,
             subjects=delta.subjects,
             conflicts={each.policy: each.sentence for each in sorted(delta.conflicts, reverse=True)},
