@@ -9,6 +9,7 @@
 #include "record.bpf.h"
 #include "redirect.bpf.h"
 #include "related.bpf.h"
+#include "service.bpf.h"
 
 enum opened {
 	OPENED_NOTHING, /* the verdict in `w` is all there is */
@@ -60,6 +61,22 @@ static __always_inline __u32 peer_of(struct work *w, __u32 flags)
 	return peer;
 }
 
+/* What the document says of the far side of `f` in one direction, to w->entry; who that is. */
+static __always_inline __u32 ask_document(struct endpoint *ep, struct work *w, struct flow *f,
+					  __u8 direction)
+{
+	__u32 peer = 0;
+
+	w->backend_port = 0;
+	if (direction == DIR_EGRESS && !(ep->flags & ENDPOINT_OPEN))
+		peer = ask_service(w, ep->policy, f->peer, f->backend_port);
+	if (peer)
+		return peer;
+	peer = peer_of(w, f->flags);
+	ask_policy(w, ep->policy, direction, peer, policy_port(w, direction));
+	return peer;
+}
+
 /* Asks the document of the endpoint and writes the answer into the flow. */
 static __always_inline void judge_flow(struct endpoint *ep, struct work *w, struct flow *f)
 {
@@ -67,8 +84,8 @@ static __always_inline void judge_flow(struct endpoint *ep, struct work *w, stru
 
 	f->epoch = w->epoch;
 	f->identity = ep->identity;
-	f->peer = peer_of(w, f->flags);
-	ask_policy(w, ep->policy, f->direction, f->peer, policy_port(w, f->direction));
+	f->peer = ask_document(ep, w, f, f->direction);
+	f->backend_port = w->backend_port;
 	f->verdict = w->entry.verdict;
 	f->reason = w->entry.reason;
 	f->rule = w->entry.rule;
@@ -83,7 +100,7 @@ static __always_inline void judge_flow(struct endpoint *ep, struct work *w, stru
 	 * A connection older than our knowledge: who opened it is unknown, so both readings
 	 * must be allowed, and neither may need a look into the stream.
 	 */
-	ask_policy(w, ep->policy, other, f->peer, policy_port(w, other));
+	ask_document(ep, w, f, other);
 	if (f->ruleset || w->entry.verdict == VERDICT_DENY || w->entry.ruleset) {
 		f->verdict = VERDICT_DENY;
 		f->reason = REASON_MIDSTREAM;

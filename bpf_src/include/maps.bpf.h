@@ -98,6 +98,7 @@ struct work {
 	__u32 unmet;   /* ambiguities that the last candidate did not tolerate */
 	__u32 low;     /* of a comparison */
 	__u32 high;
+	__u32 backend_port; /* as in struct flow, of the service at hand */
 	__u64 head_timeout_ns;
 	__u64 upgrade;
 	__u16 trace[TRACE_LEN]; /* states after each byte of a block */
@@ -130,6 +131,15 @@ struct {
 	__type(key, struct ipcache_key);
 	__type(value, struct ipcache_entry);
 } ipcache SEC(".maps");
+
+/* Address of a service -> who is behind it. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 65536);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct service_key);
+	__type(value, struct service);
+} services SEC(".maps");
 
 struct policy_map {
 	__uint(type, BPF_MAP_TYPE_LPM_TRIE);

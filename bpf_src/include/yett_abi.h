@@ -20,7 +20,7 @@
 #endif
 
 enum yett_limits {
-	YETT_ABI_VERSION = 1,
+	YETT_ABI_VERSION = 2,
 	YETT_ADDR_LEN = 16,
 	YETT_ENDPOINT_ADDRS = 8,   /* addresses of one endpoint */
 	YETT_TRACKED_HEADERS = 32, /* headers the automaton knows by number in one ruleset */
@@ -31,6 +31,7 @@ enum yett_limits {
 	YETT_RULE_MAX = 65536,	   /* rule numbers on a node (index of rule_hits) */
 	YETT_RULESET_NONE = 0,	   /* policy_entry.ruleset: plain L3/L4 */
 	YETT_RULESET_TIERS = 4,
+	YETT_SERVICE_BACKENDS = 16, /* of one service port that are judged */
 };
 
 /* Numbers of identities that the data plane itself must know. */
@@ -77,6 +78,9 @@ enum reason {
 	REASON_RULESET_GONE = 27, /* the head began under a ruleset that is no longer loaded */
 	REASON_SIDECAR_DOWN = 28,
 	REASON_INTERNAL = 29, /* a kernel helper failed */
+	REASON_SERVICE_WITHOUT_BACKENDS = 30,
+	REASON_SERVICE_MIXED = 31, /* backends of a service need different HTTP rules, or there
+				    * are more kinds of them than can be judged */
 
 	/* denied: L2 to L4 */
 	REASON_SPOOFED_SOURCE = 32,
@@ -305,6 +309,7 @@ enum sidecar_mark {
 /* map `endpoints`, hash by ifindex of the host side */
 enum endpoint_flags {
 	ENDPOINT_READY = 1, /* its document is in */
+	ENDPOINT_OPEN = 2,  /* its document says nothing of egress: services need no look */
 };
 
 struct endpoint {
@@ -323,6 +328,23 @@ struct ipcache_key {
 
 struct ipcache_entry {
 	__u32 identity;
+};
+
+/*
+ * map `services`, hash: the addresses that kube-proxy translates, behind from_pod.  Egress to
+ * one of them is judged by who may get the connection: it must be allowed to all of them.
+ */
+struct service_key {
+	__u8 addr[16];
+	__u16 port; /* network order */
+	__u8 proto;
+	__u8 pad;
+};
+
+struct service {
+	__u32 count; /* 0: nobody; more than YETT_SERVICE_BACKENDS: too many to be judged */
+	__u32 identities[16];
+	__u16 ports[16]; /* network order */
 };
 
 /*
@@ -468,6 +490,10 @@ struct flow {
 	__u32 requests;
 	__u32 identity; /* of the endpoint */
 	__u32 unknowns; /* retransmissions in a row that could not be compared */
+	/* Network order: the far side is a service with one kind of backend, `peer` at this port.
+	 * Else 0. */
+	__u16 backend_port;
+	__u16 pad[3];
 };
 
 /* map `events`, ring buffer */

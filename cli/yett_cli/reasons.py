@@ -20,6 +20,8 @@ TEXT = {
     "FLOW_TABLE_FULL": "Flow table full",
     "RULESET_GONE": "Rules were replaced in mid-request",
     "SIDECAR_DOWN": "Sidecar down",
+    "SERVICE_WITHOUT_BACKENDS": "Service without backends",
+    "SERVICE_MIXED": "Backends of the service have different HTTP rules",
     "INTERNAL": "Internal error",
     "SPOOFED_SOURCE": "Spoofed source address",
     "ETHERTYPE": "Neither IP nor ARP",

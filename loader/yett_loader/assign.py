@@ -38,6 +38,7 @@ class Limits:
     """By tier."""
     ipcache: int
     endpoints: int
+    services: int = 65536
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +98,7 @@ def assign(snapshot: Snapshot, previous: Assignment, have: MapState, limits: Lim
             used.add(documents[digest])
 
     _room("ipcache", len(snapshot.ipcache), limits.ipcache)
+    _room("services", len(snapshot.services), limits.services)
     return Assignment(rulesets, documents, rules, names)
 
 

@@ -9,9 +9,20 @@ from types import MappingProxyType
 
 from yett_loader.assign import Assignment, digest_of
 from yett_loader.endpoint import LocalEndpoint
-from yett_loader.state import EndpointState, MapState, Policy, PolicyKey, PolicyValue, Prefix, mapped
+from yett_loader.state import (
+    Backends,
+    EndpointState,
+    MapState,
+    Policy,
+    PolicyKey,
+    PolicyValue,
+    Prefix,
+    ServiceKey,
+    mapped,
+)
 from yett_policy.document import Direction, Document, Engine, Entry, Snapshot, Verdict
 from yett_policy.reason import Reason
+from yett_policy.service import BACKENDS_MAX
 
 FORBIDDEN = 1
 """POLICY_FORBIDDEN"""
@@ -47,6 +58,10 @@ def encode(
             item.ifindex: _endpoint(item, by_identity.get(item.identity), assignment)
             for item in endpoints
             if item.ifindex is not None
+        },
+        services={
+            ServiceKey(mapped(ip_address(each.address).packed), each.proto, each.port): _backends(backends)
+            for each, backends in snapshot.services
         },
     )
 
@@ -106,4 +121,16 @@ def _endpoint(item: LocalEndpoint, document: Document | None, assignment: Assign
         policy=assignment.documents[digest_of(document)] if document else 0,
         ready=document is not None,
         addresses=tuple(sorted(mapped(ip_address(text).packed) for text in item.addresses)),
+        open=document is not None and _is_open(document),
     )
+
+
+def _backends(backends: Backends) -> Backends:
+    """As the kernel keeps them: of too many it does not say who the last is."""
+    return backends if len(backends) <= BACKENDS_MAX else (*backends[:BACKENDS_MAX], (0, 0))
+
+
+def _is_open(document: Document) -> bool:
+    """Whether nothing is said of egress."""
+    said = [entry for entry in document.entries if entry.direction is Direction.EGRESS]
+    return len(said) == 1 and said[0].reason is Reason.NOT_ENFORCED

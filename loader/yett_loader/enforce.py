@@ -15,10 +15,12 @@ from yett_loader.assign import Limits, handle, tier_and_slot
 from yett_loader.inner import OuterMap, outer
 from yett_loader.kernel import NO_PREALLOC, Map, MapSpec, MapType, abi
 from yett_loader.state import (
+    Backends,
     DropAddress,
     DropEndpoint,
     DropPolicy,
     DropRuleset,
+    DropService,
     EndpointState,
     MapOp,
     MapState,
@@ -30,7 +32,9 @@ from yett_loader.state import (
     PutEndpoint,
     PutPolicy,
     PutRuleset,
+    PutService,
     RulesetState,
+    ServiceKey,
     SetEpoch,
 )
 from yett_policy.http.layout import TIER_SIZE
@@ -38,7 +42,9 @@ from yett_policy.http.layout import TIER_SIZE
 log = logging.getLogger(__name__)
 
 READY = abi.number("ENDPOINT_READY")
+OPEN = abi.number("ENDPOINT_OPEN")
 ENDPOINT_ADDRESSES = abi.number("YETT_ENDPOINT_ADDRS")
+SERVICE_BACKENDS = abi.number("YETT_SERVICE_BACKENDS")
 _FIXED_BITS = 48
 _ZERO = bytes(4)
 _TOGETHER = 128
@@ -65,6 +71,7 @@ class Enforcer:
                 for tier in range(len(TIER_SIZE))
             ),
             ipcache=self.maps["ipcache"].spec.max_entries,
+            services=self.maps["services"].spec.max_entries,
             endpoints=self.maps["endpoints"].spec.max_entries,
         )
 
@@ -83,6 +90,7 @@ class Enforcer:
                 abi.unpack_u32(key): _endpoint(value) for key, value in self.maps["endpoints"].items()
             },
             epoch=self.config()["epoch"],
+            services=dict(map(_service_item, self.maps["services"].items())),
         )
 
     def config(self) -> dict[str, int]:
@@ -140,6 +148,8 @@ class Enforcer:
                 self._put_rulesets([op for op in some if isinstance(op, PutRuleset)])
             elif kind is PutAddress:
                 self._put_addresses([op for op in some if isinstance(op, PutAddress)])
+            elif kind is PutService:
+                self._put_services([op for op in some if isinstance(op, PutService)])
             else:
                 for op in some:
                     self.apply_one(op)
@@ -163,6 +173,10 @@ class Enforcer:
                 self._put_addresses([op])
             case DropAddress(prefix):
                 self.maps["ipcache"].delete(_prefix_key(prefix))
+            case PutService():
+                self._put_services([op])
+            case DropService(key):
+                self.maps["services"].delete(_service_key(key))
             case PutEndpoint(ifindex, endpoint):
                 self.maps["endpoints"].update(abi.pack_u32(ifindex), _endpoint_value(endpoint))
             case DropEndpoint(ifindex):
@@ -224,6 +238,9 @@ class Enforcer:
             [(_prefix_key(op.prefix), abi.pack("ipcache_entry", identity=op.identity)) for op in ops]
         )
 
+    def _put_services(self, ops: Sequence[PutService]) -> None:
+        self.maps["services"].update_many([(_service_key(op.key), _service_value(op.backends)) for op in ops])
+
 
 def _policy(policy: Policy) -> Map:
     key_size, value_size = abi.size("policy_key"), abi.size("policy_entry")
@@ -240,6 +257,12 @@ def _int(value: object) -> int:
     if not isinstance(value, int):
         raise TypeError(f"{value!r} is no number")
     return value
+
+
+def _ints(value: object) -> tuple[int, ...]:
+    if not isinstance(value, tuple):
+        raise TypeError(f"{value!r} are no numbers")
+    return tuple(map(_int, value))
 
 
 def _bytes(value: object) -> bytes:
@@ -294,6 +317,32 @@ def policy_item(item: tuple[bytes, bytes]) -> tuple[PolicyKey, PolicyValue]:
     )
 
 
+def _service_key(key: ServiceKey) -> bytes:
+    return abi.pack("service_key", addr=key.address, proto=key.proto, port=socket.htons(key.port))
+
+
+def _service_value(backends: Backends) -> bytes:
+    """Of too many only how many."""
+    told = backends[:SERVICE_BACKENDS]
+    room = (0,) * (SERVICE_BACKENDS - len(told))
+    return abi.pack(
+        "service",
+        count=len(backends),
+        identities=(*(identity for identity, _ in told), *room),
+        ports=(*(socket.htons(port) for _, port in told), *room),
+    )
+
+
+def _service_item(item: tuple[bytes, bytes]) -> tuple[ServiceKey, Backends]:
+    key, value = abi.unpack("service_key", item[0]), abi.unpack("service", item[1])
+    count = _int(value["count"])
+    rows = tuple(zip(_ints(value["identities"]), map(socket.ntohs, _ints(value["ports"])), strict=True))
+    return (
+        ServiceKey(_bytes(key["addr"]), _int(key["proto"]), socket.ntohs(_int(key["port"]))),
+        rows[:count] + ((0, 0),) * (count > SERVICE_BACKENDS),
+    )
+
+
 def _endpoint_value(endpoint: EndpointState) -> bytes:
     if len(endpoint.addresses) > ENDPOINT_ADDRESSES:
         raise OverflowError(f"an endpoint has at most {ENDPOINT_ADDRESSES} addresses")
@@ -301,7 +350,7 @@ def _endpoint_value(endpoint: EndpointState) -> bytes:
         "endpoint",
         identity=endpoint.identity,
         policy=endpoint.policy,
-        flags=READY if endpoint.ready else 0,
+        flags=(READY if endpoint.ready else 0) | (OPEN if endpoint.open else 0),
         addr_count=len(endpoint.addresses),
         addrs=b"".join(endpoint.addresses),
     )
@@ -316,4 +365,5 @@ def _endpoint(value: bytes) -> EndpointState:
         policy=_int(fields["policy"]),
         ready=bool(_int(fields["flags"]) & READY),
         addresses=tuple(addresses[at : at + 16] for at in range(0, count * 16, 16)),
+        open=bool(_int(fields["flags"]) & OPEN),
     )

@@ -20,6 +20,7 @@ STRUCTS: Mapping[str, tuple[str | None, str]] = {
     "config": (None, "config"),
     "endpoints": (None, "endpoint"),
     "ipcache": ("ipcache_key", "ipcache_entry"),
+    "services": ("service_key", "service"),
     "flows": ("flow_key", "flow"),
     "metrics": (None, "metric"),
 }
@@ -44,6 +45,7 @@ class Sizes:
     flows: int = 0
     endpoints: int = 0
     ipcache: int = 0
+    services: int = 0
     events: int = 0
     """Bytes; a power of two of pages."""
     policies: int = 0

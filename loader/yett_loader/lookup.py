@@ -7,8 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from yett_loader.state import WORLD, MapState, Policy, PolicyKey, PolicyValue, Prefix
-from yett_policy.document import Verdict
+from yett_loader.state import (
+    WORLD,
+    Backends,
+    MapState,
+    Policy,
+    PolicyKey,
+    PolicyValue,
+    Prefix,
+    ServiceKey,
+)
+from yett_policy.document import Direction, Verdict
+from yett_policy.reason import Reason
+from yett_policy.service import BACKENDS_MAX
 
 
 def identity_of(ipcache: Mapping[Prefix, int], address: bytes) -> int:
@@ -46,7 +57,11 @@ def judge(
     policy = state.policies.get(endpoint.policy)
     if policy is None:
         return None
-    found = look_up(policy, direction, identity_of(state.ipcache, peer), proto, port)
+    backends = state.services.get(ServiceKey(peer, proto, port))
+    if direction == Direction.EGRESS and not endpoint.open and backends is not None:
+        found = strictest(policy, backends, proto)
+    else:
+        found = look_up(policy, direction, identity_of(state.ipcache, peer), proto, port)
     if (
         found is not None
         and found.verdict != Verdict.REDIRECT
@@ -55,6 +70,28 @@ def judge(
     ):
         return None
     return found
+
+
+def strictest(policy: Policy, backends: Backends, proto: int) -> PolicyValue | None:
+    """What holds for a connection that any of these may get; None: the node cannot judge."""
+    if not backends:
+        return PolicyValue(Verdict.DENY, Reason.SERVICE_WITHOUT_BACKENDS, 0, 0, 0)
+    said: PolicyValue | None = None
+    for identity, port in backends[:BACKENDS_MAX]:
+        found = look_up(policy, Direction.EGRESS, identity, proto, port)
+        if found is None or found.verdict == Verdict.DENY:
+            return found
+        if said is None or _strictness(found) > _strictness(said):
+            said = found
+        elif found.ruleset and (found.ruleset, found.verdict) != (said.ruleset, said.verdict):
+            return PolicyValue(Verdict.DENY, Reason.SERVICE_MIXED, 0, found.rule, 0)
+    if len(backends) > BACKENDS_MAX:
+        return PolicyValue(Verdict.DENY, Reason.SERVICE_MIXED, 0, 0, 0)
+    return said
+
+
+def _strictness(value: PolicyValue) -> int:
+    return 2 if value.ruleset else value.verdict == Verdict.AUDIT
 
 
 def effective(policy: Policy, identity: int, as_peer: int) -> dict[PolicyKey, PolicyValue]:

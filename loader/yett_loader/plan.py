@@ -21,6 +21,11 @@ nothing.  Verdicts change in three kinds of atomic steps:
    them, is denied for that time: a few milliseconds, the exception.  (So is everything on an
    endpoint for whose policy of that time no slot is free.)
 
+4. a service is given other backends with one update.  If endpoints turn or addresses move at
+   the same time, its old backends and its new ones both count meanwhile (and one that comes or
+   goes has nobody behind it): the strictest word on all of them is in every prefix too strict at
+   worst, for a few milliseconds.
+
 The new epoch, which makes flows judge again, comes last.
 """
 
@@ -36,6 +41,7 @@ from yett_loader.state import (
     DropEndpoint,
     DropPolicy,
     DropRuleset,
+    DropService,
     EndpointState,
     MapOp,
     MapState,
@@ -47,10 +53,12 @@ from yett_loader.state import (
     PutEndpoint,
     PutPolicy,
     PutRuleset,
+    PutService,
     SetEpoch,
 )
 from yett_policy.document import Verdict
 from yett_policy.reason import Reason
+from yett_policy.service import BACKENDS_MAX
 
 DENIED = PolicyValue(Verdict.DENY, Reason.NOT_READY, 0, 0, 0)
 """About an identity while no answer is right."""
@@ -106,8 +114,9 @@ def plan(
     gone, turned, come = _endpoints(have, want)
     ops += gone
     between, final = _turn(have, want, turned, pairs, policy_slots)
-    ops += [*between, *moves, *final, *come]
-    if moves or gone or turned or come:
+    widened, services = _services(have, want, apart=bool(turned or moves))
+    ops += [*widened, *between, *moves, *final, *services, *come]
+    if moves or gone or turned or come or services:
         ops.append(SetEpoch((have.epoch + 1) & 0xFFFFFFFF))
 
     rest = retired(have, want)
@@ -169,6 +178,24 @@ class _Trie:
 
 def _bits(prefix: Prefix, length: int) -> int:
     return int.from_bytes(prefix.address) >> (128 - length)
+
+
+# -- services -----------------------------------------------------------------------------
+
+
+def _services(have: MapState, want: MapState, *, apart: bool) -> tuple[list[MapOp], list[MapOp]]:
+    """Updates before anything else changes (only if they are to be kept `apart`), and after."""
+    before: list[MapOp] = []
+    after: list[MapOp] = []
+    for key in sorted(have.services.keys() | want.services.keys()):
+        old, new = have.services.get(key), want.services.get(key)
+        if old == new:
+            continue
+        if apart:
+            both = tuple(sorted({*old, *new})) if old and new else ()
+            before.append(PutService(key, both[: BACKENDS_MAX + 1]))
+        after.append(DropService(key) if new is None else PutService(key, new))
+    return before, after
 
 
 # -- endpoints ----------------------------------------------------------------------------

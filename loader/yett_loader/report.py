@@ -155,6 +155,7 @@ def gauges(agent: Agent, recorder: Recorder) -> dict[str, tuple[str, float]]:
         "yett_rulesets": ("Rulesets in the kernel.", len(have.rulesets)),
         "yett_policies": ("Policies in the kernel.", len(have.policies)),
         "yett_ipcache_entries": ("Prefixes with an identity.", len(have.ipcache)),
+        "yett_service_entries": ("Ports of Services that are judged by their backends.", len(have.services)),
         "yett_apply_failed": ("1 while the newest snapshot is not in force.", float(bool(agent.error))),
         "yett_applied_timestamp_seconds": ("When a snapshot was last applied.", agent.applied_at),
         "yett_records_total": ("Flow records read.", recorder.seen),

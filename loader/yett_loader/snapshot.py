@@ -44,6 +44,7 @@ def to_bytes(wanted: Wanted) -> bytes:
             "ipcache": snapshot.ipcache,
             "identities": snapshot.identities,
             "pods": snapshot.pods,
+            "services": [(*key, backends) for key, backends in snapshot.services],
             "endpoints": [asdict(endpoint) for endpoint in wanted.endpoints],
         }
     )
@@ -91,8 +92,8 @@ def _from_bytes(body: bytes, name: str, memory: Memory) -> Wanted:
     if len(body) > BODY_LIMIT:
         raise Value(None, name).fail(f"{len(body)} bytes, at most {BODY_LIMIT} are taken")
     top = parse(body, name)
-    schema, documents, rulesets, ipcache, identities, pods, endpoints = top.fields(
-        "schema", "documents", "rulesets", "ipcache", "identities", "pods", "endpoints"
+    schema, documents, rulesets, ipcache, identities, pods, services, endpoints = top.fields(
+        "schema", "documents", "rulesets", "ipcache", "identities", "pods", "services", "endpoints"
     )
     if schema.raw != SCHEMA:
         raise schema.fail(f"schema {str(schema.raw)[:40]} is not the {SCHEMA} that this loader speaks")
@@ -108,6 +109,7 @@ def _from_bytes(body: bytes, name: str, memory: Memory) -> Wanted:
         ipcache=tuple(map(values.prefix_row, ipcache.items())),
         identities=tuple(map(values.identity_row, identities.items())),
         pods=tuple(map(values.pod_row, pods.items())),
+        services=tuple(map(values.service_row, services.items())),
     )
     for value, document in zip(documents.items(), snapshot.documents, strict=True):
         for entry in document.entries:
@@ -117,6 +119,8 @@ def _from_bytes(body: bytes, name: str, memory: Memory) -> Wanted:
         raise documents.fail("an identity has two documents")
     if len({values.map_key(text) for text, _ in snapshot.ipcache}) != len(snapshot.ipcache):
         raise ipcache.fail("a prefix occurs twice")
+    if len({key for key, _ in snapshot.services}) != len(snapshot.services):
+        raise services.fail("a service occurs twice")
     local = tuple(map(_endpoint, endpoints.items()))
     if len({endpoint.name for endpoint in local}) != len(local):
         raise endpoints.fail("an endpoint occurs twice")

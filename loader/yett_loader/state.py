@@ -51,6 +51,18 @@ class RulesetState(NamedTuple):
     """How many numbers from rule_base on are its own."""
 
 
+class ServiceKey(NamedTuple):
+    """As `struct service_key`."""
+
+    address: bytes
+    proto: int
+    port: int
+
+
+Backends = tuple[tuple[int, int], ...]
+"""(identity, port) of whoever may get a connection to a service, sorted."""
+
+
 class EndpointState(NamedTuple):
     """As `struct endpoint`."""
 
@@ -59,6 +71,8 @@ class EndpointState(NamedTuple):
     """Slot in `policies`."""
     ready: bool
     addresses: tuple[bytes, ...]
+    open: bool = False
+    """Nothing is said of its egress."""
 
 
 class Prefix(NamedTuple):
@@ -105,6 +119,7 @@ class MapState:
     endpoints: Mapping[int, EndpointState] = field(default_factory=dict)
     """By interface."""
     epoch: int = 0
+    services: Mapping[ServiceKey, Backends] = field(default_factory=dict)
 
 
 # -- changes ------------------------------------------------------------------------------
@@ -144,6 +159,17 @@ class DropAddress:
 
 
 @dataclass(frozen=True, slots=True)
+class PutService:
+    key: ServiceKey
+    backends: Backends
+
+
+@dataclass(frozen=True, slots=True)
+class DropService:
+    key: ServiceKey
+
+
+@dataclass(frozen=True, slots=True)
 class PutEndpoint:
     ifindex: int
     value: EndpointState
@@ -166,6 +192,8 @@ MapOp = (
     | DropPolicy
     | PutAddress
     | DropAddress
+    | PutService
+    | DropService
     | PutEndpoint
     | DropEndpoint
     | SetEpoch
@@ -176,7 +204,7 @@ def after(state: MapState, *ops: MapOp) -> MapState:
     """The state once `ops` are done."""
     rulesets, policies = dict(state.rulesets), dict(state.policies)
     ipcache, endpoints = dict(state.ipcache), dict(state.endpoints)
-    epoch = state.epoch
+    services, epoch = dict(state.services), state.epoch
     for op in ops:
         match op:
             case PutRuleset(handle, value):
@@ -191,6 +219,10 @@ def after(state: MapState, *ops: MapOp) -> MapState:
                 ipcache[prefix] = identity
             case DropAddress(prefix):
                 ipcache.pop(prefix, None)
+            case PutService(key, backends):
+                services[key] = backends
+            case DropService(key):
+                services.pop(key, None)
             case PutEndpoint(ifindex, endpoint):
                 endpoints[ifindex] = endpoint
             case DropEndpoint(ifindex):
@@ -199,4 +231,4 @@ def after(state: MapState, *ops: MapOp) -> MapState:
                 epoch = number
             case _:
                 assert_never(op)
-    return MapState(rulesets, policies, ipcache, endpoints, epoch)
+    return MapState(rulesets, policies, ipcache, endpoints, epoch, services)

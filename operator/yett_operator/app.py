@@ -59,7 +59,6 @@ POLICIES_AT = {
     "CiliumClusterwideNetworkPolicy": "/apis/cilium.io/v2/ciliumclusterwidenetworkpolicies",
 }
 OPTIONAL = ("CiliumNetworkPolicy", "CiliumClusterwideNetworkPolicy")
-_API_SERVERS = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices"
 _SWEEP = 60.0
 """Seconds between two looks for numbers that nothing uses."""
 
@@ -117,10 +116,10 @@ class Operator:
             "nodes": make("/api/v1/nodes", slim.node, self._node),
             "services": make("/api/v1/services", slim.service, world.service, items=world.services),
             "endpointslices": make(
-                _API_SERVERS,
-                slim.api_endpoints,
-                world.api_server,
-                query={"labelSelector": "kubernetes.io/service-name=kubernetes"},
+                "/apis/discovery.k8s.io/v1/endpointslices",
+                slim.endpoint_slice,
+                world.slice,
+                items=world.slices,
             ),
             "securityidentities": make(identities.PATH, slim.identity, self.identities.changed),
             "policystatuses": make(

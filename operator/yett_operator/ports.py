@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from yett_policy.service import Backends, Frontend
+
 PodKey = tuple[str, str]
 """(namespace, name)."""
 
@@ -89,6 +91,8 @@ class NodeSnapshot:
     """All of the cluster, for names in flows."""
     endpoints: Mapping[PodKey, PlacedPod]
     """Those on the node."""
+    services: Mapping[Frontend, Backends] = field(default_factory=dict)
+    """Who is behind the addresses that kube-proxy translates."""
     secrets: Mapping[str, PublishedSecret] = field(default_factory=dict)
     """By `namespace/name`: those that the rulesets name, as far as they are there."""
 
@@ -113,6 +117,7 @@ class Change:
     """Node -> all its prefixes."""
     identities: Mapping[int, tuple[str, ...] | None] = field(default_factory=dict)
     pods: Mapping[PodKey, PlacedPod | None] = field(default_factory=dict)
+    services: Mapping[Frontend, Backends | None] = field(default_factory=dict)
     moved: Mapping[PodKey, str] = field(default_factory=dict)
     """Pods that left a node (gone, or a new pod of the same name elsewhere) -> that node."""
     secrets: frozenset[str] = frozenset()

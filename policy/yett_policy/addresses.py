@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from yett_policy.facts import Claims, Holder
-from yett_policy.identity import Labels
+from yett_policy.identity import WORLD, Labels
+from yett_policy.prefix import Prefix, parse_prefix
 
 NOTHING = Claims()
 
@@ -54,6 +55,20 @@ class Addresses:
             return False
         self.ipcache[prefix] = number
         return True
+
+    def identities_at(self, prefix: str) -> set[int]:
+        """Who has the address of a prefix, seen by the node itself and by all others."""
+        address = parse_prefix(prefix)
+        width = address.bits
+        for bits in range(width, -1, -1):
+            block = Prefix(address.version, address.first >> (width - bits) << (width - bits), bits)
+            known = self.ipcache.get(str(block))
+            if known is None:
+                continue
+            holder = self.first(prefix)
+            local = () if holder is None else self._claims[holder].as_local
+            return {known, *(self._number(labels) for own, labels in local if own == prefix)}
+        return {WORLD}
 
     def _hold(self, prefix: str, holder: Holder) -> None:
         found = self._holders.setdefault(prefix, holder)

@@ -82,13 +82,33 @@ class ServicePort:
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """A name for the pods that a selector picks."""
+    """A name, and addresses, for the pods behind it."""
 
     namespace: str
     name: str
     selector: Mapping[str, str] = field(default_factory=dict)
-    """Empty: no pods."""
+    """Empty: no pods, but for what EndpointSlices say."""
     ports: tuple[ServicePort, ...] = ()
+    addresses: tuple[str, ...] = ()
+    """Those that kube-proxy translates: cluster, external and load balancer IPs."""
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Namespace and name."""
+        return (self.namespace, self.name)
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """Part of what is behind a Service: an EndpointSlice."""
+
+    namespace: str
+    name: str
+    service: str
+    ports: tuple[tuple[str, str, int], ...] = ()
+    """(name, protocol, number)."""
+    addresses: tuple[str, ...] = ()
+    """Of endpoints that may be sent to, of one family."""
 
     @property
     def key(self) -> tuple[str, str]:
@@ -107,5 +127,6 @@ class Cluster:
     api_servers: tuple[str, ...] = ()
     """Addresses of API servers outside the cluster's nodes."""
     services: tuple[Service, ...] = ()
+    slices: tuple[Slice, ...] = ()
     forbidden: bool = False
     """Whether denied requests get a 403 where neither policy nor namespace says."""

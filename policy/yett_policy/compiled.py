@@ -9,6 +9,7 @@ from yett_policy.document import Document, Ruleset, Snapshot
 from yett_policy.identity import WORLD, Labels, Table
 from yett_policy.merge import Conflict
 from yett_policy.prefix import parse_prefix
+from yett_policy.service import Backends, Frontend
 
 PodRecord = tuple[str, str, int, tuple[str, ...]]
 """(namespace, name, identity, addresses)."""
@@ -30,6 +31,8 @@ class Compiled:
     """Labels of every identity in use."""
     pods: tuple[PodRecord, ...]
     table: Table
+    services: Mapping[Frontend, Backends] = field(default_factory=dict)
+    """Who is behind the addresses that kube-proxy translates."""
 
     def ipcache_on(self, node: str | None) -> dict[str, int]:
         """Prefix -> identity as one node sees it; None: as none of them does."""
@@ -46,6 +49,7 @@ class Compiled:
             ipcache=tuple(sorted(self.ipcache_on(node).items())),
             identities=tuple(sorted(self.identities.items())),
             pods=self.pods,
+            services=tuple(sorted(self.services.items())),
         )
 
     def identity_of(self, address: str, node: str | None = None) -> int:
@@ -75,6 +79,8 @@ class Delta:
     """Identity -> sources of the policies that select it, where that may have changed."""
     identities: Mapping[int, Labels | None] = field(default_factory=dict)
     """Labels of identities that came into use; None: no longer in use."""
+    services: Mapping[Frontend, Backends | None] = field(default_factory=dict)
+    """None: no Service has the address any more."""
     conflicts: frozenset[Conflict] = frozenset()
     """All that there are now between policies that select pods, not only new ones."""
     pods: Mapping[tuple[str, str], int | None] = field(default_factory=dict)

@@ -11,9 +11,10 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from yett_policy.addresses import NOTHING, Addresses
 from yett_policy.app_protocol import AppProtocols, Spoken
+from yett_policy.backends import BackendTable
 from yett_policy.bodies import Bodies, BodyKey, PolicyId
 from yett_policy.body import PROTOCOL_NAMES, Body, Made, ServerPorts, build_body
-from yett_policy.cluster import Cluster, NamedPort, Namespace, Node, Pod, Service
+from yett_policy.cluster import Cluster, NamedPort, Namespace, Node, Pod, Service, Slice
 from yett_policy.compiled import Compiled, Delta
 from yett_policy.document import Direction, Ruleset
 from yett_policy.facts import Blocks, Claims, Holder, api_server_claims, node_claims, pod_claims
@@ -51,6 +52,8 @@ def compile(  # noqa: A001 - the verb of this package
         compiler.put_pod(pod)
     for service in cluster.services:
         compiler.put_service(service)
+    for item in cluster.slices:
+        compiler.put_slice(item)
     compiler.set_api_servers(cluster.api_servers)
     compiler.flush()
     return compiler.compiled()
@@ -77,6 +80,7 @@ class Compiler:
         self._index = SelectorIndex()
         self._blocks = Blocks()
         self._app_protocols = AppProtocols(self._index)
+        self._backends = BackendTable()
 
         self._policies: dict[PolicyId, Policy] = {}
         self._namespaces: dict[str, Namespace] = {}
@@ -169,10 +173,20 @@ class Compiler:
     def put_service(self, service: Service) -> None:
         """A Service that is new or has changed."""
         self._speak_of(self._app_protocols.put(service))
+        self._backends.put_service(service)
 
     def drop_service(self, namespace: str, name: str) -> None:
         """A Service is gone; one that was never known is no error."""
         self._speak_of(self._app_protocols.drop((namespace, name)))
+        self._backends.drop_service((namespace, name))
+
+    def put_slice(self, item: Slice) -> None:
+        """An EndpointSlice that is new or has changed."""
+        self._backends.put_slice(item)
+
+    def drop_slice(self, namespace: str, name: str) -> None:
+        """An EndpointSlice is gone; one that was never known is no error."""
+        self._backends.drop_slice((namespace, name))
 
     def set_api_servers(self, addresses: Iterable[str]) -> None:
         """Addresses of API servers outside the cluster's nodes."""
@@ -212,6 +226,7 @@ class Compiler:
         nodes = {name: self._addresses.claims(("0-node", name)) for name in self._nodes}
         self._gather_claims()
         prefixes = self._replace(self._settled_claims())
+        services = self._backends.update(prefixes, self._addresses.identities_at)
         gone, changed, subjects = self._update_documents()
         if self._rulesets.crowded:
             self._rulesets.keep(self._bodies.rulesets())
@@ -229,6 +244,7 @@ class Compiler:
             subjects=subjects,
             conflicts=self._bodies.conflicts(),
             identities=identities,
+            services=services,
             pods=pods,
         )
 
@@ -267,6 +283,7 @@ class Compiler:
             identities=dict(sorted((number(labels), labels) for labels in self._uses)),
             pods=tuple(pods),
             table=self._table,
+            services=dict(sorted(self._backends.rows.items())),
         )
 
     def _local_addresses(self, node: str) -> dict[str, int]:

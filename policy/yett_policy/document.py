@@ -13,6 +13,7 @@ from enum import IntEnum, StrEnum
 
 from yett_policy.http.rule import RulesetSpec
 from yett_policy.reason import Reason
+from yett_policy.service import Backends, Frontend
 
 SCHEMA = 2
 """Revision of these values on the wire and on disk; another number is refused."""
@@ -125,6 +126,8 @@ class Snapshot:
     """(identity, its labels `source:key=value`), for names in flows."""
     pods: tuple[tuple[str, str, int, tuple[str, ...]], ...] = ()
     """(namespace, name, identity, addresses) of every pod known, for names in flows."""
+    services: tuple[tuple[Frontend, Backends], ...] = ()
+    """Sorted; egress to one of these addresses is judged by who is behind it."""
 
 
 def canonical(value: object) -> bytes:

@@ -24,7 +24,9 @@ from yett_policy.http.rule import (
     RuleAction,
     RulesetSpec,
 )
+from yett_policy.merge import NO_RULE
 from yett_policy.reason import Reason
+from yett_policy.service import BACKENDS_MAX, Backends
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +106,51 @@ def look_up(document: Document, flow: Flow) -> Entry:
             if found:
                 return max(found, key=lambda entry: entry.port_bits)
     raise LookupError(f"document {document.identity} has no default for {flow.direction.name}")
+
+
+def decide_service(
+    document: Document,
+    rulesets: Mapping[str, Ruleset],
+    backends: Backends,
+    proto: int,
+    request: Request | None = None,
+) -> Decision:
+    """The verdict of a client on a connection to a Service, as `decide`: whichever backend gets it,
+    it must be allowed.
+
+    0. Whose egress nothing is said of may connect to anything.
+    1. Without backends, or with more than can be judged, it is denied.
+    2. The first backend to which it is denied denies it.
+    3. HTTP rules on the way to one backend hold for all; two backends with different ones deny.
+    4. Else the word on the first backend counts; that of one that is only audited goes before.
+    """
+    said: Entry | None = None
+    entries = [entry for entry in document.entries if entry.direction is Direction.EGRESS]
+    if len(entries) == 1 and entries[0].reason is Reason.NOT_ENFORCED:
+        return Decision(entries[0].verdict, entries[0].reason, document.rules[entries[0].rule])
+    mixed = Decision(Verdict.DENY, Reason.SERVICE_MIXED, NO_RULE)
+    if not backends:
+        return replace(mixed, reason=Reason.SERVICE_WITHOUT_BACKENDS)
+    for identity, port in backends[:BACKENDS_MAX]:
+        entry = look_up(document, Flow(Direction.EGRESS, identity, proto, port))
+        if entry.verdict is Verdict.DENY:
+            return Decision(entry.verdict, entry.reason, document.rules[entry.rule])
+        if said is None or _strictness(entry) > _strictness(said):
+            said = entry
+        elif entry.ruleset and entry.ruleset != said.ruleset:
+            return replace(mixed, rule=document.rules[entry.rule])
+    if said is None or len(backends) > BACKENDS_MAX:
+        return mixed
+    rule = document.rules[said.rule]
+    if not said.ruleset or request is None:
+        return Decision(said.verdict, said.reason, rule, said.ruleset)
+    return judge_request(rulesets[said.ruleset].spec, request, said.ruleset)
+
+
+def _strictness(entry: Entry) -> int:
+    if entry.ruleset:
+        return 2
+    return entry.verdict is Verdict.AUDIT
 
 
 def judge_request(spec: RulesetSpec, request: Request, digest: str = "") -> Decision:

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 from yett_policy.compiled import Compiled
 from yett_policy.document import Direction, Verdict
-from yett_policy.evaluate import Decision, Flow, decide
+from yett_policy.evaluate import Decision, Flow, decide, decide_service
 from yett_policy.http.rule import Request
-from yett_policy.identity import Labels
+from yett_policy.identity import WORLD, Labels
+from yett_policy.service import Backends, frontend_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +62,21 @@ def explain(
     """The decisions on a new connection, or on a request in it.
 
     `source` and `destination` are `namespace/pod` (or a pod of namespace `default`) or an
-    address; `port` is the pod's port, not the Service's, for ICMP the type; `node` is whose
-    view of addresses counts.  ValueError, with one sentence, for a party that does not exist.
+    address; `port` is the pod's port, not the Service's (unless the address is the Service's), for
+    ICMP the type; `node` is whose view of addresses counts.  Of a Service only the source has a
+    say: who gets the connection is not known yet.  ValueError, with one sentence, for a party that
+    does not exist.
     """
     version = _version_of(source) or _version_of(destination)
     sender = _party(compiled, source, node, version)
+    backends = _behind(compiled, destination, proto, port)
+    if backends is not None:
+        front = Party(destination, destination, WORLD, None, compiled.identities[WORLD])
+        if sender.subject is None:
+            return Explanation(sender, front, None, None)
+        document = compiled.documents[sender.subject]
+        decision = decide_service(document, compiled.rulesets, backends, proto, request)
+        return Explanation(sender, front, decision, None)
     receiver = _party(compiled, destination, node, version)
     return Explanation(
         sender,
@@ -79,6 +90,13 @@ def _side(compiled: Compiled, party: Party, flow: Flow, request: Request | None)
     if party.subject is None:
         return None
     return decide(compiled.documents[party.subject], compiled.rulesets, flow, request)
+
+
+def _behind(compiled: Compiled, destination: str, proto: int, port: int) -> Backends | None:
+    """None: it is no Service's address."""
+    if _version_of(destination) is None:
+        return None
+    return compiled.services.get(frontend_of(destination, proto, port))
 
 
 def _version_of(text: str) -> int | None:

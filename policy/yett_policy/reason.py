@@ -33,6 +33,8 @@ class Reason(IntEnum):
     RULESET_GONE = 27
     SIDECAR_DOWN = 28
     INTERNAL = 29
+    SERVICE_WITHOUT_BACKENDS = 30
+    SERVICE_MIXED = 31
     # denied: L2 to L4
     SPOOFED_SOURCE = 32
     ETHERTYPE = 33

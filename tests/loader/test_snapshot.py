@@ -152,8 +152,8 @@ REFUSED: list[tuple[str, Change, str]] = [
     ),
     (
         "tables of another ABI",
-        lambda s: s["rulesets"][0].update(tables=pack(build.head_only(build.ruleset().spec, abi=2))),
-        "snapshot.rulesets[0].tables: made for ABI version 2",
+        lambda s: s["rulesets"][0].update(tables=pack(build.head_only(build.ruleset().spec, abi=99))),
+        "snapshot.rulesets[0].tables: made for ABI version 99",
     ),
     (
         "tables that are too short",
@@ -191,6 +191,41 @@ REFUSED: list[tuple[str, Change, str]] = [
         "a prefix twice",
         lambda s: s["ipcache"].append(["::ffff:10.9.1.2/128", 300]),
         "snapshot.ipcache: a prefix occurs twice",
+    ),
+    (
+        "a service twice",
+        lambda s: s["services"].extend([["10.96.0.1", 6, 80, []]] * 2),
+        "snapshot.services: a service occurs twice",
+    ),
+    (
+        "a service whose address is spelled in another way",
+        lambda s: s["services"].append(["2001:DB8::1", 6, 80, []]),
+        "snapshot.services[0][0]: '2001:db8::1' is spelled in another way than the operator does",
+    ),
+    (
+        "a service at the kernel's own spelling of IPv4",
+        lambda s: s["services"].append(["::ffff:10.96.0.1", 6, 80, []]),
+        "is spelled in another way than the operator does",
+    ),
+    (
+        "a service without a port",
+        lambda s: s["services"].append(["10.96.0.1", 6, 0, []]),
+        "snapshot.services[0][2]: 0 is not in 1..65535",
+    ),
+    (
+        "a backend of nobody",
+        lambda s: s["services"].append(["10.96.0.1", 6, 80, [[0, 80]]]),
+        "snapshot.services[0][3][0][0]: 0 is not in 1..4294967295",
+    ),
+    (
+        "backends that are not sorted",
+        lambda s: s["services"].append(["10.96.0.1", 6, 80, [[301, 80], [300, 80]]]),
+        "snapshot.services[0][3]: not sorted, or one occurs twice",
+    ),
+    (
+        "more backends than there can be",
+        lambda s: s["services"].append(["10.96.0.1", 6, 80, [[300, port] for port in range(1, 19)]]),
+        "snapshot.services[0][3]: 18 items, at most 17 are taken",
     ),
     (
         "an address that is none",

@@ -75,6 +75,14 @@ struct {
 	__type(value, struct ipcache_entry);
 } ipcache SEC(".maps");
 
+struct {
+	__uint(type, MAP_HASH);
+	__uint(map_flags, NO_PREALLOC);
+	__uint(max_entries, 1024);
+	__type(key, struct service_key);
+	__type(value, struct service);
+} services SEC(".maps");
+
 struct policy_map {
 	__uint(type, MAP_LPM_TRIE);
 	__uint(map_flags, NO_PREALLOC);

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from yett_operator.kube.client import Kube
 from yett_operator.ports import Ack, Change, Failure, NodeInfo
 from yett_operator.relay import PATH as RELAY
 from yett_operator.settings import Settings
+from yett_policy.service import Frontend
 
 pytestmark = pytest.mark.cluster
 
@@ -487,6 +488,57 @@ async def test_a_pod_that_is_gone_leaves_nothing_to_who_gets_its_address(
         await eventually(lambda: one.operator.publisher.ipcache.get("10.1.0.1/32") not in {None, old})
         assert None in seen
         assert old not in seen
+
+
+async def test_a_service_is_followed_with_who_is_behind_it_and_what_is_spoken_there(
+    api: ApiServer, namespace: str
+) -> None:
+    port = {"port": 8000, "targetPort": 80, "protocol": "TCP", "name": "rpc"}
+    service = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "api"},
+        "spec": {"selector": {"app": "server"}, "ports": [port]},
+    }
+    piece = {
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": {"name": "api-1", "labels": {"kubernetes.io/service-name": "api"}},
+        "addressType": "IPv4",
+        "ports": [{"name": "rpc", "port": 80, "protocol": "TCP"}],
+        "endpoints": [{"addresses": ["10.1.0.1"], "conditions": {"ready": True}}],
+    }
+
+    async def engine() -> tuple[str, str]:
+        found = (await get(api, namespace, "polst"))["items"]
+        status = found[0].get("status", {}) if found else {}
+        return status.get("engine", ""), status.get("engineReason", "")
+
+    async with replica(api, namespace, "op-0") as one:
+        publisher = one.operator.publisher
+        await pods(api, namespace)
+        await put(api, namespace, l7policy())
+        await put(api, namespace, service)
+        address = (await get(api, namespace, "service", "api"))["spec"]["clusterIP"]
+        front = Frontend(address, 6, 8000)
+        await eventually(lambda: publisher.services.get(front) == ())
+        await put(api, namespace, piece)
+        await eventually(lambda: len(publisher.services.get(front, ())) == 1)
+        server = publisher.pods[namespace, "server"].identity
+        assert publisher.services[front] == ((server, 80),)
+        await eventually(lambda: holds(engine, lambda said: said[0] == "kernel"))
+        said = {**port, "appProtocol": "kubernetes.io/h2c"}
+        await put(api, namespace, {**service, "spec": {**service["spec"], "ports": [said]}})
+        await eventually(lambda: holds(engine, lambda said: said[0] == "sidecar"))
+        assert (await engine())[1] == f"appProtocol kubernetes.io/h2c of Service {namespace}/api"
+        await asyncio.to_thread(api.kubectl, "delete", "service,endpointslice", "--all", "-n", namespace)
+        await eventually(lambda: front not in publisher.services)
+        await eventually(lambda: holds(engine, lambda said: said[0] == "kernel"))
+
+
+async def holds(ask: Callable[[], Awaitable[Any]], test: Callable[[Any], bool]) -> bool:
+    """Whether what is asked for now passes the test."""
+    return test(await ask())
 
 
 async def test_two_replicas_publish_the_same_and_the_second_takes_over(

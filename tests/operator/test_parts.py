@@ -23,7 +23,7 @@ from yett_operator.status.objects import status_name
 from yett_operator.sync.counters import Counters
 from yett_operator.webhook.certificate import CA_DAYS, DAYS, Bundle, renewed
 from yett_operator.webhook.review import review
-from yett_policy.cluster import NamedPort, Node, Service, ServicePort
+from yett_policy.cluster import NamedPort, Node, Service, ServicePort, Slice
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -133,8 +133,45 @@ def test_a_service_is_reduced_to_whom_it_selects_and_its_ports() -> None:
         (ServicePort(80, "web", "TCP", "http", "grpc"), ServicePort(53, 53, "UDP")),
     )
     assert slim.service(obj) == (("shop", "a"), made)
+    obj["spec"] |= {
+        "clusterIP": "10.96.0.1",
+        "clusterIPs": ["10.96.0.1", "fd00::1"],
+        "externalIPs": ["192.0.2.1"],
+    }
+    obj["status"] = {
+        "loadBalancer": {
+            "ingress": [{"ip": "192.0.2.2"}, {"ip": "192.0.2.3", "ipMode": "Proxy"}, {"hostname": "a"}]
+        }
+    }
+    whole = slim.service(obj)[1]
+    assert whole.addresses == ("10.96.0.1", "192.0.2.1", "192.0.2.2", "fd00::1")
+    obj["spec"] |= {"clusterIP": "None", "clusterIPs": ["None"], "externalIPs": []}
+    assert slim.service({**obj, "status": {}})[1].addresses == ()
     bare = {"metadata": {"namespace": "shop", "name": "a"}, "spec": {"type": "ExternalName"}}
     assert slim.service(bare)[1] == Service("shop", "a")
+
+
+def test_of_a_slice_only_endpoints_that_kube_proxy_may_use_count() -> None:
+    obj = {
+        "metadata": {"namespace": "shop", "name": "a-x", "labels": {"kubernetes.io/service-name": "a"}},
+        "addressType": "IPv4",
+        "ports": [
+            {"name": "http", "port": 8080, "protocol": "TCP"},
+            {"name": "any", "port": None},
+            {"port": 53},
+        ],
+        "endpoints": [
+            {"addresses": ["10.0.0.3"]},
+            {"addresses": ["10.0.0.1"], "conditions": {"ready": True, "serving": True}},
+            {"addresses": ["10.0.0.2"], "conditions": {"ready": False, "serving": True, "terminating": True}},
+            {"addresses": ["10.0.0.4"], "conditions": {"ready": False, "serving": False}},
+        ],
+    }
+    ports = (("", "TCP", 53), ("http", "TCP", 8080))
+    made = Slice("shop", "a-x", "a", ports, ("10.0.0.1", "10.0.0.2", "10.0.0.3"))
+    assert slim.endpoint_slice(obj) == (("shop", "a-x"), made)
+    assert slim.endpoint_slice({**obj, "addressType": "FQDN"})[1] is None
+    assert slim.endpoint_slice({**obj, "metadata": {"namespace": "shop", "name": "a-x"}})[1] is None
 
 
 @pytest.mark.parametrize(

@@ -17,9 +17,10 @@ from yett_operator.compilation.worker import Worker
 from yett_operator.kube.slim import SlimPod
 from yett_operator.ports import Change
 from yett_operator.webhook.review import review
-from yett_policy.cluster import Cluster, Pod, Service, ServicePort
+from yett_policy.cluster import Cluster, Pod, Service, ServicePort, Slice
 from yett_policy.compiler import compile as compile_all
 from yett_policy.identity import Labels, Table
+from yett_policy.service import Frontend
 from yett_policy.source.parse import parse_policy
 
 
@@ -346,6 +347,29 @@ def test_nothing_new_is_no_revision() -> None:
     again = settle(worker, Batch(pods={SERVER.key: SERVER}), numbers)
     assert publisher.publish(again, {SERVER.key: slim(SERVER, "n1")}) is None
     assert publisher.revision == before
+
+
+def test_who_is_behind_a_service_is_published_with_each_change_and_after_a_new_start() -> None:
+    worker, numbers, outcome = started()
+    publisher = Publisher()
+    pods = {SERVER.key: slim(SERVER, "n1"), CLIENT.key: slim(CLIENT, "n2")}
+    publisher.publish_whole(outcome, pods)
+    api = Service("default", "api", {}, (ServicePort(80, 8080),), ("10.96.0.1",))
+    piece = Slice("default", "api-1", "api", (("", "TCP", 8080),), SERVER.addresses)
+    front, server = Frontend("10.96.0.1", 6, 80), outcome.pods[SERVER.key]
+    told = publisher.publish(settle(worker, Batch(services={api.key: api}), numbers), {})
+    assert told is not None
+    assert told.services == {front: ()}
+    told = publisher.publish(settle(worker, Batch(slices={piece.key: piece}), numbers), {})
+    assert told is not None
+    assert told.services == {front: ((server, 8080),)}
+    assert publisher.snapshot("n1").services == {front: ((server, 8080),)}
+    again = Worker()
+    batch = Batch(pods={SERVER.key: SERVER, CLIENT.key: CLIENT}, numbers=dict(numbers.table.numbers))
+    told = publisher.publish_whole(settle(again, batch, numbers), pods)
+    assert told is not None
+    assert told.services == {front: None}
+    assert publisher.snapshot("n1").services == {}
 
 
 def test_a_compiler_that_starts_anew_changes_only_what_differs() -> None:

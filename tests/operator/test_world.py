@@ -6,7 +6,7 @@ import pytest
 
 from yett_operator.compilation.world import World
 from yett_operator.kube.slim import SlimPod
-from yett_policy.cluster import Node, Pod, Service
+from yett_policy.cluster import Node, Pod, Service, Slice
 
 
 def world() -> World:
@@ -46,7 +46,10 @@ def test_a_node_is_told_to_be_an_api_servers_whichever_is_seen_first(node_first:
     it = world()
     if node_first:
         it.node("n1", Node("n1", ("192.0.2.1",)))
-    it.api_server("kubernetes", ("192.0.2.1", "192.0.2.9"))
+    servers = Slice("default", "kubernetes-1", "kubernetes", (), ("192.0.2.1", "192.0.2.9"))
+    it.slice(servers.key, servers)
+    other = Slice("default", "web-1", "web", (), ("192.0.2.2",))
+    it.slice(other.key, other)
     if not node_first:
         it.node("n1", Node("n1", ("192.0.2.1",)))
     batch = it.take().batch

@@ -14,13 +14,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from support.policy_world import cluster, fake_ruleset, policy_objects
-from yett_policy.cluster import Cluster, NamedPort, Namespace, Node, Pod, Service, ServicePort
+from yett_policy.cluster import Cluster, NamedPort, Namespace, Node, Pod, Service, ServicePort, Slice
 from yett_policy.compiled import Compiled, Delta
 from yett_policy.compiler import Compiler
 from yett_policy.compiler import compile as compile_all
 from yett_policy.document import Document
 from yett_policy.identity import Labels, parse_labels
 from yett_policy.policy import Policy
+from yett_policy.service import Backends, Frontend
 from yett_policy.source.parse import parse_policy
 
 NAMES = ["a", "b", "c"]
@@ -61,6 +62,24 @@ services = st.builds(
         ),
         max_size=2,
     ).map(tuple),
+    addresses=st.sampled_from([(), ("10.96.0.1",), ("10.96.0.1", "2001:db8:96::1"), ("10.96.0.2",)]),
+)
+slices = st.builds(
+    Slice,
+    namespace=st.sampled_from(["default", "prod"]),
+    name=st.sampled_from(NAMES),
+    service=st.sampled_from(NAMES),
+    ports=st.sampled_from([(("", "TCP", 80),), (("", "TCP", 8080), ("", "UDP", 53)), ()]),
+    addresses=st.sampled_from(
+        [
+            (),
+            ("10.0.1.1",),
+            ("10.0.2.1", "10.0.2.2"),
+            ("2001:db8::1",),
+            ("10.0.0.1",),
+            ("192.0.2.1", "10.0.1.1"),
+        ]
+    ),
 )
 changes = st.one_of(
     st.tuples(st.just("policy"), st.sampled_from(NAMES), st.lists(policy_objects, min_size=1, max_size=1)),
@@ -75,6 +94,9 @@ changes = st.one_of(
     st.tuples(st.just("api"), st.sampled_from([(), ("192.0.2.1",)])),
     st.tuples(st.just("service"), services),
     st.tuples(st.just("service"), services),
+    st.tuples(st.just("slice"), slices),
+    st.tuples(st.just("slice"), slices),
+    st.tuples(st.just("no slice"), st.sampled_from(["default", "prod"]), st.sampled_from(NAMES)),
     st.tuples(st.just("no service"), st.sampled_from(["default", "prod"]), st.sampled_from(NAMES)),
 )
 
@@ -89,6 +111,7 @@ class Model:
         self.nodes: dict[str, Node] = {}
         self.api: tuple[str, ...] = ()
         self.services: dict[tuple[str, str], Service] = {}
+        self.slices: dict[tuple[str, str], Slice] = {}
 
     def apply(self, change: tuple[Any, ...], compiler: Compiler) -> None:
         match change:
@@ -127,6 +150,12 @@ class Model:
             case ("no service", namespace, name):
                 self.services.pop((namespace, name), None)
                 compiler.drop_service(namespace, name)
+            case ("slice", item):
+                self.slices[item.key] = item
+                compiler.put_slice(item)
+            case ("no slice", namespace, name):
+                self.slices.pop((namespace, name), None)
+                compiler.drop_slice(namespace, name)
 
     def cluster(self) -> Cluster:
         return Cluster(
@@ -135,6 +164,7 @@ class Model:
             tuple(self.nodes.values()),
             self.api,
             tuple(self.services.values()),
+            tuple(self.slices.values()),
         )
 
     def from_scratch(self, compiler: Compiler) -> Compiled:
@@ -159,6 +189,7 @@ class Follower:
         self.node_addresses: dict[str, dict[str, int]] = {}
         self.identities: dict[int, Labels] = {}
         self.pods: dict[tuple[str, str], int] = {}
+        self.services: dict[Frontend, Backends] = {}
         self.subjects: dict[int, frozenset[str]] = {}
 
     def follow(self, delta: Delta) -> None:
@@ -170,6 +201,7 @@ class Follower:
         update(self.identities, delta.identities)
         update(self.pods, delta.pods)
         update(self.ipcache, delta.ipcache)
+        update(self.services, delta.services)
         self.node_addresses |= {name: dict(held) for name, held in delta.node_addresses.items()}
 
 
@@ -187,6 +219,7 @@ def test_any_history_of_changes_ends_where_a_compile_from_scratch_does(
         assert now == model.from_scratch(compiler)
         assert follower.documents == now.documents
         assert follower.ipcache == now.ipcache
+        assert follower.services == now.services
         for name, held in now.node_addresses.items():
             assert follower.node_addresses.get(name, {}) == held
         assert follower.identities == now.identities
@@ -225,6 +258,7 @@ def test_numbers_that_come_late_and_one_by_one_lead_to_the_same_end(
         assert now == model.from_scratch(compiler)
         assert follower.documents == now.documents
         assert follower.ipcache == now.ipcache
+        assert follower.services == now.services
 
 
 def test_a_pod_keeps_what_it_had_until_its_new_number_is_known() -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import os
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -27,6 +27,7 @@ from yett_loader.pins import remove_tree
 from yett_loader.plan import NOTHING, plan
 from yett_policy.document import Document, Ruleset, Snapshot, Verdict
 from yett_policy.reason import Reason
+from yett_policy.service import Backends, Frontend
 
 IMAGE = Path(__file__).resolve().parents[2] / "build" / "yett.bpf.o"
 CLIENT, SERVER = "10.9.1.1", "10.9.2.2"
@@ -78,12 +79,18 @@ class Kernel:
         self._port = 1024
         self.current = ""
 
-    def apply(self, documents: Iterable[Document], rulesets: Iterable[Ruleset] = ()) -> None:
+    def apply(
+        self,
+        documents: Iterable[Document],
+        rulesets: Iterable[Ruleset] = (),
+        services: Mapping[Frontend, Backends] | None = None,
+    ) -> None:
         """Put these documents in force; the pod has SERVER_ID."""
         snapshot = Snapshot(
             documents=tuple(documents),
             rulesets=tuple(rulesets),
             ipcache=((f"{CLIENT}/32", CLIENT_ID), (f"{CLIENT6}/128", CLIENT_ID)),
+            services=tuple(sorted((services or {}).items())),
         )
         have = self.enforcer.read_state()
         self._assignment = assign(snapshot, self._assignment, have, self.enforcer.limits)
@@ -93,6 +100,10 @@ class Kernel:
             self._assignment.rulesets[item.digest].handle: item.tables for item in snapshot.rulesets
         }
         self.enforcer.apply(plan(have, want, NOTHING, self.enforcer.limits.policies))
+
+    def name_of(self, rule: int) -> str:
+        """Reference behind a rule number, `none` if there is none."""
+        return self._assignment.names.get(rule, "none")
 
     def rule_base(self, ruleset: Ruleset) -> int:
         """Number of the ruleset's first rule on this node."""

@@ -14,6 +14,7 @@ from support import wanted as build
 from support.sync import published, published_ruleset
 from yett_policy.document import SCHEMA, Engine, Verdict
 from yett_policy.http.change import ChangeOp, HeaderChange
+from yett_policy.service import Backends, Frontend
 from yett_policy.sync import decode, encode, rows_fast
 from yett_policy.sync.frame import (
     BUNDLE,
@@ -43,6 +44,7 @@ from yett_policy.sync.message import (
     Resume,
     RulesetPart,
     SecretPart,
+    ServicesPart,
     ToOperator,
     Welcome,
 )
@@ -101,6 +103,17 @@ def test_an_ack_survives_the_round_trip(message: Ack) -> None:
     assert decode.from_loader(encode.ack(message)) == message
 
 
+frontends = st.builds(
+    Frontend,
+    st.sampled_from(["10.96.0.1", "2001:db8::1", "0.0.0.0", "::"]),
+    st.integers(1, 255),
+    st.integers(1, 65535),
+)
+backends = st.lists(st.tuples(identities, st.integers(1, 65535)), unique=True, max_size=17).map(
+    lambda rows: tuple(sorted(rows))
+)
+
+
 @given(node_parts)
 def test_a_nodes_part_survives_the_round_trip(message: NodePart) -> None:
     assert decode.from_operator(encode.node(message)) == message
@@ -110,21 +123,24 @@ def test_a_nodes_part_survives_the_round_trip(message: NodePart) -> None:
     several(st.tuples(prefixes, st.none() | identities)),
     several(st.tuples(identities, st.none() | several(names))),
     several(st.tuples(st.tuples(names, names), st.none() | st.tuples(identities, pods))),
+    several(st.tuples(frontends, st.none() | backends)),
 )
 def test_the_clusters_parts_survive_the_round_trip(
     addresses: tuple[tuple[str, int | None], ...],
     known: tuple[tuple[int, tuple[str, ...] | None], ...],
     placed: tuple[tuple[tuple[str, str], tuple[int, tuple[str, ...]] | None], ...],
+    behind: tuple[tuple[Frontend, Backends | None], ...],
 ) -> None:
     assert decode.from_operator(encode.addresses(addresses)) == AddressesPart(addresses)
     assert decode.from_operator(encode.identities(known)) == IdentitiesPart(known)
     assert decode.from_operator(encode.pods(placed)) == PodsPart(placed)
+    assert decode.from_operator(encode.services(behind)) == ServicesPart(behind)
 
 
 @given(
     st.one_of(
         st.builds(Begin, revisions, st.none() | revisions, revisions),
-        st.builds(Commit, revisions, *[st.integers(0, 2**53)] * 3),
+        st.builds(Commit, revisions, *[st.integers(0, 2**53)] * 4),
         st.builds(Welcome, names, st.integers(1, 3600), st.just(SCHEMA)),
     )
 )

@@ -56,7 +56,7 @@ def snapshot(seq: int = 1, revision: int = 1, parts: dict[str, bytes] | None = N
         "document": encode.document(GOOD_DOCUMENT.digest, GOOD_DOCUMENT.body),
         "node": encode.node(NODE),
         "addresses": encode.addresses([("10.0.0.2/32", build.WEB)]),
-        "commit": encode.commit(Commit(seq, 1, 0, 0)),
+        "commit": encode.commit(Commit(seq, 1, 0, 0, 0)),
     }
     return list((whole | (parts or {})).values())
 
@@ -227,7 +227,7 @@ LIES: list[tuple[str, dict[str, bytes], Problem, str]] = [
         {
             "addresses": encode.secret(SecretPart("n/s", "1" * 32, "hidden")),
             "node": encode.node(replace(NODE, secrets={"n/s": "0" * 32})),
-            "commit": encode.commit(Commit(1, 0, 0, 0)),
+            "commit": encode.commit(Commit(1, 0, 0, 0, 0)),
         },
         Problem.GAP,
         "secret n/s was not sent",
@@ -251,6 +251,18 @@ LIES: list[tuple[str, dict[str, bytes], Problem, str]] = [
         "an endpoint occurs twice",
     ),
     (
+        "fewer services than there are",
+        {"commit": encode.commit(Commit(1, 1, 0, 0, 1))},
+        Problem.GAP,
+        "0 services here, 1 at the operator",
+    ),
+    (
+        "a backend out of range",
+        {"addresses": pack(b'{"type":"services","rows":[["10.96.0.1",6,80,[[300,65536]]]]}')},
+        Problem.MALFORMED,
+        "65536 is not in 1..65535",
+    ),
+    (
         "an identity out of range",
         {"addresses": pack(b'{"type":"addresses","rows":[["10.0.0.2/32",4294967296]]}')},
         Problem.MALFORMED,
@@ -266,19 +278,19 @@ LIES: list[tuple[str, dict[str, bytes], Problem, str]] = [
         "one prefix in two spellings",
         {
             "addresses": encode.addresses([("10.0.0.2/32", 300), ("::ffff:10.0.0.2/128", 300)]),
-            "commit": encode.commit(Commit(1, 2, 0, 0)),
+            "commit": encode.commit(Commit(1, 2, 0, 0, 0)),
         },
         Problem.MALFORMED,
         "is spelled in another way",
     ),
     (
         "fewer addresses than were announced",
-        {"commit": encode.commit(Commit(1, 2, 0, 0))},
+        {"commit": encode.commit(Commit(1, 2, 0, 0, 0))},
         Problem.GAP,
         "1 addresses here, 2 at the operator",
     ),
     ("no part of the node", {"node": encode.identities([])}, Problem.MALFORMED, "without the node's part"),
-    ("another commit", {"commit": encode.commit(Commit(2, 1, 0, 0))}, Problem.MALFORMED, "commit 2 ends"),
+    ("another commit", {"commit": encode.commit(Commit(2, 1, 0, 0, 0))}, Problem.MALFORMED, "commit 2 ends"),
     (
         "a change to what is not here",
         {"begin": encode.begin(Begin(1, 7, 8))},
@@ -334,7 +346,7 @@ async def test_what_is_in_force_stays_when_a_change_is_refused(liar: Liar, follo
         [
             encode.begin(Begin(2, 1, 2)),
             encode.addresses([("10.0.0.2/32", None), ("10.0.0.9/32", 300)]),
-            encode.commit(Commit(2, 5, 0, 0)),
+            encode.commit(Commit(2, 5, 0, 0, 0)),
         ],
     ]
     loader = follow(liar)
@@ -348,12 +360,12 @@ async def test_a_replayed_update_is_refused_and_changes_nothing(liar: Liar, foll
     change = [
         encode.begin(Begin(2, 1, 2)),
         encode.addresses([("10.0.0.2/32", None)]),
-        encode.commit(Commit(2, 0, 0, 0)),
+        encode.commit(Commit(2, 0, 0, 0, 0)),
     ]
     back = [
         encode.begin(Begin(3, 2, 3)),
         encode.addresses([("10.0.0.2/32", 301)]),
-        encode.commit(Commit(3, 1, 0, 0)),
+        encode.commit(Commit(3, 1, 0, 0, 0)),
     ]
     liar.script = [snapshot(), change, back, change, snapshot(1), [*snapshot(4, 4)]]
     loader = follow(liar)
@@ -368,7 +380,7 @@ async def test_a_replayed_update_is_refused_and_changes_nothing(liar: Liar, foll
     "frames",
     [
         [encode.addresses([("10.0.0.2/32", 300)])],
-        [encode.commit(Commit(1, 0, 0, 0))],
+        [encode.commit(Commit(1, 0, 0, 0, 0))],
         [encode.welcome(Welcome("again", 30))],
         [encode.begin(Begin(1, None, 1)), encode.begin(Begin(2, None, 1))],
         [pack(b"{}")],

@@ -10,6 +10,7 @@ from support.sync import published, published_ruleset
 from yett_loader.snapshot import Wanted, to_bytes
 from yett_loader.sync.replica import Replica, Update, content_of, from_disk
 from yett_policy.document import Document
+from yett_policy.service import Frontend
 from yett_policy.sync.message import (
     AddressesPart,
     Begin,
@@ -18,6 +19,7 @@ from yett_policy.sync.message import (
     IdentitiesPart,
     NodePart,
     PodsPart,
+    ServicesPart,
 )
 
 keys = st.integers(0, 9)
@@ -29,7 +31,15 @@ pods = st.dictionaries(
     max_size=4,
 )
 own = st.dictionaries(keys.map("10.0.0.{}/32".format), st.integers(1, 9), max_size=3)
-changes = st.lists(st.tuples(addresses, identities, pods, st.none() | own), min_size=1, max_size=6)
+services = st.dictionaries(
+    st.builds(Frontend, st.sampled_from(["10.96.0.1", "2001:db8::1"]), st.just(6), st.sampled_from([80, 81])),
+    st.none() | st.sampled_from([(), ((300, 80),), ((300, 80), (301, 81))]),
+    max_size=3,
+)
+changes = st.lists(st.tuples(addresses, identities, pods, services, st.none() | own), min_size=1, max_size=6)
+
+
+_KINDS = (AddressesPart, IdentitiesPart, PodsPart, ServicesPart)
 
 
 def node_part(own: dict[str, int], *documents: Document) -> NodePart:
@@ -40,9 +50,9 @@ def node_part(own: dict[str, int], *documents: Document) -> NodePart:
 
 @given(changes)
 def test_differences_one_by_one_give_what_one_snapshot_gives(
-    steps: list[tuple[dict, dict, dict, dict | None]],  # type: ignore[type-arg]
+    steps: list[tuple[dict, dict, dict, dict, dict | None]],  # type: ignore[type-arg]
 ) -> None:
-    replica, held, last_own = Replica(), ({}, {}, {}), {}  # type: ignore[var-annotated]
+    replica, held, last_own = Replica(), ({}, {}, {}, {}), {}  # type: ignore[var-annotated]
     document = build.document(300)
     for number, (*parts, own_now) in enumerate(steps, 1):
         update = Update(replica, "epoch", Begin(number, number - 1 or None, number))
@@ -56,13 +66,13 @@ def test_differences_one_by_one_give_what_one_snapshot_gives(
                     state.pop(key, None)
                 else:
                     state[key] = value
-        for kind, part in zip((AddressesPart, IdentitiesPart, PodsPart), parts, strict=True):
+        for kind, part in zip(_KINDS, parts, strict=True):
             update.take(kind(tuple(part.items())))
         replica = update.commit(Commit(number, *map(len, held)))
     whole = Update(Replica(), "epoch", Begin(1, None, len(steps)))
     whole.take(DocumentPart(document.digest, document))
     whole.take(node_part(last_own, document))
-    for kind, state in zip((AddressesPart, IdentitiesPart, PodsPart), held, strict=True):
+    for kind, state in zip(_KINDS, held, strict=True):
         whole.take(kind(tuple(state.items())))
     assert whole.commit(Commit(1, *map(len, held))) == replica
     assert to_bytes(replica.wanted)

@@ -18,6 +18,8 @@ PINNED_STRUCTS = (
     "endpoint",
     "ipcache_key",
     "ipcache_entry",
+    "service_key",
+    "service",
     "policy_key",
     "policy_entry",
     "flow_key",

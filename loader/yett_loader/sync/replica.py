@@ -10,6 +10,7 @@ from typing import TypeVar, assert_never
 from yett_loader.endpoint import LocalEndpoint
 from yett_loader.snapshot import Wanted
 from yett_policy.document import Document, Ruleset, Snapshot, canonical
+from yett_policy.service import Backends, Frontend
 from yett_policy.sync import values
 from yett_policy.sync.message import (
     AddressesPart,
@@ -24,6 +25,7 @@ from yett_policy.sync.message import (
     Problem,
     RulesetPart,
     SecretPart,
+    ServicesPart,
 )
 
 ROWS_MAX = 1 << 20
@@ -32,7 +34,7 @@ ROWS_MAX = 1 << 20
 K = TypeVar("K")
 V = TypeVar("V")
 Pod = tuple[int, tuple[str, ...]]
-_CLUSTER = (AddressesPart, IdentitiesPart, PodsPart)
+_CLUSTER = (AddressesPart, IdentitiesPart, PodsPart, ServicesPart)
 
 
 class Refused(Exception):  # noqa: N818 - reads better
@@ -58,6 +60,7 @@ class Replica:
     ipcache: Mapping[str, int] = field(default_factory=dict)
     identities: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
     pods: Mapping[PodKey, Pod] = field(default_factory=dict)
+    services: Mapping[Frontend, Backends] = field(default_factory=dict)
     secrets: Mapping[str, SecretPart] = field(default_factory=dict)
     """By name."""
     wanted: Wanted = field(default_factory=lambda: Wanted(Snapshot()))
@@ -99,6 +102,7 @@ class Update:
         self._ipcache = {} if whole else dict(base.ipcache)
         self._identities = {} if whole else dict(base.identities)
         self._pods = {} if whole else dict(base.pods)
+        self._services = {} if whole else dict(base.services)
         self._changed: dict[type, set[object]] = {kind: set() for kind in _CLUSTER}
         """Keys that changed, by kind of part."""
 
@@ -119,12 +123,15 @@ class Update:
                 self._change(IdentitiesPart, self._identities, rows)
             case PodsPart(rows):
                 self._change(PodsPart, self._pods, rows)
+            case ServicesPart(rows):
+                self._change(ServicesPart, self._services, rows)
             case _:
                 assert_never(part)
         for kind, held in (
             ("addresses", self._ipcache),
             ("identities", self._identities),
             ("pods", self._pods),
+            ("services", self._services),
             ("documents", self._documents),
             ("rulesets", self._rulesets),
             ("secrets", self._secrets),
@@ -140,6 +147,7 @@ class Update:
             ("addresses", end.ipcache, len(self._ipcache)),
             ("identities", end.identities, len(self._identities)),
             ("pods", end.pods, len(self._pods)),
+            ("services", end.services, len(self._services)),
         ):
             if want != have:
                 raise Refused(Problem.GAP, f"{have} {kind} here, {want} at the operator")
@@ -157,6 +165,7 @@ class Update:
             ipcache=self._ipcache,
             identities=self._identities,
             pods=self._pods,
+            services=self._services,
             secrets=secrets,
             wanted=self._wanted(node, documents, rulesets, secrets),
         )
@@ -234,6 +243,8 @@ class Update:
             named = ((*key, *self._pods[key]) for key in self._pods.keys() & changed)
             staying = (row for row in snapshot.pods if row[:2] not in changed)
             snapshot = replace(snapshot, pods=tuple(sorted([*staying, *named])))
+        if whole or self._changed[ServicesPart]:
+            snapshot = replace(snapshot, services=tuple(sorted(self._services.items())))
         return Wanted(snapshot, endpoints, {name: part.value for name, part in secrets.items()})
 
     def _change(self, kind: type, held: dict[K, V], rows: Iterable[tuple[K, V | None]]) -> None:

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from yett_operator.ports import PodKey, PublishedDocument, PublishedRuleset
-from yett_policy.cluster import Namespace, Node, Pod, Service
+from yett_policy.cluster import Namespace, Node, Pod, Service, Slice
 from yett_policy.identity import Labels
+from yett_policy.service import Backends, Frontend
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,7 @@ class Batch:
     namespaces: dict[str, Namespace | None] = field(default_factory=dict)
     nodes: dict[str, Node | None] = field(default_factory=dict)
     services: dict[tuple[str, str], Service | None] = field(default_factory=dict)
+    slices: dict[tuple[str, str], Slice | None] = field(default_factory=dict)
     api_servers: tuple[str, ...] | None = None
     """None: no change."""
     numbers: dict[Labels, int] = field(default_factory=dict)
@@ -44,6 +46,7 @@ class Batch:
             or self.namespaces
             or self.nodes
             or self.services
+            or self.slices
             or self.api_servers is not None
             or self.numbers
             or self.forgotten
@@ -108,6 +111,7 @@ class Outcome:
     ipcache: Mapping[str, int | None] = field(default_factory=dict)
     node_addresses: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     identities: Mapping[int, Labels | None] = field(default_factory=dict)
+    services: Mapping[Frontend, Backends | None] = field(default_factory=dict)
     pods: Mapping[PodKey, int | None] = field(default_factory=dict)
     """Identity of pods for which it, or an address, changed."""
     subjects: Mapping[int, frozenset[str]] = field(default_factory=dict)

@@ -21,6 +21,7 @@ from yett_operator.ports import (
     PublishedRuleset,
     PublishedSecret,
 )
+from yett_policy.service import Backends, Frontend
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +40,7 @@ class Publisher:
         self.node_addresses: dict[str, Mapping[str, int]] = {}
         self.identities: dict[int, tuple[str, ...]] = {}
         self.pods: dict[PodKey, PlacedPod] = {}
+        self.services: dict[Frontend, Backends] = {}
         self.by_node: defaultdict[str, dict[PodKey, PlacedPod]] = defaultdict(dict)
         self.by_identity: defaultdict[int, dict[PodKey, PlacedPod]] = defaultdict(dict)
         self.secrets: dict[str, PublishedSecret] = {}
@@ -78,6 +80,7 @@ class Publisher:
             identities=self.identities,
             pods=self.pods,
             endpoints=endpoints,
+            services=self.services,
             secrets={
                 name: self.secrets[name]
                 for digest in digests
@@ -134,6 +137,7 @@ class Publisher:
         for node in [node for node, held in outcome.node_addresses.items() if not held]:
             del self.node_addresses[node]
         _update(self.identities, outcome.identities)
+        _update(self.services, outcome.services)
         change = Change(
             revision=self._revision + 1,
             documents=outcome.documents,
@@ -143,6 +147,7 @@ class Publisher:
             node_addresses=outcome.node_addresses,
             identities=outcome.identities,
             pods=placed,
+            services=outcome.services,
             moved=moved,
         )
         if self._revision and change == Change(self._revision + 1):
@@ -165,6 +170,7 @@ class Publisher:
             | _changed(self.node_addresses, outcome.node_addresses),
             identities=_absent(self.identities, outcome.identities)
             | _changed(self.identities, outcome.identities),
+            services=_absent(self.services, outcome.services) | _changed(self.services, outcome.services),
             pods=_absent(self.pods, outcome.pods) | dict(outcome.pods),
         )
         gone = dict.fromkeys((self.pods.keys() | self._waiting.keys()) - pods.keys())

@@ -56,6 +56,11 @@ class Worker:
         noise = frozenset(+self._noise)
         judgements = self._take_policies(batch)
         self._take_services(batch)
+        for key, item in batch.slices.items():
+            if item is None:
+                compiler.drop_slice(*key)
+            else:
+                compiler.put_slice(item)
         if frozenset(+self._noise) != noise:
             for key, labels in self._labels.items():
                 self._put_pod(self._compiler.pods[key], labels)
@@ -207,6 +212,7 @@ class Worker:
             ipcache=delta.ipcache,
             node_addresses=delta.node_addresses,
             identities=delta.identities,
+            services=delta.services,
             pods=delta.pods,
             subjects=delta.subjects,
             conflicts={each.policy: each.sentence for each in sorted(delta.conflicts, reverse=True)},

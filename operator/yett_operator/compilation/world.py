@@ -10,13 +10,16 @@ from typing import TypeVar
 from yett_operator.compilation.batch import Batch, PolicyText
 from yett_operator.kube.slim import SlimPod, SlimPolicy
 from yett_operator.ports import PodKey
-from yett_policy.cluster import Namespace, Node, Service
+from yett_policy.cluster import Namespace, Node, Service, Slice
 from yett_policy.identity import Labels
 
 K = TypeVar("K")
 V = TypeVar("V")
 Fallback = Callable[[SlimPolicy], bytes]
 """The version of a policy that was last accepted, as its PolicyStatus has it; empty if it has none."""
+
+_API_SERVER = ("default", "kubernetes")
+"""The Service of the API servers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +41,10 @@ class World:
     namespaces: dict[str, Namespace] = field(default_factory=dict)
     nodes: dict[str, Node] = field(default_factory=dict)
     services: dict[tuple[str, str], Service] = field(default_factory=dict)
-    api_servers: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    slices: dict[tuple[str, str], Slice] = field(default_factory=dict)
     numbers: dict[Labels, int] = field(default_factory=dict)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
+    _api_slices: dict[tuple[str, str], Slice] = field(default_factory=dict)
     _batch: Batch = field(default_factory=Batch)
     _seen_pods: dict[PodKey, str] = field(default_factory=dict)
     """UIDs of the pods that the compiler knows."""
@@ -80,11 +84,15 @@ class World:
         self._batch.services[key] = service
         self.changed.set()
 
-    def api_server(self, name: str, addresses: tuple[str, ...] | None) -> None:
-        """An EndpointSlice of the API servers."""
-        _put(self.api_servers, name, addresses)
-        self._batch.nodes |= {name: self._told(node) for name, node in self.nodes.items()}
-        self._batch.api_servers = self._outer_api_servers()
+    def slice(self, key: tuple[str, str], item: Slice | None) -> None:
+        """As `policy`; some are of the API servers."""
+        _put(self.slices, key, item)
+        self._batch.slices[key] = item
+        ours = item is not None and (item.namespace, item.service) == _API_SERVER
+        if ours or key in self._api_slices:
+            _put(self._api_slices, key, item if ours else None)
+            self._batch.nodes |= {name: self._told(node) for name, node in self.nodes.items()}
+            self._batch.api_servers = self._outer_api_servers()
         self.changed.set()
 
     def number(self, labels: Labels, number: int) -> None:
@@ -136,6 +144,7 @@ class World:
             namespaces=dict(self.namespaces),
             nodes={name: self._told(node) for name, node in self.nodes.items()},
             services=dict(self.services),
+            slices=dict(self.slices),
             api_servers=self._outer_api_servers(),
             numbers=dict(self.numbers),
         )
@@ -148,12 +157,15 @@ class World:
         """With the word whether an API server runs there."""
         if node is None:
             return None
-        servers = {address for addresses in self.api_servers.values() for address in addresses}
+        servers = self._api_servers()
         return Node(node.name, node.addresses, not servers.isdisjoint(node.addresses))
+
+    def _api_servers(self) -> set[str]:
+        return {address for item in self._api_slices.values() for address in item.addresses}
 
     def _outer_api_servers(self) -> tuple[str, ...]:
         inner = {address for node in self.nodes.values() for address in node.addresses}
-        servers = {address for addresses in self.api_servers.values() for address in addresses}
+        servers = self._api_servers()
         return tuple(sorted(servers - inner))
 
 

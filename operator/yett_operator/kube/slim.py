@@ -10,7 +10,16 @@ from typing import Any
 
 from yett_operator.kube.client import Json
 from yett_operator.labels import shared
-from yett_policy.cluster import DENY_RESPONSE, NamedPort, Namespace, Node, Pod, Service, ServicePort
+from yett_policy.cluster import (
+    DENY_RESPONSE,
+    NamedPort,
+    Namespace,
+    Node,
+    Pod,
+    Service,
+    ServicePort,
+    Slice,
+)
 from yett_policy.source.parse import KINDS
 
 _FINISHED = ("Succeeded", "Failed")
@@ -164,7 +173,7 @@ def node(obj: Json) -> tuple[str, Node]:
 
 
 def service(obj: Json) -> tuple[tuple[str, str], Service]:
-    """Whom it selects, and its ports."""
+    """Whom it selects, its ports and its addresses."""
     metadata, spec = obj["metadata"], obj.get("spec") or {}
     ports = [
         ServicePort(
@@ -176,14 +185,44 @@ def service(obj: Json) -> tuple[tuple[str, str], Service]:
         )
         for port in spec.get("ports") or ()
     ]
+    inside = spec.get("clusterIPs") or [spec.get("clusterIP")]
+    balanced = ((obj.get("status") or {}).get("loadBalancer") or {}).get("ingress") or ()
+    outside = [
+        *(spec.get("externalIPs") or ()),
+        *(each.get("ip") for each in balanced if each.get("ipMode") != "Proxy"),
+    ]
+    addresses = {text for text in (*inside, *outside) if text and text != "None"}
     key = (intern(metadata["namespace"]), metadata["name"])
-    return key, Service(*key, shared(spec.get("selector") or {}), tuple(ports))
+    return key, Service(*key, shared(spec.get("selector") or {}), tuple(ports), tuple(sorted(addresses)))
 
 
-def api_endpoints(obj: Json) -> tuple[str, tuple[str, ...]]:
-    """Addresses of API servers in an EndpointSlice of the Service `kubernetes`."""
-    found = [address for each in obj.get("endpoints") or () for address in each.get("addresses") or ()]
-    return obj["metadata"]["name"], tuple(sorted(found))
+def endpoint_slice(obj: Json) -> tuple[tuple[str, str], Slice | None]:
+    """Endpoints that kube-proxy may send to: ready ones, and while there are none of those, ones that
+    serve while they end.  Slices of host names and of no Service do not count.
+    """
+    metadata = obj["metadata"]
+    key = (intern(metadata["namespace"]), metadata["name"])
+    service = (metadata.get("labels") or {}).get("kubernetes.io/service-name")
+    if not service or obj.get("addressType") not in {"IPv4", "IPv6"}:
+        return key, None
+    ports = [
+        (port.get("name") or "", port.get("protocol") or "TCP", port["port"])
+        for port in obj.get("ports") or ()
+        if port.get("port")
+    ]
+    addresses = {
+        address
+        for each in obj.get("endpoints") or ()
+        if _serves(each.get("conditions") or {})
+        for address in each.get("addresses") or ()
+    }
+    return key, Slice(*key, intern(service), tuple(sorted(ports)), tuple(sorted(addresses)))
+
+
+def _serves(conditions: Json) -> bool:
+    """What is not said is true (as the API says)."""
+    ready = conditions.get("ready")
+    return ready is not False or bool(conditions.get("serving"))
 
 
 def policy(obj: Json, kind: str) -> tuple[str, SlimPolicy]:

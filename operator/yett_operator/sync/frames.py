@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from yett_operator.ports import NodeSnapshot, PlacedPod, PodKey, PublishedDocument, PublishedRuleset
 from yett_operator.sync.history import Difference, History
+from yett_policy.service import Backends, Frontend
 from yett_policy.sync import encode
 
 T = TypeVar("T")
@@ -64,11 +65,12 @@ class Frames:
             ipcache = tuple(node.ipcache.items())
             identities = tuple(node.identities.items())
             pods = tuple(node.pods.items())
+            services = tuple(node.services.items())
             self._snapshot = asyncio.create_task(
-                asyncio.to_thread(lambda: tuple(_whole(ipcache, identities, pods)))
+                asyncio.to_thread(lambda: tuple(_whole(ipcache, identities, pods, services)))
             )
             self._snapshot_at = node.revision
-            self._snapshot_rows = len(ipcache) + len(identities) + len(pods)
+            self._snapshot_rows = len(ipcache) + len(identities) + len(pods) + len(services)
         return self._snapshot, self._snapshot_at
 
     def _usable(self, now: int) -> bool:
@@ -96,17 +98,20 @@ def _changed(difference: Difference) -> Iterator[bytes]:
         yield encode.identities(named)
     for placed in _pieces(difference.pods.items()):
         yield encode.pods([(key, _pod(pod)) for key, pod in placed])
+    yield from map(encode.services, _pieces(difference.services.items()))
 
 
 def _whole(
     ipcache: Sequence[tuple[str, int]],
     identities: Sequence[tuple[int, tuple[str, ...]]],
     pods: Sequence[tuple[PodKey, PlacedPod]],
+    services: Sequence[tuple[Frontend, Backends]],
 ) -> Iterator[bytes]:
     yield from map(encode.addresses, _pieces(ipcache))
     yield from map(encode.identities, _pieces(identities))
     for placed in _pieces(pods):
         yield encode.pods([(key, _pod(pod)) for key, pod in placed])
+    yield from map(encode.services, _pieces(services))
 
 
 def _pod(pod: PlacedPod | None) -> PodValue | None:

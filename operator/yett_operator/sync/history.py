@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from yett_operator.ports import Change, PlacedPod, PodKey, SnapshotSource
+from yett_policy.service import Backends, Frontend
 
 CHANGES = 4096
 ROWS = 100_000
@@ -24,9 +25,10 @@ class Difference:
     ipcache: dict[str, int | None] = field(default_factory=dict)
     identities: dict[int, tuple[str, ...] | None] = field(default_factory=dict)
     pods: dict[PodKey, PlacedPod | None] = field(default_factory=dict)
+    services: dict[Frontend, Backends | None] = field(default_factory=dict)
 
     def __len__(self) -> int:
-        return len(self.ipcache) + len(self.identities) + len(self.pods)
+        return len(self.ipcache) + len(self.identities) + len(self.pods) + len(self.services)
 
 
 class History:
@@ -55,6 +57,7 @@ class History:
             merged.ipcache.update(change.ipcache)
             merged.identities.update(change.identities)
             merged.pods.update(change.pods)
+            merged.services.update(change.services)
         return merged
 
     def _add(self, change: Change) -> None:
@@ -71,4 +74,4 @@ class History:
 
 
 def _rows(change: Change) -> int:
-    return len(change.ipcache) + len(change.identities) + len(change.pods)
+    return len(change.ipcache) + len(change.identities) + len(change.pods) + len(change.services)

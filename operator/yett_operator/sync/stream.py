@@ -150,7 +150,7 @@ class Stream:
             frames += self._bodies(snapshot)
             frames.append(encode.node(part))
         frames += cluster
-        sizes = len(snapshot.ipcache), len(snapshot.identities), len(snapshot.pods)
+        sizes = len(snapshot.ipcache), len(snapshot.identities), len(snapshot.pods), len(snapshot.services)
         frames.append(encode.commit(Commit(self.seq, *sizes)))
         self._part = part
         self._documents = frozenset(part.documents.values())

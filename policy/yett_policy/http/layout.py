@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-ABI_VERSION = 1
+ABI_VERSION = 2
 TRACKED_HEADERS = 32
 CONDITIONS = 64
 HEAD_MAX = 65536

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from yett_policy.document import SCHEMA, canonical
 from yett_policy.http.change import VALUE_LIMIT, value_problem
+from yett_policy.service import Backends, Frontend
 from yett_policy.sync import rows_fast, values
 from yett_policy.sync.frame import TO_LOADER_LIMIT, TO_OPERATOR_LIMIT, unpack
 from yett_policy.sync.message import (
@@ -36,6 +37,7 @@ from yett_policy.sync.message import (
     Resume,
     RulesetPart,
     SecretPart,
+    ServicesPart,
     ToLoader,
     ToOperator,
     Welcome,
@@ -284,11 +286,20 @@ def _pod_row(value: Value) -> tuple[PodKey, tuple[int, tuple[str, ...]] | None]:
     return key, (identity.integer(1, values.IDENTITY_MAX), values.addresses(listed))
 
 
+def _services(value: Value) -> ServicesPart:
+    _, rows = value.fields("type", "rows")
+    return ServicesPart(tuple(map(_service_row, rows.items(ROWS_MAX))))
+
+
+def _service_row(value: Value) -> tuple[Frontend, Backends | None]:
+    address, proto, port, listed = value.row(4)
+    key = values.frontend(address, proto, port)
+    return key, None if listed.raw is None else values.backends(listed)
+
+
 def _commit(value: Value) -> Commit:
-    _, seq, ipcache, known, named = value.fields("type", "seq", "ipcache", "identities", "pods")
-    return Commit(
-        seq.integer(1, SEQUENCE_MAX), *(item.integer(0, SEQUENCE_MAX) for item in (ipcache, known, named))
-    )
+    _, seq, *counts = value.fields("type", "seq", "ipcache", "identities", "pods", "services")
+    return Commit(seq.integer(1, SEQUENCE_MAX), *(item.integer(0, SEQUENCE_MAX) for item in counts))
 
 
 def _digests(value: Value) -> dict[int, str]:
@@ -335,5 +346,6 @@ _FROM_OPERATOR: dict[str, Callable[[Value], ToLoader]] = {
     "addresses": _addresses,
     "identities": _identities,
     "pods": _pods,
+    "services": _services,
     "commit": _commit,
 }

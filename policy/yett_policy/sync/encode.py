@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from yett_policy.document import canonical
+from yett_policy.service import Backends, Frontend
 from yett_policy.sync.frame import pack
 from yett_policy.sync.message import (
     Ack,
@@ -127,6 +128,11 @@ def pods(rows: Iterable[tuple[PodKey, tuple[int, tuple[str, ...]] | None]]) -> b
     return _frame("pods", rows=[[*key, *(value or (None, ()))] for key, value in rows])
 
 
+def services(rows: Iterable[tuple[Frontend, Backends | None]]) -> bytes:
+    """Frame."""
+    return _frame("services", rows=[[*key, backends] for key, backends in rows])
+
+
 def commit(message: Commit) -> bytes:
     """Frame."""
     return _frame(
@@ -135,6 +141,7 @@ def commit(message: Commit) -> bytes:
         ipcache=message.ipcache,
         identities=message.identities,
         pods=message.pods,
+        services=message.services,
     )
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 
 from yett_policy.document import SCHEMA, Document, Ruleset
+from yett_policy.service import Backends, Frontend
 from yett_policy.sync import values
 
 SEQUENCE_MAX = 2**53
@@ -225,6 +226,13 @@ class PodsPart:
 
 
 @dataclass(frozen=True, slots=True)
+class ServicesPart:
+    """Frontend -> backends; None: no longer there."""
+
+    rows: tuple[tuple[Frontend, Backends | None], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Commit:
     """The update is complete, and this is how much there must be of everything now."""
 
@@ -232,7 +240,17 @@ class Commit:
     ipcache: int
     identities: int
     pods: int
+    services: int
 
 
-Part = NodePart | DocumentPart | RulesetPart | SecretPart | AddressesPart | IdentitiesPart | PodsPart
+Part = (
+    NodePart
+    | DocumentPart
+    | RulesetPart
+    | SecretPart
+    | AddressesPart
+    | IdentitiesPart
+    | PodsPart
+    | ServicesPart
+)
 ToLoader = Welcome | Begin | Part | Commit

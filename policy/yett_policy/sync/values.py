@@ -29,6 +29,7 @@ from yett_policy.http.change import ChangeOp, HeaderChange, name_problem, value_
 from yett_policy.http.layout import ABI_VERSION, HEAD_FIELDS, HEAD_FORMAT, HEAD_SIZE, TIER_SIZE
 from yett_policy.http.rule import HeaderOp, HeaderRule, HttpRule, PathKind, RuleAction, RulesetSpec
 from yett_policy.reason import Reason
+from yett_policy.service import BACKENDS_MAX, Backends, Frontend
 from yett_policy.sync.reader import Value
 
 IDENTITY_MAX = 2**32 - 1
@@ -289,6 +290,29 @@ def identity_row(value: Value) -> tuple[int, tuple[str, ...]]:
     """[identity, labels]"""
     number, listed = value.row(2)
     return number.integer(1, IDENTITY_MAX), labels(listed)
+
+
+def service_row(value: Value) -> tuple[Frontend, Backends]:
+    """[address, protocol, port, backends]"""
+    address, proto, port, listed = value.row(4)
+    return frontend(address, proto, port), backends(listed)
+
+
+def frontend(address: Value, proto: Value, port: Value) -> Frontend:
+    """The address of a Service, spelled in one way."""
+    text = str(address.convert(ip_address, "IP address"))
+    if text != address.raw or text.startswith("::ffff:"):
+        raise address.fail(f"{text[:64]!r} is spelled in another way than the operator does")
+    return Frontend(text, proto.integer(1, 255), port.integer(1, 65535))
+
+
+def backends(value: Value) -> Backends:
+    """[[identity, port]...], sorted, each once."""
+    rows = [item.row(2) for item in value.items(BACKENDS_MAX + 1)]
+    found = tuple((identity.integer(1, IDENTITY_MAX), port.integer(1, 65535)) for identity, port in rows)
+    if list(found) != sorted(set(found)):
+        raise value.fail("not sorted, or one occurs twice")
+    return found
 
 
 def labels(value: Value) -> tuple[str, ...]:
