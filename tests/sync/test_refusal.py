@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from yett_loader.names import Names
+from yett_loader.sidecar.counts import Counts
 from yett_loader.sidecar.engine import Sidecar
 from yett_loader.snapshot import Wanted
 from yett_loader.sync.target import AgentTarget
@@ -35,7 +36,9 @@ def agent(tmp_path: Any, refused: Ruleset, *others: Ruleset) -> Any:
     snapshot = Snapshot(
         documents=tuple(document(300 + n, item) for n, item in enumerate(everything)), rulesets=everything
     )
-    sidecar: Any = Sidecar(tmp_path, SimpleNamespace(), tmp_path, lambda _n: None, lambda _n, _e: None)  # type: ignore[arg-type]
+    sidecar = Sidecar(
+        tmp_path, object(), tmp_path, lambda _: None, lambda *_: None, Counts(tmp_path / "counts.json")
+    )
     sidecar.refused = {(refused.digest, 61_001): SENTENCE}
     return SimpleNamespace(
         wanted=Wanted(snapshot, ()),

@@ -19,6 +19,7 @@ from yett_loader.errors import LoaderError
 from yett_loader.kernel import Program
 from yett_loader.sidecar import accepted, gate
 from yett_loader.sidecar.changes import asking, secret_name
+from yett_loader.sidecar.counts import Counts
 from yett_loader.sidecar.kept import Kept
 from yett_loader.sidecar.listeners import RECORD_ALL, RUNTIME, listener, listener_name
 from yett_loader.sidecar.places import Places, place
@@ -53,6 +54,8 @@ class Sidecar:
     """Tells the programs the gate's interface."""
     record: Callable[[str, Any], None]
     """Takes access records."""
+    counts: Counts
+    """Of what it has denied."""
     node: str = "node"
     outer: bool = False
     """Another process keeps Envoy: no child of ours does."""
@@ -206,6 +209,7 @@ class Sidecar:
 
     async def close(self) -> None:
         """The loader goes; Envoy stays, and judges on."""
+        self.counts.save()
         await self._supervisor.leave()
         if self._saving is not None:
             self._saving.cancel()

@@ -33,18 +33,22 @@ from envoy.extensions.filters.network.http_connection_manager.v3 import (
 )
 from envoy.extensions.filters.network.rbac.v3 import rbac_pb2 as _rbac  # noqa: F401
 from envoy.extensions.filters.network.set_filter_state.v3 import set_filter_state_pb2 as _state  # noqa: F401
+from envoy.extensions.http.early_header_mutation.header_mutation.v3 import (
+    header_mutation_pb2 as _early,  # noqa: F401
+)
 from envoy.extensions.http.header_formatters.preserve_case.v3 import preserve_case_pb2 as _case  # noqa: F401
 from envoy.extensions.transport_sockets.tls.v3.secret_pb2 import Secret
 from envoy.service.accesslog.v3 import als_pb2, als_pb2_grpc
 from envoy.service.discovery.v3 import ads_pb2_grpc
 from envoy.service.discovery.v3.discovery_pb2 import DiscoveryRequest, DiscoveryResponse
 from envoy.service.runtime.v3.rtds_pb2 import Runtime
-from google.protobuf import wrappers_pb2 as _wrappers  # noqa: F401
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.json_format import ParseDict
+from google.protobuf.wrappers_pb2 import StringValue
 from xds.type.v3 import typed_struct_pb2 as _struct  # noqa: F401
 
 from yett_loader.errors import LoaderError
+from yett_loader.sidecar.listeners import JUDGE
 from yett_loader.sidecar.seat import Seat
 
 log = logging.getLogger(__name__)
@@ -356,13 +360,13 @@ class Ads(  # grpc's classes have no types
         )
 
     async def StreamAccessLogs(self, requests: AsyncIterator[Any], context: Any) -> Any:  # noqa: N802
-        """Access records, in batches; the first says which listener they are of."""
+        """Access records, in batches; each says which listener it is of."""
         del context
-        name = ""
         async for message in requests:
-            name = message.identifier.log_name or name
             for entry in message.http_logs.log_entry:
                 self.records += 1
                 with suppress(ValueError, KeyError):
-                    self._record(name, entry)
+                    name = StringValue()
+                    entry.common_properties.filter_state_objects[JUDGE].Unpack(name)
+                    self._record(name.value, entry)
         return als_pb2.StreamAccessLogsResponse()

@@ -9,7 +9,6 @@ from typing import Protocol
 from yett_loader.agent import Agent
 from yett_loader.assign import MapFull, digest_of
 from yett_loader.errors import KernelError, LoaderError
-from yett_loader.metrics import read_hits
 from yett_loader.sidecar.xds import SidecarNack
 from yett_loader.snapshot import Wanted
 from yett_policy.document import Engine
@@ -91,8 +90,7 @@ class AgentTarget:
 
     def hits(self) -> Mapping[str, int]:
         """See `Target`."""
-        maps = self._agent.datapath.maps
-        return read_hits(maps["rule_hits"], self._agent.assignment.names) if "rule_hits" in maps else {}
+        return self._agent.hits()
 
     def listen(self, listener: Callable[[], None]) -> None:
         """See `Target`."""
