@@ -53,7 +53,7 @@ def test_requests_through_a_service_are_judged_by_the_sidecar(yett: Cluster):
         address = yett.kubectl("get", "pod", "client", "-o", "jsonpath={.status.podIP}")
         assert answer["ip"] == address  # the server still sees the client's own
         for arguments in (("http://api-service/private",), ("-X", "POST", "http://api-service/public")):
-            with pytest.raises(LabError, match="Empty reply|reset by peer"):
+            with pytest.raises(LabError, match=r"Empty reply|reset by peer"):
                 curl(yett, *arguments)
     finally:
         yett.kubectl("delete", "l7policy", "by-sidecar", "--ignore-not-found")
