@@ -17,9 +17,8 @@ from typing import Any
 from support.capabilities import confining
 from support.enforce import BPFFS, IMAGE
 from support.netns import Namespace
-from yett_loader.datapath import Datapath
-from yett_loader.pins import Pins, locked
-from yett_loader.sidecar import gate, process
+from yett_loader.pins import Pins
+from yett_loader.sidecar import process
 from yett_loader.snapshot import Wanted, to_bytes
 
 
@@ -102,18 +101,16 @@ class LoaderDaemon:
         return (self.directory / "log").read_text(errors="replace")[-4000:]
 
     def close(self) -> None:
-        """Stop it and open the node."""
+        """Stop it and open the node, with no more capabilities than it has itself."""
         try:
             if self._process is not None:
                 self.kill()
         finally:
             process.end(self._api.with_name(f"{self._api.stem}-sidecar"))  # it outlives its loader
-            with self._namespace, locked(self.pins.root):
-                if self.pins.gate.exists():
-                    gate.remove(self.pins.gate)
-                if self.pins.home.exists():
-                    Datapath.adopt(self.pins).unload()
-            self.pins.root.rmdir()
+            unload = (sys.executable, "-m", "yett_loader", "unload", "--pin-dir", str(self.pins.root))
+            done = self._namespace.run([*confining(), *unload])
+            assert done.returncode == 0, done.stderr
+            assert not self.pins.root.exists()
             self._directory.cleanup()
 
     def _call(self, method: str, target: str, body: bytes | None = None) -> dict[str, Any]:
