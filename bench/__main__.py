@@ -6,7 +6,7 @@ import argparse
 import sys
 from importlib import import_module
 
-PARTS = {"data": "bench.run", "control": "bench.control.run"}
+PARTS = {"data": "bench.run", "control": "bench.control.run", "sidecar": "bench.sidecar.run"}
 """Part -> module whose `main` runs it, in this order."""
 
 

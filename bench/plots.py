@@ -41,7 +41,7 @@ def draw(result: Mapping[str, Any], folder: Path) -> None:
 
 
 def save(figure: Any, path: Path) -> None:
-    """The same bytes for the same plot."""
+    """As SVG without a date, and close it."""
     figure.savefig(path, metadata={"Date": None, "Creator": None}, bbox_inches="tight")
     plt.close(figure)
     path.write_text("\n".join(line.rstrip() for line in path.read_text().splitlines()) + "\n")

@@ -79,6 +79,10 @@ static __always_inline int redirect_flow(struct __sk_buff *skb, struct work *w, 
 		set_flags(f, FLOW_FIN_REQUEST | FLOW_CLOSED);
 	else if (!(f->flags & FLOW_ESTABLISHED) && !(w->p.flags & TCP_SYN))
 		set_flags(f, FLOW_ESTABLISHED);
+	/* f->seen is at most a second old; not for a connection that is over in a moment. */
+	if (f->direction == DIR_INGRESS && is_plain(&w->p) &&
+	    f->seen + SETTLED_NS < bpf_ktime_get_coarse_ns())
+		approve(skb, w);
 	return to_gate(skb, f->ruleset);
 }
 
@@ -191,6 +195,10 @@ static __always_inline int judge(struct __sk_buff *skb, const int from_pod)
 		return judge_stream(skb, w, f, cfg->head_timeout_ms ?: HEAD_TIMEOUT_MS);
 	if (!(f->flags & FLOW_ESTABLISHED) && !is_request(f, w))
 		set_flags(f, FLOW_ESTABLISHED);
+	if (mark == SIDECAR_REPLY && !(f->flags & FLOW_ANSWERED))
+		set_flags(f, FLOW_ANSWERED);
+	if (from_pod && (f->flags & FLOW_ANSWERED) && is_plain(&w->p) && is_approved(skb, w))
+		return to_gate(skb, 0);
 	if (w->p.flags & TCP_RST) {
 		set_flags(f, FLOW_CLOSED);
 	} else if (w->p.flags & TCP_FIN) {

@@ -36,7 +36,10 @@ class Behind(System):
         self._thread.start()
         self.cleanup.callback(self._end)
         directory = self.world.directory / "envoy"
-        self._ads, self._envoy = Ads(_forget), envoy(directory, find_envoy())
+        self._ads, self._envoy = (
+            Ads(_forget),
+            envoy(directory, find_envoy(), self.world.directory / "envoy.log"),
+        )
         self._call(self._start(directory))
         self.cleanup.callback(self._close)
         divert(self.world.topology, replies=True, port=FIRST_PORT)
@@ -85,6 +88,7 @@ class Behind(System):
             await self._envoy.leave()
             self._envoy.kill()
             await self._ads.stop()
+            await asyncio.sleep(0.2)  # asyncio hears of the end in a thread of its own
 
         self._call(close())
 

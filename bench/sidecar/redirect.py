@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 from bench.rules import Rule, to_spec
@@ -9,6 +10,7 @@ from bench.sidecar.wanted import Rules, wanted
 from bench.systems.system import System
 from bench.world import PORT, UPLOAD_PORT
 from support.daemon import LoaderDaemon
+from yett_loader.sidecar.engine import open_ports
 
 
 class Redirect(System):
@@ -39,9 +41,23 @@ class Redirect(System):
         spec = to_spec(rules)
         self.apply({PORT: spec, UPLOAD_PORT: spec})
 
-    def apply(self, rules: Rules) -> float:
+    def apply(self, rules: Rules, engine: str = "Sidecar") -> float:
         """In force on return; the seconds that the loader's agent took."""
-        return float(self.loader.push(wanted(self.world.topology, rules))["seconds"])
+        seconds = float(self.loader.push(wanted(self.world.topology, rules, engine))["seconds"])
+        deadline = time.monotonic() + 60
+        while not self._listens():
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"Envoy does not listen: {self.loader.log()}")
+            time.sleep(0.02)
+        return seconds
+
+    def _listens(self) -> bool:
+        """The first Envoy may take longer than the loader waits for it."""
+        status = self.loader.status()["sidecar"]
+        if not status["rulesets"]:
+            return True
+        with self.world.topology.node:
+            return bool(status["running"]) and set(status["rulesets"].values()) <= open_ports()
 
     def resident(self) -> int:
         """Bytes of memory that Envoy holds."""

@@ -53,7 +53,7 @@ class Soak:
     seconds: float = 0
     slowest: float = 0
     """Milliseconds: the worst 99th percentile of a turn."""
-    waiting: Counter[str] = field(default_factory=Counter)
+    waiting: dict[str, int] = field(default_factory=dict)
     """Sockets on the node at the end, by state."""
     resident: tuple[int, int] = (0, 0)
     """Bytes of Envoy after the first turn and at the end."""
@@ -130,9 +130,9 @@ def _serve_closing(system: Redirect, cleanup: contextlib.ExitStack) -> None:
     await_port(server, ("127.0.0.1", CLOSING_PORT), process, log)
 
 
-def _states(system: Redirect) -> Counter[str]:
+def _states(system: Redirect) -> dict[str, int]:
     output = system.world.topology.node.run(["ss", "-Htan"]).stdout.decode()
-    return Counter(line.split()[0] for line in output.splitlines() if not line.startswith("LISTEN"))
+    return dict(Counter(line.split()[0] for line in output.splitlines() if not line.startswith("LISTEN")))
 
 
 if __name__ == "__main__":

@@ -17,8 +17,8 @@ Rules = Mapping[int, RulesetSpec]
 """TCP port of the server -> who may ask for what there."""
 
 
-def wanted(topology: Topology, rules: Rules) -> Wanted:
-    """The client is governed too, by no policy, as on a node."""
+def wanted(topology: Topology, rules: Rules, engine: str = "Sidecar") -> Wanted:
+    """The client is governed too, by no policy, as on a node.  `engine`: Sidecar or Kernel."""
     specs = {spec.digest: spec for spec in rules.values()}
     endpoints = [
         LocalEndpoint("bench", name, identity, side.addresses, side.ifindex)
@@ -32,12 +32,13 @@ def wanted(topology: Topology, rules: Rules) -> Wanted:
         for endpoint in endpoints
         for address in endpoint.addresses
     ]
+    server = document(SERVER, Direction.INGRESS, rules)
     snapshot = Snapshot(
         documents=(
             document(CLIENT, Direction.EGRESS, None),
-            _redirecting(document(SERVER, Direction.INGRESS, rules)),
+            _redirecting(server) if engine == "Sidecar" else server,
         ),
-        rulesets=tuple(compile_ruleset(specs[digest], engine_wish="Sidecar") for digest in sorted(specs)),
+        rulesets=tuple(compile_ruleset(specs[digest], engine_wish=engine) for digest in sorted(specs)),
         ipcache=tuple(sorted(addresses)),
     )
     return Wanted(snapshot, tuple(endpoints))

@@ -40,6 +40,26 @@ static __always_inline __u32 policy_port(struct work *w, __u8 direction)
 	return direction == DIR_INGRESS ? w->key.local_port : w->key.remote_port;
 }
 
+/* enum flow_flags of a flow that this packet begins. */
+static __always_inline __u32 origin_of(struct __sk_buff *skb, struct work *w)
+{
+	return w->from_pod || skb->sk ? 0 : FLOW_FORWARDED;
+}
+
+/*
+ * Who is at the far side.  The node may do nearly everything, so an address of it is the node only
+ * if a socket here sent the packet: kube-proxy puts one in the place of any client's that
+ * comes by a node port (masquerading), and who that was cannot be told any more.
+ */
+static __always_inline __u32 peer_of(struct work *w, __u32 flags)
+{
+	__u32 peer = identity_of(w->key.remote);
+
+	if ((flags & FLOW_FORWARDED) && (peer == IDENTITY_HOST || peer == IDENTITY_HOST_APISERVER))
+		return IDENTITY_WORLD;
+	return peer;
+}
+
 /* Asks the document of the endpoint and writes the answer into the flow. */
 static __always_inline void judge_flow(struct endpoint *ep, struct work *w, struct flow *f)
 {
@@ -47,7 +67,7 @@ static __always_inline void judge_flow(struct endpoint *ep, struct work *w, stru
 
 	f->epoch = w->epoch;
 	f->identity = ep->identity;
-	f->peer = identity_of(w->key.remote);
+	f->peer = peer_of(w, f->flags);
 	ask_policy(w, ep->policy, f->direction, f->peer, policy_port(w, f->direction));
 	f->verdict = w->entry.verdict;
 	f->reason = w->entry.reason;
@@ -91,12 +111,12 @@ static __always_inline void take_verdict(struct work *w, struct flow *f)
 }
 
 /* What hides its ports cannot be judged; where nothing is enforced nobody has to. */
-static __always_inline void judge_odd(struct endpoint *ep, struct work *w)
+static __always_inline void judge_odd(struct __sk_buff *skb, struct endpoint *ep, struct work *w)
 {
 	__u32 peer = 0;
 
 	if (w->p.odd == REASON_PROTOCOL)
-		peer = identity_of(w->key.remote); /* rules for all protocols hold for it */
+		peer = peer_of(w, origin_of(skb, w)); /* rules for all protocols hold for it */
 	else
 		w->p.proto = 0;
 	ask_policy(w, ep->policy, w->direction, peer, 0);
@@ -168,7 +188,7 @@ __noinline int open_flow(struct __sk_buff *skb)
 		}
 	}
 	if (w->p.odd) {
-		judge_odd(ep, w);
+		judge_odd(skb, ep, w);
 		return OPENED_NOTHING;
 	}
 	if (is_related(skb, w)) {
@@ -192,8 +212,9 @@ __noinline int open_flow(struct __sk_buff *skb)
 	__builtin_memset(f, 0, sizeof(*f));
 	f->direction = w->direction;
 	f->seen = bpf_ktime_get_coarse_ns();
+	f->flags = origin_of(skb, w);
 	if (w->p.proto == IPPROTO_TCP && !syn)
-		f->flags = FLOW_MIDSTREAM;
+		f->flags |= FLOW_MIDSTREAM;
 	judge_flow(ep, w, f);
 	if (f->verdict == VERDICT_REDIRECT) {
 		f->flags |= FLOW_REDIRECTED;

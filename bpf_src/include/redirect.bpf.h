@@ -168,4 +168,75 @@ __noinline int is_for_sidecar(struct __sk_buff *skb, struct work *w, __u32 mark)
 	return has == mark;
 }
 
+/*
+ * The short way.  A packet of the client passes from_pod, forwarding, to_pod and the gate.  Where
+ * both pods are on this node and nothing translates their addresses, from_pod can find the
+ * sidecar's connection itself.  What to_pod decides must hold all the same, so it leaves its word
+ * with the socket, under the epoch it judged by, and sees a packet again every second; a packet
+ * that begins or ends something always goes the long way.
+ */
+#define APPROVED_NS 1000000000ULL
+#define SETTLED_NS  10000000ULL
+
+static __always_inline int is_plain(const struct packet *p)
+{
+	return (p->flags & ~TCP_PSH) == TCP_ACK;
+}
+
+/* The client's connection to the sidecar that the packet belongs to; to be released. */
+static __always_inline struct bpf_sock *client_socket(struct __sk_buff *skb, struct work *w)
+{
+	struct bpf_sock_tuple t = {};
+	struct bpf_sock *sk;
+
+	packet_tuple(&t, &w->p);
+	if (w->p.family == 4)
+		sk = bpf_sk_lookup_tcp(skb, &t, sizeof(t.ipv4), BPF_F_CURRENT_NETNS, 0);
+	else
+		sk = bpf_sk_lookup_tcp(skb, &t, sizeof(t.ipv6), BPF_F_CURRENT_NETNS, 0);
+	if (sk && (sk->state == BPF_TCP_LISTEN || sk->mark != SIDECAR_REPLY)) {
+		bpf_sk_release(sk);
+		return NULL;
+	}
+	return sk;
+}
+
+/* to_pod has just judged a packet that came from a pod of this node. */
+__noinline int approve(struct __sk_buff *skb, struct work *w)
+{
+	__u32 from = skb->ingress_ifindex;
+	struct approval *word;
+	struct bpf_sock *sk;
+
+	if (!w || !bpf_map_lookup_elem(&endpoints, &from))
+		return 0;
+	sk = client_socket(skb, w);
+	if (!sk)
+		return 0;
+	word = bpf_sk_storage_get(&scratch_approval, sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
+	if (word) {
+		word->epoch = w->epoch;
+		word->until = bpf_ktime_get_coarse_ns() + APPROVED_NS;
+	}
+	bpf_sk_release(sk);
+	return 0;
+}
+
+__noinline int is_approved(struct __sk_buff *skb, struct work *w)
+{
+	struct approval *word;
+	struct bpf_sock *sk;
+	int found;
+
+	if (!w)
+		return 0;
+	sk = client_socket(skb, w);
+	if (!sk)
+		return 0;
+	word = bpf_sk_storage_get(&scratch_approval, sk, NULL, 0);
+	found = word && word->epoch == w->epoch && bpf_ktime_get_coarse_ns() < word->until;
+	bpf_sk_release(sk);
+	return found;
+}
+
 #endif

@@ -30,7 +30,7 @@ static __always_inline void begin_stream(struct flow *f, struct packet *p)
 	f->phase = PHASE_START;
 	f->body_left = 0;
 	f->scan_flags = 0;
-	clear_flags(f, ~(FLOW_HTTP | FLOW_MIDSTREAM));
+	clear_flags(f, ~(FLOW_HTTP | FLOW_MIDSTREAM | FLOW_FORWARDED));
 	set_flags(f, FLOW_SYNCED | FLOW_ESTABLISHED);
 }
 

@@ -37,6 +37,7 @@ enum yett_limits {
 enum reserved_identity {
 	IDENTITY_HOST = 1,
 	IDENTITY_WORLD = 2, /* every address that ipcache does not know */
+	IDENTITY_HOST_APISERVER = 16,
 };
 
 enum direction {
@@ -384,6 +385,8 @@ enum flow_flags {
 	FLOW_RETURNED = 131072, /* server_isn is of an earlier stream on the same ports */
 	FLOW_REDIRECTED = 262144, /* the other end is the sidecar; flow.ruleset is its listener */
 	FLOW_PROXIED = 524288,	  /* the sidecar has a connection of its own on these ports */
+	FLOW_ANSWERED = 1048576,  /* of the client: the sidecar answers for the server */
+	FLOW_FORWARDED = 2097152, /* no socket of this node sent its first packet */
 };
 
 /* Of flow.scan_flags, which belongs to the holder of flow.busy. */

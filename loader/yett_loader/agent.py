@@ -26,6 +26,7 @@ from yett_loader.errors import KernelError, LoaderError, SnapshotError
 from yett_loader.host import with_host
 from yett_loader.kernel import abi
 from yett_loader.lost import Lost
+from yett_loader.metrics import Counter, add, read_counters, read_hits
 from yett_loader.names import Names, names_of
 from yett_loader.plan import GRACE, NOTHING, Retired, plan, retired
 from yett_loader.sidecar.engine import Sidecar
@@ -132,7 +133,7 @@ class Agent:
             log.error("%s", self.error)  # noqa: TRY400 - the message says it all
             return
         if wanted is not None:
-            present = self._present(wanted)
+            present = self._present(replace(wanted, secrets=self.store.load_secrets()))
             for item in present.endpoints:
                 if item.ifindex is None:
                     self.lost.add(item)
@@ -182,6 +183,8 @@ class Agent:
 
     async def tidy(self) -> None:
         """Drop what was retired long enough ago."""
+        if self.sidecar:
+            self.sidecar.counts.save()
         async with self._turn:
             if self.wanted is None or not self._expired(time.monotonic()):
                 return
@@ -212,6 +215,19 @@ class Agent:
         if self._have is None:
             self._have = self._enforcer.read_state()
         return self._have
+
+    def counters(self) -> list[Counter]:
+        """Verdicts by direction and reason, of both engines."""
+        counted = read_counters(self.datapath.maps["metrics"])
+        return add(counted, self.sidecar.counts.requests) if self.sidecar else counted
+
+    def hits(self) -> dict[str, int]:
+        """Rule reference -> verdicts that it decided, of both engines."""
+        maps = self.datapath.maps
+        found = read_hits(maps["rule_hits"], self.assignment.names) if "rule_hits" in maps else {}
+        for rule, count in self.sidecar.counts.rules.items() if self.sidecar else ():
+            found[rule] = found.get(rule, 0) + count
+        return found
 
     def preview(self, wanted: Wanted) -> tuple[MapOp, ...]:
         """The changes that `wanted` would make, with interfaces as far as they are known."""
@@ -253,7 +269,7 @@ class Agent:
         self._encode(wanted, located, places)
         if self.sidecar:
             # Before the maps: what they redirect finds its rules in force.
-            places = await self.sidecar.apply(wanted.snapshot, places)
+            places = await self.sidecar.apply(wanted.snapshot, places, wanted.secrets)
         endpoints = tuple(map(self._attached, located))
         assignment, want = self._encode(wanted, endpoints, places)
         expired = self._expired(begin)
@@ -275,6 +291,9 @@ class Agent:
             body = to_bytes(current)
             self.store.save_snapshot(body)
             self._digest = hashlib.sha256(body).hexdigest()
+        kept = self.store.load_secrets() if self.wanted is None else self.wanted.secrets
+        if current.secrets != kept:
+            self.store.save_secrets(current.secrets)
         self.wanted = current
         self._note_retired(want, begin)
         self.names = names_of(

@@ -30,7 +30,7 @@ from yett_loader import report
 from yett_loader.agent import Agent
 from yett_loader.endpoint import LocalEndpoint
 from yett_loader.errors import LoaderError, NotReady, SnapshotError
-from yett_loader.metrics import prometheus, read_counters, read_hits
+from yett_loader.metrics import prometheus
 from yett_loader.recorder import KEPT, Recorder
 from yett_loader.snapshot import BODY_LIMIT, Memory, from_bytes
 from yett_loader.sync.client import SyncClient
@@ -86,12 +86,10 @@ class Api:
         return web.json_response(report.metrics(self._agent, self._recorder))
 
     async def metrics(self, _request: web.Request) -> web.Response:
-        maps = self._agent.datapath.maps
-        hits = read_hits(maps["rule_hits"], self._agent.assignment.names) if "rule_hits" in maps else {}
         gauges = report.gauges(self._agent, self._recorder)
         if self._sync is not None:
             gauges |= self._sync.gauges()
-        text = prometheus(read_counters(maps["metrics"]), hits, gauges)
+        text = prometheus(self._agent.counters(), self._agent.hits(), gauges)
         return web.Response(text=text, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
 
     async def flows(self, request: web.Request) -> web.StreamResponse:

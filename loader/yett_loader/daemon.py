@@ -18,7 +18,8 @@ from yett_loader.doorbell import Doorbell
 from yett_loader.errors import AbiMismatch
 from yett_loader.pins import Pins, locked
 from yett_loader.recorder import Recorder
-from yett_loader.sidecar.access import take_access
+from yett_loader.sidecar.access import Access
+from yett_loader.sidecar.counts import Counts
 from yett_loader.sidecar.engine import Sidecar
 from yett_loader.store import Store
 from yett_loader.sync.client import SyncClient
@@ -117,13 +118,16 @@ def _client(sync: Sync | None, agent: Agent) -> SyncClient | None:
 
 
 def _sidecar(options: Options, datapath: Datapath, agent: Agent, recorder: Recorder) -> Sidecar:
+    # Beside the API's socket: a path that is short enough for a socket of its own.
+    directory = options.api.with_name(f"{options.api.stem}-sidecar")
+    counts = Counts(directory / "counts.json")
     return Sidecar(
-        # Beside the API's socket: a path that is short enough for a socket of its own.
-        options.api.with_name(f"{options.api.stem}-sidecar"),
+        directory,
         datapath.programs["gate"],
         options.pins.gate,
         agent.set_gate,
-        lambda name, entry: take_access(agent, recorder, name, entry),
+        Access(agent, recorder, counts).take,
+        counts,
         socket.gethostname(),
         options.outer_sidecar,
     )

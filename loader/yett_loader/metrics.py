@@ -7,7 +7,7 @@ threads for numbers that live in the kernel.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from yett_loader.events import reason_name
 from yett_loader.kernel import Map, abi
@@ -37,6 +37,13 @@ def read_counters(metrics: Map) -> list[Counter]:
             direction = _DIRECTIONS[index // REASON_COUNT]
             counters.append(Counter(direction, reason_name(index % REASON_COUNT), packets, requests))
     return counters
+
+
+def add(counters: Iterable[Counter], requests: Mapping[tuple[str, str], int]) -> list[Counter]:
+    """With requests, by direction and reason, that were counted elsewhere."""
+    more = dict(requests)
+    known = [replace(c, requests=c.requests + more.pop((c.direction, c.reason), 0)) for c in counters]
+    return known + [Counter(direction, reason, 0, count) for (direction, reason), count in more.items()]
 
 
 def read_hits(rule_hits: Map, names: Mapping[int, str]) -> dict[str, int]:

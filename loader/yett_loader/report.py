@@ -11,7 +11,6 @@ from yett_loader.agent import Agent
 from yett_loader.discovery import interfaces
 from yett_loader.endpoint import LocalEndpoint
 from yett_loader.kernel import abi
-from yett_loader.metrics import read_counters, read_hits
 from yett_loader.recorder import Recorder
 from yett_policy.document import Engine
 
@@ -132,14 +131,12 @@ def flows_table(agent: Agent, item: LocalEndpoint) -> Json:
 
 def metrics(agent: Agent, recorder: Recorder) -> Json:
     """GET /v1/metrics-json."""
-    maps = agent.datapath.maps
-    hits = read_hits(maps["rule_hits"], agent.assignment.names) if "rule_hits" in maps else {}
     return {
         "counters": [
             {"direction": c.direction, "reason": c.reason, "flows": c.packets, "requests": c.requests}
-            for c in read_counters(maps["metrics"])
+            for c in agent.counters()
         ],
-        "rules": hits,
+        "rules": agent.hits(),
         "records": {"seen": recorder.seen, "suppressed": recorder.suppressed},
     }
 

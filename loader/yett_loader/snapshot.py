@@ -6,8 +6,8 @@ digest is computed again, and nothing is applied unless all of it is right.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field
 from typing import TypeVar, cast
 
 from yett_loader.endpoint import LocalEndpoint
@@ -28,6 +28,9 @@ class Wanted:
 
     snapshot: Snapshot
     endpoints: tuple[LocalEndpoint, ...] = ()
+    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """`namespace/name` -> value of the Secrets that rulesets name, as far as they are there.  Not
+    part of the bytes: those are shown, and their digest too."""
 
 
 def to_bytes(wanted: Wanted) -> bytes:
@@ -139,4 +142,4 @@ def _endpoint(value: Value) -> LocalEndpoint:
 
 def with_endpoints(wanted: Wanted, endpoints: Iterable[LocalEndpoint]) -> Wanted:
     """The same snapshot, other pods."""
-    return Wanted(wanted.snapshot, tuple(endpoints))
+    return Wanted(wanted.snapshot, tuple(endpoints), wanted.secrets)

@@ -1,6 +1,7 @@
 """The state directory: the last good snapshot and the node's numbers, each written in one step.
 
 snapshot.json      what was last applied
+secrets.json       values of Secrets that its rules name; apart, for the snapshot is shown to people
 assignments.json   numbers given; losing it costs numbers, never meaning (`assign`)
 """
 
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,6 +52,20 @@ class Store:
     def save_snapshot(self, body: bytes) -> None:
         """Replace it; `body` is what `snapshot.to_bytes` gives."""
         _write(self.directory / "snapshot.json", body)
+
+    def load_secrets(self) -> dict[str, str]:
+        """Values by `namespace/name`; none if the file is missing or damaged: they will be sent again."""
+        try:
+            return {
+                name: value.text()
+                for name, value in parse((self.directory / "secrets.json").read_bytes(), "secrets").mapping()
+            }
+        except (FileNotFoundError, Malformed):
+            return {}
+
+    def save_secrets(self, secrets: Mapping[str, str]) -> None:
+        """Replace them; nobody but root can read the file."""
+        _write(self.directory / "secrets.json", canonical(dict(secrets)))
 
     def load_assignment(self) -> Assignment:
         """The numbers given; none if the file is missing. SnapshotError if it is damaged."""

@@ -38,6 +38,7 @@ from yett_operator.metrics import (
 from yett_operator.ports import Change
 from yett_operator.probes import ProbeServer
 from yett_operator.relay import RelayClient, RelayServer, RelaySink
+from yett_operator.secrets import NAMES_MAX, Secrets
 from yett_operator.settings import Settings
 from yett_operator.status.rollup import shown
 from yett_operator.status.tracker import Tracker
@@ -75,6 +76,10 @@ class Operator:
         self.events = Events(kube, settings.identity)
         self.tracker = Tracker(self.publisher, self._status_changed)
         self.writer = StatusWriter(kube, self.tracker, self.world.policies, self.events, settings.namespace)
+        # Of its own, so that many watches keep nobody from the API server.
+        self._secret_kube = Kube(kube.configuration, 2 * NAMES_MAX)
+        self.secrets = Secrets(self._secret_kube, self.publisher.publish_secret, self._secrets_changed)
+        self.tracker.notes = self.secrets.problems
         self.identities = Identities(kube, self.world, self._compile_anew)
         self.compiling = CompileLoop(
             self.world, self.publisher, self.process, self.identities, self._compiled
@@ -139,6 +144,7 @@ class Operator:
             stack.callback(REGISTRY.unregister, samples)
             stack.callback(self.process.close)
             stack.push_async_callback(self._review.close)
+            await stack.enter_async_context(self._secret_kube)
             async with asyncio.TaskGroup() as tasks:
                 for reflector in self.reflectors.values():
                     tasks.create_task(reflector.run())
@@ -152,6 +158,7 @@ class Operator:
 
     def _start_after_sync(self, tasks: asyncio.TaskGroup) -> None:
         tasks.create_task(self.compiling.run())
+        tasks.create_task(self.secrets.run())
         tasks.create_task(self.election.run())
         tasks.create_task(self.relay_client.run())
         tasks.create_task(self._serve_loaders())
@@ -168,6 +175,7 @@ class Operator:
         """The leader's work, until it is cancelled."""
         self.identities.leading = True
         self.tracker.lead()
+        self._secrets_changed(self.secrets.sources)
         for name in self.world.namespaces:
             self._warn_of_response(name, self.world.policies.values())
         work: list[Callable[[], Awaitable[None]]] = [
@@ -230,6 +238,20 @@ class Operator:
 
     def _compiled(self, taken: Taken, outcome: Outcome, change: Change | None) -> None:
         self.tracker.compiled(taken, outcome, change)
+        judged = {source: dict(each.secrets) for source, each in outcome.judgements.items()}
+        self.secrets.named(judged | {source: {} for source, each in taken.policies.items() if each is None})
+        self._secrets_changed(judged)
+
+    def _secrets_changed(self, sources: Iterable[str]) -> None:
+        self.writer.changed(sources)
+        if not self.identities.leading:
+            return
+        for source in sources:
+            policy = self.world.policies.get(source)
+            if policy is None:
+                continue
+            for problem in self.secrets.problems(source):
+                self.events.post(policy, "Warning", "SecretMissing", problem)
 
     # -- what is told
 

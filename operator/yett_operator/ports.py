@@ -41,6 +41,17 @@ class PublishedRuleset:
     """`kernel` or `sidecar`."""
     body: bytes = field(repr=False)
     """Canonical JSON: digest, spec, engine, engine_reason, tier, tables (zlib, base64)."""
+    secrets: tuple[str, ...] = ()
+    """`namespace/name` of the Secrets that its rules name, sorted."""
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedSecret:
+    """A Secret that rules name and that is there."""
+
+    version: str
+    """Random, another one for each value."""
+    value: str = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +89,8 @@ class NodeSnapshot:
     """All of the cluster, for names in flows."""
     endpoints: Mapping[PodKey, PlacedPod]
     """Those on the node."""
+    secrets: Mapping[str, PublishedSecret] = field(default_factory=dict)
+    """By `namespace/name`: those that the rulesets name, as far as they are there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +115,8 @@ class Change:
     pods: Mapping[PodKey, PlacedPod | None] = field(default_factory=dict)
     moved: Mapping[PodKey, str] = field(default_factory=dict)
     """Pods that left a node (gone, or a new pod of the same name elsewhere) -> that node."""
+    secrets: frozenset[str] = frozenset()
+    """Secrets that came, went or have another value."""
 
 
 Listener = Callable[[Change], None]

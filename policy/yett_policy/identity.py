@@ -61,7 +61,7 @@ def pod_labels(pod: Pod, namespace_labels: Mapping[str, str], *, probes: bool = 
         pod.named_ports,
         pod.service_account,
         tuple(namespace_labels.items()),
-        tuple(pod.probes) if probes else (),
+        tuple(sorted(pod.probes)) if probes else (),
     )
 
 
@@ -87,7 +87,7 @@ def _pod_labels(
         numbers.setdefault(port_key(port.name, port.protocol), set()).add(port.port)
     labels |= {key: ",".join(map(str, sorted(held))) for key, held in numbers.items()}
     if probes:
-        labels[PROBES] = ",".join(map(str, sorted(probes)))
+        labels[PROBES] = ",".join(map(str, probes))
     return canonical_labels(labels)
 
 

@@ -93,6 +93,18 @@ class Policy:
         """What a default denial is put down to."""
         return f"{self.source}:default-deny"
 
+    @property
+    def secrets(self) -> dict[str, bool]:
+        """Secrets that its rules name, and whether all of those have a value to use without it."""
+        found: dict[str, bool] = {}
+        for rule in self.rules:
+            for item in (
+                change for ports in rule.ports or () for http in ports.http for change in http.changes
+            ):
+                if item.secret:
+                    found[item.secret] = found.get(item.secret, True) and item.value is not None
+        return found
+
     def rules_of(self, direction: Direction) -> Iterator[Rule]:
         """Its rules of one direction."""
         return (rule for rule in self.rules if rule.direction is direction)

@@ -556,6 +556,50 @@ def loader_token(api: ApiServer, namespace: str, node: str, audience: str = "yet
     return api.kubectl("create", "token", "yett-loader", "-n", namespace, *bound).strip()
 
 
+async def test_a_secret_reaches_the_loaders_that_need_it_and_nothing_that_is_shown(
+    api: ApiServer, namespace: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with replica(api, namespace, "op-0") as one:
+        await eventually(lambda: one.operator.sync.port)
+        await pods(api, namespace)
+        token, ca = tmp_path / "token", tmp_path / "ca.crt"
+        token.write_text(await asyncio.to_thread(loader_token, api, namespace, "n1"))
+        config_map = await get(api, namespace, "configmap", "yett-operator-ca")
+        ca.write_text(config_map["data"]["ca.crt"])
+        target = Target()
+        address = OperatorAddress.parse(f"wss://localhost:{one.operator.sync.port}")
+        client = SyncClient(address, "n1", Credentials(token, ca), Follower(target), FAST)
+        loader = asyncio.create_task(client.run())
+        policy = l7policy()
+        (http,) = policy["spec"]["ingress"][0]["toPorts"][0]["rules"]["http"]
+        http["headerMatches"] = [{"name": "X-A", "mismatch": "REPLACE", "secret": {"name": "s"}}]
+        secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s"}}
+        try:
+            await put(api, namespace, policy)
+            problem = f"Secret {namespace}/s is not there: the rules that name it match nothing"
+
+            async def accepted(message: str) -> Any:
+                return (await condition(api, namespace, "Accepted"))[2] == message
+
+            await eventually(lambda: accepted(f"the policy is valid; {problem}"))
+            await eventually(lambda: ready(api, namespace))
+            assert target.wanted is not None
+            assert target.wanted.secrets == {}
+            for value in ("value-one", "value-two"):
+                await put(api, namespace, {**secret, "stringData": {"key": value}})
+                await eventually(lambda v=value: target.wanted.secrets == {f"{namespace}/s": v})
+            await eventually(lambda: accepted("the policy is valid"))
+            await asyncio.to_thread(api.kubectl, "delete", "secret", "s", "-n", namespace)
+            await eventually(lambda: target.wanted.secrets == {})
+            events = (await get(api, namespace, "events"))["items"]
+            assert problem in {each["message"] for each in events if each["reason"] == "SecretMissing"}
+            objects = await get(api, namespace, "l7p,polst,events,configmaps")
+        finally:
+            loader.cancel()
+            await asyncio.gather(loader, return_exceptions=True)
+    assert "value-" not in json.dumps(objects) + caplog.text + repr(target)
+
+
 async def test_a_real_loaders_stream_makes_the_status_true(
     api: ApiServer, namespace: str, tmp_path: Path
 ) -> None:

@@ -8,9 +8,10 @@ import sys
 import time
 from collections import Counter
 from http.client import HTTPConnection
+from queue import Queue
 
 import grpc
-from websockets.exceptions import InvalidStatus
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 
@@ -52,6 +53,31 @@ def websocket(host: str, path: str) -> object:
             return answers
     except InvalidStatus as error:
         return error.response.status_code
+
+
+def held(host: str, seconds: str) -> object:
+    """One WebSocket and one gRPC stream, used all the time; how often each was answered, or what ended it."""
+    end = time.monotonic() + float(seconds)
+    seen = {"websocket": 0, "grpc": 0}
+    questions: Queue[bytes | None] = Queue()
+    with grpc.insecure_channel(f"{host}:50051") as channel, connect(f"ws://{host}:8765/ws") as connection:
+        answers = channel.stream_stream("/test.Echo/Chat")(iter(questions.get, None), timeout=60)
+        try:
+            while time.monotonic() < end:
+                questions.put(b"q")
+                if next(answers) == b"Q":
+                    seen["grpc"] += 1
+                connection.send("m")
+                if connection.recv(timeout=5):
+                    seen["websocket"] += 1
+                if seen["websocket"] == 1:
+                    print("begun", flush=True)
+                time.sleep(0.05)
+        except (grpc.RpcError, OSError, ConnectionClosed) as error:
+            return {**seen, "ended": type(error).__name__}
+        finally:
+            questions.put(None)
+    return seen
 
 
 def streams(host: str, *paths: str) -> object:
@@ -125,6 +151,7 @@ if __name__ == "__main__":
         "chat": chat,
         "websocket": websocket,
         "streams": streams,
+        "held": held,
         "same_port": same_port,
         "load": load,
     }

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from copy import deepcopy
 from http.client import HTTPConnection, RemoteDisconnected
-from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from support import echo_headers
 from support.http_oracle import parse
 from support.netns import Namespace
 from yett_loader.sidecar.changes import SECRETS, secret_name
@@ -32,11 +31,9 @@ from yett_policy.reason import Reason
 pytestmark = pytest.mark.net
 
 SPECS = 100
-ORIGIN = 19_999
 FIRST_PORT = 20_000
 VALUES = {"n/one": "secret-1", "n/two": "ab", "n/three": 'q"\\%SECRET(x)% %REQ(:path)%'}
 """Those that are there; n/gone is not."""
-HERE = Path(__file__).parent
 NAMES = ["x-a", "x-b", "x-c", "authorization"]
 
 _changes = st.builds(
@@ -131,16 +128,37 @@ def standalone(spec: RulesetSpec, port: int) -> dict[str, Any]:
     return {"name": f"l{port}", "address": address, "filter_chains": [{"filters": [http]}]}
 
 
-def endpoint(port: int) -> dict[str, Any]:
-    address = {"socket_address": {"address": "127.0.0.1", "port_value": port}}
-    return {
-        "name": CLUSTER,
-        "type": "STATIC",
-        "load_assignment": {
-            "cluster_name": CLUSTER,
-            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address}}]}],
-        },
-    }
+def _odd() -> tuple[RulesetSpec, list[Head]]:
+    """Bytes that are no UTF-8 in values on which rules depend: the rules that allow are the rules that change."""
+    strip = HeaderChange("x-role", ChangeOp.DELETE, "none")
+    conditions = [
+        HeaderRule("x-a", HeaderOp.PRESENT),
+        HeaderRule("x-b", HeaderOp.PREFIX, "a"),
+        HeaderRule("x-c", HeaderOp.SUFFIX, "a"),
+    ]
+    spec = RulesetSpec(
+        (
+            *(HttpRule(item.name, headers=(item,), changes=(strip,)) for item in conditions),
+            HttpRule("z", path="/z.*"),
+        ),
+        "default",
+    )
+    sent = [
+        b"GET /%b HTTP/1.1\r\nHost: a\r\nX-Role: admin\r\n%b\r\n" % (path, header)
+        for path in (b"", b"z", b"z\xff", b"\x80")
+        for header in (
+            b"",
+            b"X-A: \xff\r\n",
+            b"X-A: \xc3\xa9\r\n",
+            b"X-B: a\xff\r\n",
+            b"X-C: \xffa\r\n",
+            b"X-C: \xff\r\n",
+        )
+    ]
+    return spec, [head for head in (parse(spec, data) for data in sent) if isinstance(head, Head)]
+
+
+ODD = _odd()
 
 
 @pytest.fixture(scope="module")
@@ -161,7 +179,7 @@ def generated() -> list[tuple[RulesetSpec, list[Head]]]:
         found.append((spec, [head for head in heads if isinstance(head, Head)]))
 
     collect()
-    return found
+    return [*found, ODD]
 
 
 @pytest.fixture(scope="module")
@@ -170,7 +188,7 @@ def envoy(generated: list[Any], tmp_path_factory: pytest.TempPathFactory) -> Ite
     directory = tmp_path_factory.mktemp("envoy")
     resources = {
         "listeners": [standalone(spec, FIRST_PORT + index) for index, (spec, _) in enumerate(generated)],
-        "clusters": [endpoint(ORIGIN)],
+        "clusters": [echo_headers.cluster(CLUSTER)],
         "secrets": [
             {"name": secret_name(name), "generic_secret": {"secret": {"inline_string": value}}}
             for name, value in VALUES.items()
@@ -179,42 +197,25 @@ def envoy(generated: list[Any], tmp_path_factory: pytest.TempPathFactory) -> Ite
     config = directory / "envoy.json"
     config.write_text(json.dumps({"static_resources": resources}))
     inside = Namespace("envoy")
-    running = []
-    try:
-        origin = inside.popen(
-            [sys.executable, str(HERE / "echo.py"), str(ORIGIN)], stdout=subprocess.PIPE, text=True
-        )
-        running.append(origin)
-        assert origin.stdout.readline() == "ready\n"
-        with (directory / "log").open("wb") as log:
-            command = [
-                find_envoy(),
-                "-c",
-                str(config),
-                "--disable-hot-restart",
-                "--concurrency",
-                "1",
-                "-l",
-                "error",
-            ]
-            running.append(inside.popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment()))
-        with inside:
-            end = time.monotonic() + 30
-            while running[1].poll() is None and time.monotonic() < end:
-                try:
-                    ask(FIRST_PORT, Request(b"GET", b"/", ((b"Host", b"a"),)))
-                    break
-                except OSError:
-                    time.sleep(0.05)
-        assert running[1].poll() is None, (directory / "log").read_text()
-        yield inside
-        assert (directory / "log").read_text() == ""
-    finally:
-        for process in running:
+    command = [find_envoy(), "-c", str(config), "--disable-hot-restart", "--concurrency", "1", "-l", "error"]
+    with echo_headers.echoing(inside), (directory / "log").open("wb") as log:
+        process = inside.popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment())
+        try:
+            with inside:
+                end = time.monotonic() + 30
+                while process.poll() is None and time.monotonic() < end:
+                    try:
+                        ask(FIRST_PORT, Request(b"GET", b"/", ((b"Host", b"a"),)))
+                        break
+                    except OSError:
+                        time.sleep(0.05)
+            assert process.poll() is None, (directory / "log").read_text()
+            yield inside
+            assert (directory / "log").read_text() == ""
+        finally:
             process.kill()
             process.wait()
-        running[0].stdout.close()
-        inside.close()
+    inside.close()
 
 
 def ask(port: int, request: Request) -> tuple[int, list[tuple[bytes, bytes]]]:

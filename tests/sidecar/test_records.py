@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 
 from support.sidecarlab import Lab, eventually, policy
@@ -28,7 +30,7 @@ def test_what_is_allowed_costs_no_record_and_a_denial_always_has_one(sidecar: La
     sidecar.apply(policy(extra="denyResponse: Forbidden"))
     before = _sent(sidecar)
     assert [sidecar.curl(f"{URL}/public") for _ in range(5)] == ["200"] * 5
-    assert sidecar.curl(f"{URL}/private") == "000"
+    assert sidecar.curl(f"{URL}/private") == "403"
     # Envoy sends its records in order: the denial's is there, so the others would be.
     assert eventually(lambda: ("deny", "POLICY_DENIED_L7") in _about(sidecar, "/private"))
     assert _sent(sidecar) == before + 1
@@ -50,3 +52,37 @@ def test_an_audited_request_passes_and_is_recorded(sidecar: Lab) -> None:
     sidecar.apply(policy(extra="audit: true"))
     assert sidecar.curl(f"{URL}/watched") == "200"
     assert eventually(lambda: ("audit", "POLICY_DENIED_L7") in _about(sidecar, "/watched"))
+
+
+def test_what_is_denied_is_counted_by_reason_and_rule_and_the_counts_outlive_the_loader(sidecar: Lab) -> None:
+    sidecar.apply(policy())
+    before, rules_before = counted(sidecar)
+    for _ in range(3):
+        assert sidecar.curl(f"{URL}/private") == "000"
+    assert sidecar.curl("--path-as-is", f"{URL}/public/../x") == "000"
+    assert sidecar.curl("-X", "OPTIONS", "--request-target", "*", URL) == "000"
+    rule = "L7Policy/default/ingress-80:default-deny"
+
+    def grown() -> tuple[int, int, int, int]:
+        now, rules = counted(sidecar)
+        reasons = ("POLICY_DENIED_L7", "AMBIGUOUS_DOT_SEGMENT", "HTTP_TARGET_FORM")
+        first, second, third = (now[each] - before[each] for each in reasons)
+        return first, second, third, rules[rule] - rules_before[rule]
+
+    assert eventually(lambda: grown() == (3, 1, 1, 5))
+    assert eventually(lambda: sum(path.exists() for path in sidecar.files("counts.json")) == 1)
+    kept = counted(sidecar)
+    sidecar.kill_loaders()
+    sidecar.apply(policy())
+    assert counted(sidecar) == kept
+
+
+def counted(sidecar: Lab) -> tuple[Counter[str], Counter[str]]:
+    """Requests by reason and verdicts by rule, over the nodes."""
+    reasons: Counter[str] = Counter()
+    rules: Counter[str] = Counter()
+    for api in sidecar.apis().values():
+        metrics = api.get("/v1/metrics-json")
+        reasons.update({each["reason"]: each["requests"] for each in metrics["counters"]})
+        rules.update(metrics["rules"])
+    return reasons, rules

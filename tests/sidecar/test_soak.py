@@ -19,4 +19,4 @@ pytestmark = [
 def test_connections_from_few_ports_are_all_served() -> None:
     seen = soak(0, 1, connections=256, turn=5)
     assert seen.requests > 256
-    assert seen.waiting["TIME-WAIT"] < seen.requests / 4
+    assert seen.waiting.get("TIME-WAIT", 0) < seen.requests / 4

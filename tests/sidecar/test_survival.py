@@ -64,6 +64,21 @@ def test_a_loader_that_dies_costs_no_connection_and_its_successor_keeps_the_side
     assert set(load.join()["seen"]) == {"200"}
 
 
+def test_a_loader_that_is_restarted_ends_no_stream(sidecar: Lab) -> None:
+    streams = (
+        policy('[{method: POST, path: "/test.Echo/Chat"}]', 50051, extra=FORBIDDEN),
+        policy('[{path: "/ws", upgrades: [websocket]}]', 8765, extra=FORBIDDEN),
+    )
+    sidecar.apply(policy(extra=FORBIDDEN), *streams)
+    held = sidecar.held(8)
+    sidecar.kill_loaders()
+    sidecar.apply(policy(extra=FORBIDDEN, http='[{path: "/(public|again)"}]'), *streams)
+    assert eventually(lambda: sidecar.curl(f"{URL}/again") == "200", 20)
+    result = held.join()
+    assert "ended" not in result
+    assert min(result["websocket"], result["grpc"]) > 10
+
+
 def test_with_both_dead_the_supervisor_brings_envoy_back_with_what_it_accepted_last(sidecar: Lab) -> None:
     sidecar.apply(policy(extra=FORBIDDEN))
     assert eventually(sidecar.accepted)

@@ -13,6 +13,7 @@ from typing import Any
 
 from yett_lab import access, down, lab, manifest, paths
 from yett_lab.nodeapi import NodeApi, NodeError
+from yett_lab.run import wait_gone
 from yett_loader.sidecar import process
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -84,7 +85,11 @@ class Lab:
         return json.loads(self.run(sys.executable, str(HERE / "clients.py"), *arguments))
 
     def load(self, seconds: float, path: str = "/public") -> Load:
-        return Load(self, seconds, path)
+        return Load(self, "load", "api-service", path, str(seconds))
+
+    def held(self, seconds: float) -> Load:
+        """Long streams; needs policies for them."""
+        return Load(self, "held", self.address(), str(seconds))
 
     # -- nodes
 
@@ -110,6 +115,9 @@ class Lab:
     def supervisors(self) -> tuple[int, ...]:
         return tuple(pid for item in self._directories() if (pid := process.supervisor(item).pid))
 
+    def files(self, name: str) -> list[Path]:
+        return [item / name for item in self._directories()]
+
     def accepted(self) -> list[Path]:
         return [path for item in self._directories() if (path := item / "accepted.json").exists()]
 
@@ -118,8 +126,10 @@ class Lab:
             path.unlink()
 
     def kill_loaders(self) -> None:
-        for loader in access.load(self.paths).loaders.values():
-            os.kill(loader.pid, signal.SIGKILL)
+        pids = [loader.pid for loader in access.load(self.paths).loaders.values()]
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+        assert not wait_gone(pids)
 
     def records(self, count: int = 200) -> list[dict[str, Any]]:
         time.sleep(0.3)  # Envoy sends its records in batches
@@ -142,8 +152,8 @@ class Lab:
 class Load:
     """Requests in the background, from the client's pod; made once the first was answered."""
 
-    def __init__(self, where: Lab, seconds: float, path: str) -> None:
-        argv = [sys.executable, str(HERE / "clients.py"), "load", "api-service", path, str(seconds)]
+    def __init__(self, where: Lab, *arguments: str) -> None:
+        argv = [sys.executable, str(HERE / "clients.py"), *arguments]
         self._client = where.popen(argv, "client")
         assert self._client.stdout is not None
         assert self._client.stdout.readline() == "begun\n"

@@ -29,6 +29,7 @@ from yett_operator.ports import (
     PodKey,
     PublishedDocument,
     PublishedRuleset,
+    PublishedSecret,
 )
 from yett_operator.sync.auth import Caller, Denied
 from yett_operator.sync.server import SyncServer
@@ -59,7 +60,8 @@ def published(document: Document) -> PublishedDocument:
 def published_ruleset(ruleset: Ruleset) -> PublishedRuleset:
     """As the publisher does it."""
     body = canonical(values.ruleset_json(ruleset))
-    return PublishedRuleset(ruleset.digest, hashlib.sha256(body).hexdigest(), str(ruleset.engine), body)
+    content = hashlib.sha256(body).hexdigest()
+    return PublishedRuleset(ruleset.digest, content, str(ruleset.engine), body, ruleset.spec.secrets)
 
 
 class Source:
@@ -74,6 +76,7 @@ class Source:
         self.node_addresses: dict[str, dict[str, int]] = {}
         self.identities: dict[int, tuple[str, ...]] = {}
         self.pods: dict[PodKey, PlacedPod] = {}
+        self.secrets: dict[str, PublishedSecret] = {}
         self._listeners: list[Callable[[Change], None]] = []
 
     def snapshot(self, node: str) -> NodeSnapshot:
@@ -92,6 +95,12 @@ class Source:
             identities=self.identities,
             pods=self.pods,
             endpoints=endpoints,
+            secrets={
+                name: self.secrets[name]
+                for digest in sorted(digests)
+                for name in self.rulesets[digest].secrets
+                if name in self.secrets
+            },
         )
 
     def document(self, identity: int) -> PublishedDocument | None:
@@ -115,6 +124,7 @@ class Source:
         node_addresses: Mapping[str, Mapping[str, int]] | None = None,
         identities: Mapping[int, tuple[str, ...] | None] | None = None,
         pods: Mapping[PodKey, PlacedPod | None] | None = None,
+        secrets: Mapping[str, PublishedSecret | None] | None = None,
     ) -> int:
         """Make a change; its revision."""
         bodies = {item.identity: published(item) for item in documents}
@@ -129,6 +139,7 @@ class Source:
             if before is not None and (pod is None or pod.node != before.node):
                 moved[key] = before.node
         _put(self.pods, pods or {})
+        _put(self.secrets, secrets or {})
         for node, prefixes in (node_addresses or {}).items():
             self.node_addresses[node] = dict(prefixes)
         self.revision += 1
@@ -141,6 +152,7 @@ class Source:
             identities=dict(identities or {}),
             pods=dict(pods or {}),
             moved=moved,
+            secrets=frozenset(secrets or {}),
         )
         for listener in tuple(self._listeners):
             listener(change)

@@ -7,6 +7,7 @@ import struct
 from yett_loader.endpoint import LocalEndpoint
 from yett_loader.snapshot import Wanted
 from yett_policy.document import Direction, Document, Engine, Entry, Ruleset, Snapshot, Verdict
+from yett_policy.http.change import HeaderChange
 from yett_policy.http.layout import ABI_VERSION, HEAD_FIELDS, HEAD_FORMAT, HEAD_SIZE
 from yett_policy.http.rule import HeaderOp, HeaderRule, HttpRule, RulesetSpec
 from yett_policy.reason import Reason
@@ -21,7 +22,9 @@ def entry(direction: Direction, verdict: Verdict, rule: int, **fields: object) -
     return Entry(direction, verdict=verdict, reason=reason, rule=rule, **values)  # type: ignore[arg-type]
 
 
-def ruleset(path: str = "/public", engine: Engine = Engine.KERNEL) -> Ruleset:
+def ruleset(
+    path: str = "/public", engine: Engine = Engine.KERNEL, changes: tuple[HeaderChange, ...] = ()
+) -> Ruleset:
     rule = HttpRule(
         ref="L7Policy/default/web:ingress[0].toPorts[0].rules.http[0]",
         method="GET",
@@ -29,6 +32,7 @@ def ruleset(path: str = "/public", engine: Engine = Engine.KERNEL) -> Ruleset:
         headers=(HeaderRule("x-team", HeaderOp.EXACT, "blue"),),
         upgrades=("websocket",),
         tolerate=(Reason.AMBIGUOUS_SEMICOLON,),
+        changes=changes,
     )
     spec = RulesetSpec((rule,), "L7Policy/default/web:default-deny")
     tables = head_only(spec) if engine is Engine.KERNEL else b""

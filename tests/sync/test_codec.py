@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TypeVar
 
 import pytest
@@ -11,7 +12,8 @@ from hypothesis import strategies as st
 
 from support import wanted as build
 from support.sync import published, published_ruleset
-from yett_policy.document import SCHEMA, Verdict
+from yett_policy.document import SCHEMA, Engine, Verdict
+from yett_policy.http.change import ChangeOp, HeaderChange
 from yett_policy.sync import decode, encode, rows_fast
 from yett_policy.sync.frame import (
     BUNDLE,
@@ -40,6 +42,7 @@ from yett_policy.sync.message import (
     Renewal,
     Resume,
     RulesetPart,
+    SecretPart,
     ToOperator,
     Welcome,
 )
@@ -187,6 +190,48 @@ def test_the_fast_way_accepts_nothing_that_the_slow_one_refuses(row: list[object
             assert quick == checked(Value(row, "row"))
 
 
+def test_a_secret_survives_the_round_trip_and_is_shown_nowhere() -> None:
+    part = SecretPart("n/s", "0" * 32, 'v"\\ %')
+    assert decode.from_operator(encode.secret(part)) == part
+    assert "%" not in repr(part)
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        SecretPart("n/s", "0" * 32, "hidden\r\nx: y"),
+        SecretPart("n/s", "0" * 32, ""),
+        SecretPart("n/s", "0" * 32, "hidden" * 1000),
+        SecretPart("n/s", "0" * 32, "hidden\x7f"),
+        SecretPart("n/s", "0" * 31, "hidden"),
+        SecretPart("n/s", "x" * 32, "hidden"),
+        SecretPart("ns", "0" * 32, "hidden"),
+        SecretPart("n/s/t", "0" * 32, "hidden"),
+        SecretPart("n/" + "s" * 400, "0" * 32, "hidden"),
+    ],
+)
+def test_a_secret_that_is_none_is_refused_without_its_value(part: SecretPart) -> None:
+    with pytest.raises(Malformed) as caught:
+        decode.from_operator(encode.secret(part))
+    assert "hidden" not in str(caught.value)
+
+
+def test_a_change_of_headers_that_no_policy_may_make_is_refused() -> None:
+    good = HeaderChange("x-a", ChangeOp.REPLACE, "v", "n/s")
+    made = published_ruleset(build.ruleset(engine=Engine.SIDECAR, changes=(good,)))
+    assert decode.from_operator(encode.ruleset(made.content, made.body))
+    for bad in (
+        replace(good, name="host"),
+        replace(good, name="x-envoy-retry-on"),
+        replace(good, name="x_a"),
+        replace(good, value="v\r\nx: y"),
+        replace(good, value=None, secret=""),
+    ):
+        made = published_ruleset(build.ruleset(engine=Engine.SIDECAR, changes=(bad,)))
+        with pytest.raises(Malformed):
+            decode.from_operator(encode.ruleset(made.content, made.body))
+
+
 def test_a_token_is_shown_nowhere() -> None:
     assert "secret" not in repr(Renewal("secret"))
 
@@ -203,6 +248,7 @@ SAMPLES = [
     ),
     encode.document((item := published(build.document(build.WEB, verdict=Verdict.ALLOW))).digest, item.body),
     encode.ruleset((made := published_ruleset(build.ruleset())).content, made.body),
+    encode.secret(SecretPart("n/s", "0" * 32, "value")),
     encode.addresses([("10.0.0.1/32", 300), ("::/0", None)]),
     encode.identities([(300, ("a=b",)), (301, None)]),
     encode.pods([(("a", "b"), (300, ("10.0.0.1",))), (("a", "c"), None)]),

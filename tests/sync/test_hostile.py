@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,7 @@ from yett_policy.sync.message import (
     NodePart,
     Problem,
     Refusal,
+    SecretPart,
     ToOperator,
     Welcome,
 )
@@ -213,6 +215,22 @@ LIES: list[tuple[str, dict[str, bytes], Problem, str]] = [
         {"ruleset": encode.identities([])},
         Problem.GAP,
         "ruleset ",
+    ),
+    (
+        "a secret that was not sent",
+        {"node": encode.node(replace(NODE, secrets={"n/s": "0" * 32}))},
+        Problem.GAP,
+        "secret n/s was not sent",
+    ),
+    (
+        "another version of a secret",
+        {
+            "addresses": encode.secret(SecretPart("n/s", "1" * 32, "hidden")),
+            "node": encode.node(replace(NODE, secrets={"n/s": "0" * 32})),
+            "commit": encode.commit(Commit(1, 0, 0, 0)),
+        },
+        Problem.GAP,
+        "secret n/s was not sent",
     ),
     (
         "a ruleset that is not listed",

@@ -11,8 +11,10 @@ import pytest
 
 from support import wanted as build
 from support.sync import Loader, Replica, Source, Target, pod, until
+from yett_operator.ports import PublishedSecret
 from yett_operator.sync import history
-from yett_policy.document import Verdict
+from yett_policy.document import Engine, Verdict
+from yett_policy.http.change import ChangeOp, HeaderChange
 from yett_policy.sync.message import Failing
 
 Serve = Callable[..., Awaitable[Replica]]
@@ -295,3 +297,35 @@ async def test_the_first_snapshot_is_made_once_for_all(
     await settled(replica, late)
     assert made == [1]
     assert addresses(late)["10.9.0.1/32"] == build.WEB
+
+
+async def test_a_secret_goes_to_the_nodes_whose_rules_name_it_and_again_when_it_changes(
+    serve: Serve, load: Load
+) -> None:
+    rules = build.ruleset(
+        engine=Engine.SIDECAR, changes=(HeaderChange("x-a", ChangeOp.REPLACE, None, "n/s"),)
+    )
+    source = Source()
+    source.begin("node-a", "node-b")
+    source.tell(
+        documents=(build.document(400, rules),),
+        rulesets=(rules,),
+        identities={400: ("k8s:app=api",)},
+        pods={("default", "api"): pod("api", "node-b", "10.0.9.2", identity=400)},
+        secrets={"n/s": PublishedSecret("0" * 32, "first"), "n/other": PublishedSecret("1" * 32, "other")},
+    )
+    replica = await serve(source)
+    without, having = load(replica, "node-a"), load(replica, "node-b")
+    await settled(replica, having)
+    assert having.target.wanted is not None
+    assert having.target.wanted.secrets == {"n/s": "first"}
+    sent = replica.server.counters.sent_bytes
+    source.tell(secrets={"n/s": PublishedSecret("2" * 32, "second")})
+    await until(lambda: having.target.wanted and having.target.wanted.secrets == {"n/s": "second"})
+    assert replica.server.counters.sent_bytes - sent < 2000
+    source.tell(ipcache={"10.0.9.9/32": 400})
+    await settled(replica, without, having)
+    assert having.target.wanted.secrets == {"n/s": "second"}
+    source.tell(secrets={"n/s": None})
+    await until(lambda: having.target.wanted and having.target.wanted.secrets == {})
+    assert all(not each.secrets for each in without.target.applied)

@@ -6,13 +6,15 @@ mismatched    headers that were not as a rule with mismatch LOG wants them
 
 from __future__ import annotations
 
+import time
 from datetime import UTC
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
 from yett_loader.lookup import identity_of
 from yett_loader.recorder import Recorder
-from yett_loader.sidecar.changes import NAMESPACE
+from yett_loader.sidecar.changes import MISMATCHED, NAMESPACE
+from yett_loader.sidecar.counts import Counts
 from yett_loader.sidecar.routes import verdict_of
 from yett_loader.state import Prefix, mapped
 from yett_policy.document import Direction
@@ -24,33 +26,93 @@ if TYPE_CHECKING:
 _VERSIONS = {1: "HTTP/1.0", 2: "HTTP/1.1", 3: "HTTP/2", 4: "HTTP/3"}
 _LUA = "lua_response"
 """Of the filter that changes headers: it could not."""
-_TWICE = "twice"
+_TWICE, _ALIAS = "twice", "alias"
 """As deny.c says it."""
 
 
-def take_access(agent: Agent, recorder: Recorder, name: str, entry: Any) -> None:
-    """Record a request that the listener `name` has judged, as far as records are wanted."""
-    verdict, reason, rule = judgement(entry)
-    if verdict == "allow" and not agent.records_allowed and "mismatched" not in _said(entry):
-        return
-    recorder.add(_record(agent, name, entry, verdict, reason, rule))
+RECORDS_PER_SECOND = 1000
+"""More are only counted, as in the kernel: what a client is denied must not keep the loader busy."""
+
+_MALFORMED = {
+    "too_large": Reason.HTTP_HEAD_TOO_LONG,
+    "too_many_headers": Reason.HTTP_HEAD_TOO_LONG,
+    "timeout": Reason.HTTP_HEAD_TIMEOUT,
+    "missing_host": Reason.HTTP_NO_HOST,
+    "content_length_and_chunked": Reason.HTTP_LENGTH_AND_ENCODING,
+    "transfer_encoding": Reason.HTTP_TRANSFER_ENCODING,
+    "content_length": Reason.HTTP_CONTENT_LENGTH,
+    "low_version": Reason.HTTP_VERSION,
+    "codec_error": Reason.HTTP_HEADER_NAME,
+}
+"""What Envoy says of a request that got no route, in part -> our word for it; the first that fits."""
+
+
+class Access:
+    """Takes Envoy's records: counts what is denied, and records as far as that is wanted."""
+
+    def __init__(self, agent: Agent, recorder: Recorder, counts: Counts) -> None:
+        self._agent = agent
+        self._recorder = recorder
+        self._counts = counts
+        self._second = 0
+        self._left = 0
+        self._suppressed = 0
+
+    def take(self, name: str, entry: Any) -> None:
+        """A request that the listener `name` has judged."""
+        verdict, reason, rule = judgement(entry)
+        digest, direction = self._place(name)
+        rule = rule or self._default_rule(digest)
+        if verdict != "allow":
+            self._counts.add(direction, reason, rule)
+        elif not self._agent.records_allowed and not mismatched(entry):
+            return
+        second = int(time.monotonic())
+        if second != self._second:
+            self._second, self._left = second, RECORDS_PER_SECOND
+        if not self._left:
+            self._suppressed += 1
+            self._recorder.suppressed += 1
+            return
+        self._left -= 1
+        record = _record(self._agent, direction, entry, verdict, reason)
+        self._recorder.add({**record, "rule": rule, "ruleset": digest, "suppressed": self._suppressed})
+        self._suppressed = 0
+
+    def _place(self, name: str) -> tuple[str, Direction]:
+        sidecar, port = self._agent.sidecar, int(name.rpartition("-")[2])
+        places = sidecar.places.ports if sidecar else {}
+        return next((place for place, number in places.items() if number == port), ("", Direction.INGRESS))
+
+    def _default_rule(self, digest: str) -> str:
+        """What no rule of the ruleset has decided is put down to."""
+        wanted = self._agent.wanted
+        rulesets = wanted.snapshot.rulesets if wanted else ()
+        return next((item.spec.default_rule for item in rulesets if item.digest == digest), "")
 
 
 def judgement(entry: Any) -> tuple[str, Reason, str]:
     """Verdict, reason and rule of an access record."""
     common, details = entry.common_properties, entry.response.response_code_details
-    verdict, reason, rule = "deny", Reason.HTTP_TARGET, ""
+    verdict, reason, rule = "deny", Reason.HTTP_TARGET_FORM, ""
     if common.route_name:
         verdict, reason, rule = verdict_of(common.route_name)
     if details == _LUA:
         return "deny", Reason.SIDECAR_DOWN, rule
     if details == _TWICE:
         return "deny", Reason.HTTP_AMBIGUOUS_HEADER, rule
+    if details == _ALIAS:
+        return "deny", Reason.HTTP_HEADER_UNDERSCORE, rule
     if details == "upgrade_failed":
         return "deny", Reason.UPGRADE_DENIED, rule
-    if "underscore" in details:
-        return "deny", Reason.HTTP_HEADER_UNDERSCORE, ""
+    if not common.route_name:
+        reason = next((each for part, each in _MALFORMED.items() if part in details), Reason.HTTP_TARGET_FORM)
     return verdict, reason, rule
+
+
+def mismatched(entry: Any) -> tuple[str, ...]:
+    """Headers that were not as a rule with mismatch LOG wants them."""
+    return tuple(name for name in _said(entry).get(MISMATCHED, "").split(",") if name)
 
 
 def _said(entry: Any) -> dict[str, str]:
@@ -61,14 +123,9 @@ def _said(entry: Any) -> dict[str, str]:
 
 
 def _record(
-    agent: Agent, name: str, entry: Any, verdict: str, reason: Reason, rule: str
+    agent: Agent, direction: Direction, entry: Any, verdict: str, reason: Reason
 ) -> dict[str, object]:
     common, request, response = entry.common_properties, entry.request, entry.response
-    port = int(name.rpartition("-")[2])
-    places = agent.sidecar.places.ports if agent.sidecar else {}
-    digest, direction = next(
-        (place for place, number in places.items() if number == port), ("", Direction.INGRESS)
-    )
     source = common.downstream_remote_address.socket_address
     destination = common.downstream_local_address.socket_address
     own = destination if direction is Direction.INGRESS else source
@@ -94,8 +151,6 @@ def _record(
         "tcp_flags": "",
         "reply": False,
         "flow": 0,
-        "rule": rule,
-        "ruleset": digest,
         "request": {
             "method": _method(request),
             "target": request.original_path or request.path,
@@ -103,9 +158,8 @@ def _record(
             "host": request.authority,
             "truncated": False,
         },
-        "mismatched": [name for name in _said(entry).get("mismatched", "").split(",") if name],
+        "mismatched": list(mismatched(entry)),
         "response": {"status": response.response_code.value, "grpc_status": grpc_status},
-        "suppressed": 0,
     }
 
 

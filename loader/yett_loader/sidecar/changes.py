@@ -10,7 +10,7 @@ the Lua filter alone.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from yett_loader.sidecar.script import SCRIPT
@@ -27,6 +27,8 @@ MARKS = "envoy.filters.http.header_to_metadata"
 SECRETS = "envoy.filters.http.set_filter_state"
 NAMESPACE = "yett"
 """Of the marks, and of what the Lua filter says to the access log."""
+MISMATCHED = "mismatched"
+"""There: names of headers that are not as a rule with LOG wants them."""
 _MARK = "\x01"
 _TYPE = "type.googleapis.com/envoy.extensions"
 
@@ -34,6 +36,38 @@ _TYPE = "type.googleapis.com/envoy.extensions"
 def secret_name(secret: str) -> str:
     """Of an SDS resource and in the filter state: says nothing of what is in it."""
     return f"secret-{hashlib.sha256(secret.encode()).hexdigest()[:32]}"
+
+
+def asking(secrets: Collection[str]) -> dict[str, Json]:
+    """A listener that listens nowhere and names `secrets`, by its name; none for none.
+
+    Envoy asks for the secrets that a listener names, but not for those that only a route table
+    names.  This one can change whenever it must: it has no connection to lose.
+    """
+    if not secrets:
+        return {}
+    http = {
+        "@type": f"{_TYPE}.filters.network.http_connection_manager.v3.HttpConnectionManager",
+        "stat_prefix": "secrets",
+        "route_config": {"name": "secrets"},
+        "http_filters": [
+            {
+                "name": SECRETS,
+                "typed_config": {
+                    "@type": f"{_TYPE}.filters.http.set_filter_state.v3.Config",
+                    "on_request_headers": [_state(secret_name(secret)) for secret in sorted(secrets)],
+                },
+            },
+            {"name": "router", "typed_config": {"@type": f"{_TYPE}.filters.http.router.v3.Router"}},
+        ],
+    }
+    listener = {
+        "name": "secrets",
+        "bind_to_port": False,
+        "address": {"socket_address": {"address": "127.0.0.1", "port_value": 1}},
+        "filter_chains": [{"filters": [{"name": "http", "typed_config": http}]}],
+    }
+    return {"secrets": listener}
 
 
 def filters() -> list[Json]:
@@ -44,8 +78,9 @@ def filters() -> list[Json]:
         (
             CHANGES,
             {
+                # Without the script, which comes with the rules that need it: each would have an
+                # interpreter a listener and worker, a third of a mebibyte.
                 "@type": f"{_TYPE}.filters.http.lua.v3.Lua",
-                "default_source_code": {"inline_string": SCRIPT},
                 # The request is judged as the client sent it, never again as it was changed.
                 "clear_route_cache": False,
             },
@@ -69,7 +104,12 @@ def change_filters(rules: Sequence[tuple[HttpRule, Conditions]]) -> tuple[Json, 
             when.append(f"!{key}" if matcher.get("invert_match") else key)
         program.append({"when": when, "changes": [_change(item) for item in rule.changes]})
     secrets = sorted({item.secret for rule, _ in rules for item in rule.changes} - {""})
-    config: Json = {CHANGES: {"@type": f"{_TYPE}.filters.http.lua.v3.LuaPerRoute", "filter_context": {}}}
+    config: Json = {
+        CHANGES: {
+            "@type": f"{_TYPE}.filters.http.lua.v3.LuaPerRoute",
+            "source_code": {"inline_string": SCRIPT},
+        }
+    }
     if marks:
         config[MARKS] = {
             "@type": f"{_TYPE}.filters.http.header_to_metadata.v3.Config",
@@ -109,15 +149,15 @@ def _probe(matcher: Json, key: str) -> Json:
 def _pattern(matcher: Json) -> str:
     match matcher:
         case {"present_match": True}:
-            return "(?s:.*)"
+            return r"\C*"  # any bytes: a dot is no byte that is not UTF-8
         case {"string_match": {"safe_regex": {"regex": regex}}}:
             return str(regex)
         case {"string_match": {"exact": text}}:
             return quoted(text)
         case {"string_match": {"prefix": text}}:
-            return f"{quoted(text)}(?s:.*)"
+            return rf"{quoted(text)}\C*"
         case {"string_match": {"suffix": text}}:
-            return f"(?s:.*){quoted(text)}"
+            return rf"\C*{quoted(text)}"
     raise ValueError(f"a condition that cannot be probed: {sorted(matcher)}")
 
 
@@ -130,10 +170,11 @@ def _state(name: str) -> Json:
     return {
         "object_key": name,
         "factory_key": "envoy.string",
-        "read_only": True,
         "skip_if_empty": True,
         "format_string": {
             "text_format_source": {"inline_string": f"%SECRET({name})%"},
+            # Else what has not come yet is a hyphen.
+            "omit_empty_values": True,
             "formatters": [
                 {
                     "name": "envoy.formatter.generic_secret",

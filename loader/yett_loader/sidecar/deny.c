@@ -4,11 +4,11 @@
  * of 1.40 ends a stream without a reply.
  *
  * A route carries a text: `reset` or `answer`, then the names of headers that a request must not
- * have twice (servers take the one or the other), with a space between.  A request with two is
- * denied with 403.  Where the text says `reset`, a 403 that Envoy is about to send of itself is
- * not sent: the stream is reset, that is, HTTP/1's connection is closed.  A 403 of the server
- * passes, for it is no local reply.  What has no route is no request that rules could judge
- * (malformed, `OPTIONS *`); it gets no answer either.
+ * have twice (servers take the one or the other), with a space between; with `!` before the name,
+ * not even once (some servers take `_` for `-`).  Else it is denied with 403.  Where the text says
+ * `reset`, a 403 that Envoy is about to send of itself is not sent: the stream is reset, that is,
+ * HTTP/1's connection is closed.  A 403 of the server passes, for it is no local reply.  What has
+ * no route is no request that rules could judge (malformed, `OPTIONS *`); it gets no answer either.
  *
  * Envoy's ABI for modules is bound to its version, which the loader checks.
  */
@@ -111,7 +111,7 @@ EXPORT void envoy_dynamic_module_on_http_filter_destroy(const void *filter)
 EXPORT int envoy_dynamic_module_on_http_filter_request_headers(void *stream, const void *filter,
 							       bool end)
 {
-	static const char body[] = "Access denied\r\n", details[] = "twice";
+	static const char body[] = "Access denied\r\n";
 	const struct route *route;
 
 	(void)filter, (void)end;
@@ -119,16 +119,22 @@ EXPORT int envoy_dynamic_module_on_http_filter_request_headers(void *stream, con
 	if (!route)
 		return CONTINUE;
 	for (size_t i = 0; i < route->count; i++) {
-		struct text value;
-		size_t count = 0;
+		struct text name = route->names[i], value;
+		size_t most = 1, count = 0;
+		const char *details = "twice";
 
-		if (!envoy_dynamic_module_callback_http_get_header(
-			    stream, REQUEST_HEADER, route->names[i], &value, 0, &count) ||
-		    count < 2)
+		if (*name.at == '!') {
+			name = (struct text){name.at + 1, name.length - 1};
+			most = 0;
+			details = "alias";
+		}
+		if (!envoy_dynamic_module_callback_http_get_header(stream, REQUEST_HEADER, name,
+								   &value, 0, &count) ||
+		    count <= most)
 			continue;
 		envoy_dynamic_module_callback_http_send_response(
 			stream, FORBIDDEN, NULL, 0, (struct text){body, sizeof(body) - 1},
-			(struct text){details, sizeof(details) - 1});
+			(struct text){details, strlen(details)});
 		return STOP;
 	}
 	return CONTINUE;

@@ -9,8 +9,8 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,19 +18,26 @@ from typing import Any
 from yett_loader.errors import LoaderError
 from yett_loader.kernel import Program
 from yett_loader.sidecar import accepted, gate
+from yett_loader.sidecar.changes import asking, secret_name
+from yett_loader.sidecar.counts import Counts
 from yett_loader.sidecar.kept import Kept
 from yett_loader.sidecar.listeners import RECORD_ALL, RUNTIME, listener, listener_name
 from yett_loader.sidecar.places import Places, place
 from yett_loader.sidecar.process import check_version, control, envoy, find_envoy, prepare, supervisor
 from yett_loader.sidecar.routes import route_table
-from yett_loader.sidecar.xds import Ads
+from yett_loader.sidecar.xds import ROUTES, Ads, SidecarNack
 from yett_policy.document import Direction, Snapshot
+from yett_policy.evaluate import NO_SECRETS
+from yett_policy.http.rule import RulesetSpec
 
 log = logging.getLogger(__name__)
 
 LINGER = 30.0
 """Seconds that a listener stays when nothing is sent to it any more: its connections end first."""
 _LISTENING = "0A"
+Json = dict[str, Any]
+_Table = tuple[str, int, tuple[str, ...]]
+"""Digest of a ruleset, port of its listener, secrets of its rules that are there."""
 
 
 @dataclass(slots=True)
@@ -47,12 +54,16 @@ class Sidecar:
     """Tells the programs the gate's interface."""
     record: Callable[[str, Any], None]
     """Takes access records."""
+    counts: Counts
+    """Of what it has denied."""
     node: str = "node"
     outer: bool = False
     """Another process keeps Envoy: no child of ours does."""
     places: Places = field(default_factory=Places)
     problem: str = ""
     """Why it cannot run here."""
+    refused: dict[_Table, str] = field(default_factory=dict)
+    """Tables that Envoy does not take, and what it says."""
     _ads: Ads | None = None
     _saving: asyncio.Task[None] | None = None
     _recording: bool = False
@@ -60,8 +71,8 @@ class Sidecar:
     _supervisor: Kept = field(init=False)
     _listeners: dict[str, Any] = field(default_factory=dict)
     _routes: dict[str, Any] = field(default_factory=dict)
-    _tables: dict[tuple[str, int], Any] = field(default_factory=dict)
-    """Digest and port -> table: the same object as long as it is the same."""
+    _tables: dict[_Table, Any] = field(default_factory=dict)
+    """The same object as long as it is the same."""
     _idle: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -72,7 +83,59 @@ class Sidecar:
         """Where the rulesets of `snapshot` are judged."""
         return place(snapshot, self.places)
 
-    async def apply(self, snapshot: Snapshot, places: Places) -> Places:
+    async def _without_the_refused(
+        self,
+        ads: Ads,
+        listeners: Json,
+        routes: Json,
+        tables: Mapping[_Table, Json],
+        specs: Mapping[str, RulesetSpec],
+        places: Places,
+    ) -> tuple[bool, Json]:
+        """Envoy refuses something: find the tables at fault, so that they hold back no others.
+
+        SidecarNack if it is none of them.
+        """
+        changed = [key for key in tables if self._routes.get(listener_name(key[1])) != tables[key]]
+        good = routes | self._stand_ins(changed, specs, places)
+        answered = await ads.publish(listeners, good)
+        for key in changed:
+            name = listener_name(key[1])
+            if key in self.refused:
+                continue
+            try:
+                answered = await ads.publish(listeners, good | {name: tables[key]})
+            except SidecarNack as error:
+                self.refused[key] = str(error)
+            else:
+                good[name] = tables[key]
+        # A refusal puts back what was published before it, which is without the table at fault.
+        return answered, good
+
+    def _stand_ins(
+        self, keys: Iterable[_Table], specs: Mapping[str, RulesetSpec], places: Places
+    ) -> dict[str, Json]:
+        """In the place of tables that Envoy refuses: the last good one for the same entries, else one that
+        denies everything.
+        """
+        found = {}
+        for digest, port, _ in keys:
+            name = listener_name(port)
+            same = places.entries_of(port) == self.places.entries_of(port)
+            nothing = replace(specs[digest], rules=(), audit=False)
+            kept = self._routes.get(name) if same else None
+            found[name] = kept or route_table(name, nothing)
+        return found
+
+    def problem_of(self, digest: str) -> str:
+        """Why the ruleset is not in force; empty if it is."""
+        if self.problem:
+            return self.problem
+        return next((said for (refused, *_), said in self.refused.items() if refused == digest), "")
+
+    async def apply(
+        self, snapshot: Snapshot, places: Places, secrets: Mapping[str, str] = NO_SECRETS
+    ) -> Places:
         """Make Envoy judge them, and say which are: none where it cannot run.  SidecarNack if it refuses.
 
         An Envoy that is only not there yet is no error: its flows are refused until it comes.
@@ -88,12 +151,16 @@ class Sidecar:
         self.problem = ""
         specs = {item.digest: item.spec for item in snapshot.rulesets}
         listeners = {listener_name(port): _listener(port, d) for (_, d), port in places.ports.items()}
+        there = {
+            digest: tuple(name for name in spec.secrets if name in secrets) for digest, spec in specs.items()
+        }
         tables = {
-            (digest, port): self._tables.get((digest, port))
-            or route_table(listener_name(port), specs[digest])
+            (digest, port, there[digest]): self._tables.get((digest, port, there[digest]))
+            or route_table(listener_name(port), specs[digest], there[digest])
             for (digest, _), port in places.ports.items()
         }
-        routes = {listener_name(port): table for (_, port), table in tables.items()}
+        routes = {listener_name(port): table for (_, port, _), table in tables.items()}
+        self.refused = {key: said for key, said in self.refused.items() if key in tables}
         now = time.monotonic()
         for name in self._listeners.keys() - listeners.keys():
             if now - self._idle.setdefault(name, now) < LINGER:
@@ -101,7 +168,14 @@ class Sidecar:
         self._idle = {name: since for name, since in self._idle.items() if name in listeners}
         for name in {listener_name(port) for port in places.ports.values()}:
             self._idle.pop(name, None)
-        if await ads.publish(listeners, routes):
+        routes |= self._stand_ins(tables.keys() & self.refused.keys(), specs, places)
+        ads.give({secret_name(name): value for name, value in secrets.items()})
+        wanted = listeners | asking(secrets)
+        try:
+            answered = await ads.publish(wanted, routes)
+        except SidecarNack:
+            answered, routes = await self._without_the_refused(ads, wanted, routes, tables, specs, places)
+        if answered:
             if listeners.keys() != self._listeners.keys():
                 await _listening(set(places.ports.values()))
         else:
@@ -127,6 +201,7 @@ class Sidecar:
             "connected": bool(self._ads and self._ads.connected),
             "nacks": self._ads.nacks if self._ads else 0,
             "records": self._ads.records if self._ads else 0,
+            "refused": {digest: said for (digest, *_), said in self.refused.items()},
             "rulesets": {
                 f"{digest}/{d.name.lower()}": port for (digest, d), port in self.places.ports.items()
             },
@@ -134,6 +209,7 @@ class Sidecar:
 
     async def close(self) -> None:
         """The loader goes; Envoy stays, and judges on."""
+        self.counts.save()
         await self._supervisor.leave()
         if self._saving is not None:
             self._saving.cancel()
@@ -149,6 +225,8 @@ class Sidecar:
         index = await asyncio.to_thread(gate.make)
         gate.attach(index, self.program, self.pin)
         self.configure(index)
+        # What an earlier loader had published: tables to stand in for those that Envoy refuses.
+        self._routes = dict((accepted.read(self.directory) or {}).get(ROUTES, {}))
         await ads.start(socket)
         self._ads = ads
         self.observe(allowed=self._recording)

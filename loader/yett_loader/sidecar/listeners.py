@@ -18,6 +18,12 @@ RUNTIME = "loader"
 """Layer of settings that change while Envoy runs."""
 RECORD_ALL = "yett.record_all"
 """Setting: records of what is allowed, too; 0 or 100 (percent)."""
+HEAP_MAX = 768 << 20
+"""Bytes; below the limit of the container (manifests/base/sidecar)."""
+JUDGE = "yett.judge"
+"""State of a connection: the name of its listener."""
+REGEX_MAX = 100_000
+"""Instructions of one regex in RE2; Envoy's own limit is 100.  More take its main thread for too long."""
 _TYPE = "type.googleapis.com/envoy.extensions"
 _SOL_SOCKET, _SO_MARK = 1, 36
 _IPPROTO_TCP, _TCP_LINGER2 = 6, 8
@@ -55,7 +61,7 @@ def listener(port: int, direction: Direction, concurrency_safe: bool = True) -> 
                 mark=INGRESS if ingress else EGRESS,
             )
         ],
-        "filter_chains": [{"filters": [_not_direct(port), _destination(), _http(name)]}],
+        "filter_chains": [{"filters": [_not_direct(port), _connection(name), _http(name)]}],
     }
 
 
@@ -105,14 +111,16 @@ def bootstrap(socket: str, node: str, admin: str) -> Json:
                 },
             ]
         },
+        "overload_manager": _OVERLOAD,
         # Each listener would keep some fifty counters a worker, which nobody reads.
         "stats_config": {"stats_matcher": {"reject_all": True}},
         "layered_runtime": {
             "layers": [
+                {"name": "static", "static_layer": _STATIC},
                 {
                     "name": RUNTIME,
                     "rtds_layer": {"name": RUNTIME, "rtds_config": {**_ADS, "initial_fetch_timeout": "0.5s"}},
-                }
+                },
             ]
         },
         "dynamic_resources": {
@@ -126,6 +134,33 @@ def bootstrap(socket: str, node: str, admin: str) -> Json:
     }
 
 
+_STATIC: Json = {
+    "re2.max_program_size.error_level": REGEX_MAX,
+    # Streams that are opened only to be reset (CVE-2023-44487): a connection of those is closed, and
+    # none has a worker for itself.
+    "overload.premature_reset_total_stream_count": 200,
+    "http.max_requests_per_io_cycle": 20,
+}
+_OVERLOAD: Json = {
+    "refresh_interval": "0.25s",
+    "resource_monitors": [
+        {
+            "name": "envoy.resource_monitors.fixed_heap",
+            "typed_config": {
+                "@type": f"{_TYPE}.resource_monitors.fixed_heap.v3.FixedHeapConfig",
+                "max_heap_size_bytes": HEAP_MAX,
+            },
+        }
+    ],
+    "actions": [
+        {
+            "name": f"envoy.overload_actions.{name}",
+            "triggers": [{"name": "envoy.resource_monitors.fixed_heap", "threshold": {"value": value}}],
+        }
+        for name, value in (("shrink_heap", 0.9), ("stop_accepting_requests", 0.95))
+    ],
+}
+"""Before the kernel ends it for its memory, it answers 503."""
 _ADS: Json = {"ads": {}, "resource_api_version": "V3"}
 _HTTP1: Json = {
     "header_key_format": {
@@ -139,6 +174,7 @@ _HTTP1: Json = {
 }
 _HTTP2: Json = {
     "max_concurrent_streams": 100,
+    "max_consecutive_inbound_frames_with_empty_payload": 1,
     "initial_stream_window_size": 65536,
     "initial_connection_window_size": 1048576,
 }
@@ -162,11 +198,21 @@ _RECORDED: Json = {
                     },
                 }
             },
+            {
+                "metadata_filter": {
+                    "matcher": {
+                        "filter": changes.NAMESPACE,
+                        "path": [{"key": changes.MISMATCHED}],
+                        "value": {"present_match": True},
+                    },
+                    "match_if_key_not_found": False,
+                }
+            },
         ]
     }
 }
 """A record costs the loader ten times what its request costs Envoy, so only those are sent that are asked for,
-or that are not of the ordinary kind: let through by a rule, and answered by the server.
+or that are not of the ordinary kind: let through by a rule as the rule wants it, and answered by the server.
 """
 
 
@@ -180,8 +226,8 @@ def _http(name: str) -> Json:
         http_protocol_options={**_HTTP1, "accept_http_10": True, "allow_custom_methods": True},
         http2_protocol_options=_HTTP2,
         common_http_protocol_options={
-            "headers_with_underscores_action": "REJECT_REQUEST",
-            "max_headers_count": 100,
+            "headers_with_underscores_action": "ALLOW",  # aliases of headers that matter: see deny.c
+            "max_headers_count": 1000,
         },
         max_request_headers_kb=60,
         request_headers_timeout="10s",
@@ -192,6 +238,14 @@ def _http(name: str) -> Json:
         normalize_path=False,
         merge_slashes=False,
         path_with_escaped_slashes_action="KEEP_UNCHANGED",
+        early_header_mutation_extensions=[
+            _filter(
+                "untrusted",
+                "http.early_header_mutation.header_mutation.v3.HeaderMutation",
+                # With an X-Forwarded-For of its own a pod could give Envoy orders.
+                mutations=[{"remove_on_match": {"key_matcher": {"prefix": "x-envoy-"}}}],
+            )
+        ],
         generate_request_id=False,
         preserve_external_request_id=True,
         skip_xff_append=True,
@@ -205,7 +259,9 @@ def _http(name: str) -> Json:
                     "records",
                     "access_loggers.grpc.v3.HttpGrpcAccessLogConfig",
                     common_config={
-                        "log_name": name,
+                        # The same for all: each other one would be a stream and a clock a worker.
+                        "log_name": "sidecar",
+                        "filter_state_objects_to_log": [JUDGE],
                         "transport_api_version": "V3",
                         "buffer_flush_interval": "0.05s",
                         "grpc_service": {"envoy_grpc": {"cluster_name": CONTROL}},
@@ -245,18 +301,26 @@ def _not_direct(port: int) -> Json:
     )
 
 
-def _destination() -> Json:
-    """Where the client wanted to go: the socket's own address.  Envoy's original_dst filter would ask
+def _connection(name: str) -> Json:
+    """What a connection carries.
+
+    Where the client wanted to go: the socket's own address.  Envoy's original_dst filter would ask
     connection tracking, which knows a service's address, not the server that was judged for.
+    And which listener judges, for its access records.
     """
     return _filter(
-        "destination",
+        "connection",
         "filters.network.set_filter_state.v3.Config",
         on_new_connection=[
             {
                 "object_key": _ORIGINAL_DESTINATION,
                 "format_string": {"text_format_source": {"inline_string": "%DOWNSTREAM_LOCAL_ADDRESS%"}},
-            }
+            },
+            {
+                "object_key": JUDGE,
+                "factory_key": "envoy.string",
+                "format_string": {"text_format_source": {"inline_string": name}},
+            },
         ],
     )
 

@@ -29,6 +29,10 @@ class Places:
     """Digest of a ruleset and direction -> port of the listener."""
     entries: Mapping[Key, int] = field(default_factory=dict)
 
+    def entries_of(self, port: int) -> frozenset[Key]:
+        """What the listener at `port` judges for."""
+        return frozenset(key for key, number in self.entries.items() if number == port)
+
 
 def place(snapshot: Snapshot, previous: Places) -> Places:
     """Ports for all rulesets of the sidecar; those of `previous` where entries are the same.

@@ -87,12 +87,12 @@ def prepare(directory: Path, node: str) -> None:
     new.replace(config(directory))
 
 
-def envoy(directory: Path, binary: str = "envoy") -> Kept:
-    """Envoy."""
+def envoy(directory: Path, binary: str = "envoy", output: Path | None = None) -> Kept:
+    """Envoy; what it says goes to `output`, or where we write."""
     options = ["--disable-hot-restart", "--log-level", "warning", "--drain-time-s", str(DRAIN)]
     options += ["--drain-strategy", "immediate", "--concurrency", str(os.cpu_count() or 1)]
     path = config(directory)
-    return Kept("envoy", path, [binary, "-c", str(path), *options], env=environment())
+    return Kept("envoy", path, [binary, "-c", str(path), *options], env=environment(), output=output)
 
 
 def supervisor(directory: Path) -> Kept:

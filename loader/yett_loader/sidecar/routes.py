@@ -8,8 +8,9 @@ ways is denied in front of them, as in the kernel.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import product
 from typing import Any
 
 from yett_loader.sidecar.changes import CHANGES, change_filters, quoted
@@ -28,6 +29,8 @@ _PER_ROUTE = (
 )
 ALLOW = "allow|"
 """How the names of routes begin that let a request pass, with nothing to note."""
+_FREE = 6
+_FRAMING = ("content-length", "transfer-encoding")
 _SLASH = r"(?:/|\\|%2[fF]|%5[cC])"
 _HEX = "0-9A-Fa-f"
 _CAPITAL = re.compile(r"(?<!\\)[A-Z]")
@@ -99,7 +102,7 @@ def route_table(name: str, spec: RulesetSpec, secrets: Collection[str] = ()) -> 
         "name": name,
         "domains": ["*"],
         "routes": routes,
-        "typed_per_filter_config": _denial(spec.forbidden, () if lenient else once),
+        "typed_per_filter_config": _denial(spec.forbidden, None if lenient else once),
     }
     changing = [(rule, _whole(rule, tolerated)) for rule in allow if rule.changes]
     if changing:
@@ -135,11 +138,29 @@ def _refuse(reason: Reason, spec: RulesetSpec, matchers: list[Json], *, passes: 
     return _deny(reason, spec.default_rule, matchers)
 
 
-def _denial(forbidden: bool, once: Iterable[str]) -> Json:
-    """How a request is denied, and the headers that it must not have twice; see deny.c."""
-    text = " ".join(["answer" if forbidden else "reset", *once])
+def _denial(forbidden: bool, once: Sequence[str] | None) -> Json:
+    """How a request is denied, and the headers that it must not have twice, or under another spelling; see
+    deny.c.  None: whatever it has.
+    """
+    words = ["answer" if forbidden else "reset"]
+    if once is not None:
+        words += once
+        aliases = {alias for name in (*_FRAMING, *once) for alias in _aliases(name)} - {*once}
+        words += [f"!{alias}" for alias in sorted(aliases)]
+    text = " ".join(words)
     config = {"@type": "type.googleapis.com/google.protobuf.StringValue", "value": text}
     return {DENY: {"@type": _PER_ROUTE, "dynamic_module_config": MODULE, "filter_config": config}}
+
+
+def _aliases(name: str) -> Iterator[str]:
+    """The name with some of its hyphens as underscores, or the other way round, as CGI reads it."""
+    parts = re.split("[-_]", name)
+    free = min(len(parts) - 1, _FREE)  # of very long names, the rest goes together
+    for marks in product("-_", repeat=free):
+        every = (*marks, *(len(parts) - 1 - free) * marks[-1:], "")
+        alias = "".join(map("".join, zip(parts, every, strict=True)))
+        if alias != name:
+            yield alias
 
 
 def _deny(reason: Reason, rule: str, matchers: list[Json]) -> Json:

@@ -33,17 +33,22 @@ from envoy.extensions.filters.network.http_connection_manager.v3 import (
 )
 from envoy.extensions.filters.network.rbac.v3 import rbac_pb2 as _rbac  # noqa: F401
 from envoy.extensions.filters.network.set_filter_state.v3 import set_filter_state_pb2 as _state  # noqa: F401
+from envoy.extensions.http.early_header_mutation.header_mutation.v3 import (
+    header_mutation_pb2 as _early,  # noqa: F401
+)
 from envoy.extensions.http.header_formatters.preserve_case.v3 import preserve_case_pb2 as _case  # noqa: F401
+from envoy.extensions.transport_sockets.tls.v3.secret_pb2 import Secret
 from envoy.service.accesslog.v3 import als_pb2, als_pb2_grpc
 from envoy.service.discovery.v3 import ads_pb2_grpc
 from envoy.service.discovery.v3.discovery_pb2 import DiscoveryRequest, DiscoveryResponse
 from envoy.service.runtime.v3.rtds_pb2 import Runtime
-from google.protobuf import wrappers_pb2 as _wrappers  # noqa: F401
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.json_format import ParseDict
+from google.protobuf.wrappers_pb2 import StringValue
 from xds.type.v3 import typed_struct_pb2 as _struct  # noqa: F401
 
 from yett_loader.errors import LoaderError
+from yett_loader.sidecar.listeners import JUDGE
 from yett_loader.sidecar.seat import Seat
 
 log = logging.getLogger(__name__)
@@ -51,7 +56,13 @@ log = logging.getLogger(__name__)
 LISTENER = "type.googleapis.com/envoy.config.listener.v3.Listener"
 ROUTES = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration"
 SETTINGS = "type.googleapis.com/envoy.service.runtime.v3.Runtime"
-_MESSAGES: Mapping[str, Any] = {LISTENER: Listener, ROUTES: RouteConfiguration, SETTINGS: Runtime}
+SECRETS = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"
+_MESSAGES: Mapping[str, Any] = {
+    LISTENER: Listener,
+    ROUTES: RouteConfiguration,
+    SETTINGS: Runtime,
+    SECRETS: Secret,
+}
 Entry = Callable[[str, Any], None]
 """Takes the name of a log and one HTTPAccessLogEntry."""
 
@@ -128,7 +139,7 @@ class Ads(  # grpc's classes have no types
     """The configuration server of the sidecar."""
 
     def __init__(self, record: Entry) -> None:
-        self._kinds = {LISTENER: _Kind(), ROUTES: _Kind(), SETTINGS: _Kind()}
+        self._kinds = {LISTENER: _Kind(), ROUTES: _Kind(), SETTINGS: _Kind(), SECRETS: _Kind()}
         self._streams: list[_Stream] = []
         self._refused: dict[str, str] = {}
         self._moved = asyncio.Event()
@@ -195,8 +206,20 @@ class Ads(  # grpc's classes have no types
         if self._refused:
             said = "; ".join(self._refused.values())
             self._replace(before)
-            raise SidecarNack(f"the sidecar refuses its configuration, the old one stays: {said}")
+            raise SidecarNack(f"the sidecar refuses the rules, the old ones stay: {said}")
         return True
+
+    def give(self, secrets: Mapping[str, str]) -> None:
+        """Values of secrets, by the names under which route tables ask for them; in force as they come."""
+        self._replace(
+            {
+                SECRETS: {
+                    name: {"name": name, "generic_secret": {"secret": {"inline_string": value}}}
+                    for name, value in secrets.items()
+                }
+            }
+        )
+        self._moved.set()
 
     def state(self) -> dict[str, dict[str, Any]]:
         """What is published, by type and name, without the settings."""
@@ -290,13 +313,23 @@ class Ads(  # grpc's classes have no types
             if answered is not None:
                 if request.HasField("error_detail"):
                     self.nacks += 1
-                    self._refused[kind] = request.error_detail.message
-                    log.error("the sidecar refuses %s: %s", kind, request.error_detail.message)
+                    # Envoy quotes what it refuses.
+                    said = "a secret" if kind == SECRETS else request.error_detail.message
+                    if self._is_current(kind, answered[1]):  # else it was put back already
+                        self._refused[kind] = said
+                    log.error("the sidecar refuses %s: %s", kind, said)
                 else:
                     told.accepted = answered[0]
                     told.acked |= answered[1]
             stream.changed.set()
             self._moved.set()
+
+    def _is_current(self, kind: str, versions: Versions) -> bool:
+        """Whether something of a response is still what is published."""
+        resources = self._kinds[kind].resources
+        return any(
+            name in resources and resources[name].version == version for name, version in versions.items()
+        )
 
     def _response(self, kind: str, stream: _Stream) -> DiscoveryResponse | None:
         told, item = stream.told.get(kind), self._kinds[kind]
@@ -327,13 +360,13 @@ class Ads(  # grpc's classes have no types
         )
 
     async def StreamAccessLogs(self, requests: AsyncIterator[Any], context: Any) -> Any:  # noqa: N802
-        """Access records, in batches; the first says which listener they are of."""
+        """Access records, in batches; each says which listener it is of."""
         del context
-        name = ""
         async for message in requests:
-            name = message.identifier.log_name or name
             for entry in message.http_logs.log_entry:
                 self.records += 1
                 with suppress(ValueError, KeyError):
-                    self._record(name, entry)
+                    name = StringValue()
+                    entry.common_properties.filter_state_objects[JUDGE].Unpack(name)
+                    self._record(name.value, entry)
         return als_pb2.StreamAccessLogsResponse()

@@ -23,6 +23,7 @@ from yett_policy.sync.message import (
     PodsPart,
     Problem,
     RulesetPart,
+    SecretPart,
 )
 
 ROWS_MAX = 1 << 20
@@ -57,6 +58,8 @@ class Replica:
     ipcache: Mapping[str, int] = field(default_factory=dict)
     identities: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
     pods: Mapping[PodKey, Pod] = field(default_factory=dict)
+    secrets: Mapping[str, SecretPart] = field(default_factory=dict)
+    """By name."""
     wanted: Wanted = field(default_factory=lambda: Wanted(Snapshot()))
     """All of it, as the agent wants it."""
 
@@ -92,6 +95,7 @@ class Update:
         self._node: NodePart | None = None
         self._documents: dict[str, Document] = {}
         self._rulesets: dict[str, Ruleset] = {}
+        self._secrets: dict[str, SecretPart] = {}
         self._ipcache = {} if whole else dict(base.ipcache)
         self._identities = {} if whole else dict(base.identities)
         self._pods = {} if whole else dict(base.pods)
@@ -107,6 +111,8 @@ class Update:
                 self._documents[digest] = document
             case RulesetPart(content, ruleset):
                 self._rulesets[content] = ruleset
+            case SecretPart():
+                self._secrets[part.name] = part
             case AddressesPart(rows):
                 self._change(AddressesPart, self._ipcache, rows)
             case IdentitiesPart(rows):
@@ -121,6 +127,7 @@ class Update:
             ("pods", self._pods),
             ("documents", self._documents),
             ("rulesets", self._rulesets),
+            ("secrets", self._secrets),
         ):
             if len(held) > ROWS_MAX:
                 raise Refused(Problem.MALFORMED, f"more than {ROWS_MAX} {kind} in one update")
@@ -140,6 +147,7 @@ class Update:
             raise Refused(Problem.MALFORMED, "a snapshot without the node's part")
         node = self._node or self._base.node
         documents, rulesets = self._bodies(node)
+        secrets = self._values(node)
         return Replica(
             epoch=self._epoch,
             revision=self.begin.revision,
@@ -149,8 +157,20 @@ class Update:
             ipcache=self._ipcache,
             identities=self._identities,
             pods=self._pods,
-            wanted=self._wanted(node, documents, rulesets),
+            secrets=secrets,
+            wanted=self._wanted(node, documents, rulesets, secrets),
         )
+
+    def _values(self, node: NodePart) -> dict[str, SecretPart]:
+        """The secrets that the node's part names."""
+        found: dict[str, SecretPart] = {}
+        for name, version in node.secrets.items():
+            for part in (self._secrets.get(name), self._base.secrets.get(name)):
+                if part is not None and part.version == version:
+                    found[name] = part
+            if name not in found:
+                raise Refused(Problem.GAP, f"secret {name} was not sent")
+        return found
 
     def _bodies(self, node: NodePart) -> tuple[dict[str, Document], dict[str, Ruleset]]:
         """What the node's part names, and nothing else."""
@@ -184,7 +204,11 @@ class Update:
         return documents, rulesets
 
     def _wanted(
-        self, node: NodePart, documents: Mapping[str, Document], rulesets: Mapping[str, Ruleset]
+        self,
+        node: NodePart,
+        documents: Mapping[str, Document],
+        rulesets: Mapping[str, Ruleset],
+        secrets: Mapping[str, SecretPart],
     ) -> Wanted:
         """Parts that did not change stay the same objects: who compares them is done at once."""
         whole, wanted = self.begin.base is None, self._base.wanted
@@ -210,7 +234,7 @@ class Update:
             named = ((*key, *self._pods[key]) for key in self._pods.keys() & changed)
             staying = (row for row in snapshot.pods if row[:2] not in changed)
             snapshot = replace(snapshot, pods=tuple(sorted([*staying, *named])))
-        return Wanted(snapshot, endpoints)
+        return Wanted(snapshot, endpoints, {name: part.value for name, part in secrets.items()})
 
     def _change(self, kind: type, held: dict[K, V], rows: Iterable[tuple[K, V | None]]) -> None:
         changed = self._changed[kind]

@@ -9,7 +9,6 @@ from typing import Protocol
 from yett_loader.agent import Agent
 from yett_loader.assign import MapFull, digest_of
 from yett_loader.errors import KernelError, LoaderError
-from yett_loader.metrics import read_hits
 from yett_loader.sidecar.xds import SidecarNack
 from yett_loader.snapshot import Wanted
 from yett_policy.document import Engine
@@ -91,8 +90,7 @@ class AgentTarget:
 
     def hits(self) -> Mapping[str, int]:
         """See `Target`."""
-        maps = self._agent.datapath.maps
-        return read_hits(maps["rule_hits"], self._agent.assignment.names) if "rule_hits" in maps else {}
+        return self._agent.hits()
 
     def listen(self, listener: Callable[[], None]) -> None:
         """See `Target`."""
@@ -112,17 +110,22 @@ class AgentTarget:
         ]
 
     def _unjudged(self, wanted: Wanted) -> list[Failing]:
-        """What needs the sidecar and has no listener there is denied, and said to be."""
+        """What the sidecar does not judge as it should, and why."""
         agent = self._agent
-        lost = {item.digest for item in wanted.snapshot.rulesets if item.engine is Engine.SIDECAR} - set(
-            agent.names.listeners.values()
-        )
-        problem = agent.sidecar.problem if agent.sidecar else "this node has no sidecar"
-        message = f"{problem or 'the sidecar has no free port'}: requests that need it are denied"
+        placed = set(agent.names.listeners.values())
+        problems: dict[str, str] = {}
+        for item in wanted.snapshot.rulesets:
+            if item.engine is not Engine.SIDECAR:
+                continue
+            said = agent.sidecar.problem_of(item.digest) if agent.sidecar else "this node has no sidecar"
+            if item.digest not in placed:
+                said = f"{said or 'the sidecar has no free port'}: requests that need it are denied"
+            if said:
+                problems[item.digest] = said[:MESSAGE_LIMIT]
         return [
-            Failing(document.identity, "SidecarNACK", message[:MESSAGE_LIMIT])
+            Failing(document.identity, "SidecarNACK", problems[digest])
             for document in wanted.snapshot.documents
-            if any(entry.ruleset in lost for entry in document.entries)
+            for digest in sorted({entry.ruleset for entry in document.entries} & problems.keys())[:1]
         ]
 
 

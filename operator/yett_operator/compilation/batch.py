@@ -66,10 +66,8 @@ class Judgement:
     """It is refused, and an older version is in force in its place."""
     audit: bool = False
     """The version in force only records."""
-    warnings: tuple[str, ...] = ()
-    """What is legal and surprising."""
-    accepted_body: bytes = field(default=b"", repr=False)
-    """The version in force."""
+    secrets: tuple[tuple[str, bool], ...] = ()
+    """Secrets that the version in force names, and whether its rules have a value to use without it."""
 
     @property
     def accepted(self) -> bool:

@@ -20,7 +20,8 @@ def document(value: Document) -> PublishedDocument:
 def ruleset(value: Ruleset) -> PublishedRuleset:
     """As the loader reads rulesets in snapshots."""
     body = canonical(values.ruleset_json(value))
-    return PublishedRuleset(value.digest, hashlib.sha256(body).hexdigest(), value.engine.value, body)
+    content = hashlib.sha256(body).hexdigest()
+    return PublishedRuleset(value.digest, content, value.engine.value, body, value.spec.secrets)
 
 
 def facts(value: Ruleset) -> RulesetFacts:

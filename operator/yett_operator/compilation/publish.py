@@ -19,6 +19,7 @@ from yett_operator.ports import (
     PodKey,
     PublishedDocument,
     PublishedRuleset,
+    PublishedSecret,
 )
 
 log = logging.getLogger(__name__)
@@ -40,6 +41,7 @@ class Publisher:
         self.pods: dict[PodKey, PlacedPod] = {}
         self.by_node: defaultdict[str, dict[PodKey, PlacedPod]] = defaultdict(dict)
         self.by_identity: defaultdict[int, dict[PodKey, PlacedPod]] = defaultdict(dict)
+        self.secrets: dict[str, PublishedSecret] = {}
         self._waiting: dict[PodKey, SlimPod] = {}
         """Pods without an identity."""
         self._epoch = secrets.token_hex(8)
@@ -76,6 +78,12 @@ class Publisher:
             identities=self.identities,
             pods=self.pods,
             endpoints=endpoints,
+            secrets={
+                name: self.secrets[name]
+                for digest in digests
+                for name in self.rulesets[digest].secrets
+                if name in self.secrets
+            },
         )
 
     def document(self, identity: int) -> PublishedDocument | None:
@@ -92,6 +100,14 @@ class Publisher:
         return lambda: self._listeners.remove(listener) if listener in self._listeners else None
 
     # -- in
+
+    def publish_secret(self, name: str, secret: PublishedSecret | None) -> None:
+        """It came, has another value, or is gone.  Before anything is compiled nobody is told."""
+        if self.secrets.get(name) == secret:
+            return
+        _update(self.secrets, {name: secret})
+        if self._revision:
+            self._tell(Change(self._revision + 1, secrets=frozenset({name})))
 
     def publish(self, outcome: Outcome, pods: Mapping[PodKey, SlimPod | None]) -> Change | None:
         """What a batch led to; `pods` are those of the batch.  None if nothing changed."""

@@ -58,7 +58,9 @@ class ApiError(Exception):
 class Kube:
     """One API server; an async context manager."""
 
-    def __init__(self, configuration: Configuration) -> None:
+    def __init__(self, configuration: Configuration, connections: int = 64) -> None:
+        """`connections`: at once; each watch takes one."""
+        self._connections = connections
         self._configuration = configuration
         self._session: aiohttp.ClientSession | None = None
 
@@ -113,7 +115,7 @@ class Kube:
         if not c.verify_ssl:
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
-        connector = aiohttp.TCPConnector(limit=64, ssl=context, socket_factory=_socket)
+        connector = aiohttp.TCPConnector(limit=self._connections, ssl=context, socket_factory=_socket)
         self._session = aiohttp.ClientSession(connector=connector, read_bufsize=1 << 20, trust_env=True)
         return self
 

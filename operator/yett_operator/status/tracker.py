@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from itertools import pairwise
 
@@ -46,14 +46,16 @@ class Tracker:
         """Source of a policy that gives way to an older one -> why."""
         self.waiting_since = clock()
         """Since when nodes could have connected."""
+        self.notes: Callable[[str], Iterable[str]] = lambda _: ()
+        """What else must be said of an accepted policy, one sentence each."""
         self._publisher = publisher
         self._changed = changed
         self._clock = clock
         self._sources_of: dict[int, frozenset[str]] = {}
         self._versions: defaultdict[int, list[tuple[float, str]]] = defaultdict(list)
         """Identity -> (when it was published, digest), oldest first."""
-        self._placed_at: dict[tuple[str, int], float] = {}
-        """(node, identity) -> since when pods there have it."""
+        self._placed_at: defaultdict[str, dict[int, float]] = defaultdict(dict)
+        """Node -> identity -> since when pods there have it."""
 
     def lead(self) -> None:
         """From now on nodes that say nothing are missed."""
@@ -110,14 +112,17 @@ class Tracker:
                 versions.pop(0)
         for pod in change.pods.values():
             if pod is not None and pod.node:
-                self._placed_at.setdefault((pod.node, pod.identity), now)
+                self._placed_at[pod.node].setdefault(pod.identity, now)
 
     def _leave(self, node: str) -> set[int]:
         """Identities that no pod of the node has any more."""
         here = {pod.identity for pod in self._publisher.by_node.get(node, {}).values()}
-        left = {identity for name, identity in self._placed_at if name == node and identity not in here}
+        placed = self._placed_at[node]
+        left = placed.keys() - here
         for identity in left:
-            del self._placed_at[node, identity]
+            del placed[identity]
+        if not placed:
+            del self._placed_at[node]
         return left
 
     # -- what nodes say
@@ -141,9 +146,13 @@ class Tracker:
         judged = self.judged.get(policy.source)
         current = judged is not None and judged.policy.uid == policy.uid
         fresh = judged is not None and current and judged.policy.generation == policy.generation
+        judgement = judged.judgement if judged is not None and fresh else None
+        if judgement is not None and judgement.accepted:
+            message = "; ".join((judgement.message, *self.notes(policy.source)))
+            judgement = replace(judgement, message=message)
         return PolicyView(
             generation=policy.generation,
-            judgement=judged.judgement if judged is not None and fresh else None,
+            judgement=judgement,
             nodes=self._wanted(policy.source),
             conflict=self.conflicts.get(policy.source, ""),
         )
@@ -218,4 +227,4 @@ class Tracker:
             if digest == applied:
                 return after
         begin = versions[0][0] if versions else 0.0
-        return max(begin, self._placed_at.get((node, identity), 0.0))
+        return max(begin, self._placed_at.get(node, {}).get(identity, 0.0))

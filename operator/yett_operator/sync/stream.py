@@ -15,7 +15,7 @@ from yett_operator.sync.counters import Counters
 from yett_operator.sync.frames import Frames
 from yett_operator.sync.settings import Settings
 from yett_policy.sync import encode
-from yett_policy.sync.message import Begin, Commit, Hello, NodePart
+from yett_policy.sync.message import Begin, Commit, Hello, NodePart, SecretPart
 
 Send = Callable[[Sequence[bytes]], Awaitable[None]]
 
@@ -40,6 +40,8 @@ class Stream:
         self._documents = frozenset(hello.documents)
         self._rulesets = frozenset(hello.rulesets)
         """That the loader has: digests, and contents."""
+        self._secrets: dict[str, str] = {}
+        """As `_rulesets`: name -> version, of this stream."""
         resume = hello.resume
         known = resume is not None and resume.epoch == source.epoch and resume.revision <= source.revision
         self._told = resume.revision if resume and known else 0
@@ -83,6 +85,7 @@ class Stream:
         self._part = None
         self._touched = True
         self._documents = self._rulesets = frozenset()
+        self._secrets = {}
         self._outstanding = 0
         self._wake.set()
         self._answered.set()
@@ -152,11 +155,15 @@ class Stream:
         self._part = part
         self._documents = frozenset(part.documents.values())
         self._rulesets = frozenset(part.rulesets.values())
+        self._secrets = dict(part.secrets)
         self._counters.updates["snapshot" if base is None else "delta"] += 1
         return frames
 
     def _bodies(self, snapshot: NodeSnapshot) -> Iterator[bytes]:
-        """Documents and rulesets that the loader lacks."""
+        """Secrets, documents and rulesets that the loader lacks."""
+        for name, secret in snapshot.secrets.items():
+            if self._secrets.get(name) != secret.version:
+                yield encode.secret(SecretPart(name, secret.version, secret.value))
         for ruleset in snapshot.rulesets.values():
             if ruleset.content not in self._rulesets:
                 yield self._frames.ruleset(ruleset)
@@ -167,7 +174,7 @@ class Stream:
     def _concerns(self, change: Change) -> bool:
         if self._node in change.node_addresses or self._node in change.moved.values():
             return True
-        if any(pod is not None and pod.node == self._node for pod in change.pods.values()):
+        if change.secrets or any(pod is not None and pod.node == self._node for pod in change.pods.values()):
             return True
         if self._part is None:
             return True
@@ -184,4 +191,5 @@ def node_part(snapshot: NodeSnapshot) -> NodePart:
         endpoints=tuple(
             sorted((*key, pod.identity, pod.addresses) for key, pod in snapshot.endpoints.items())
         ),
+        secrets={name: secret.version for name, secret in sorted(snapshot.secrets.items())},
     )

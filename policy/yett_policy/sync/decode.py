@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 from yett_policy.document import SCHEMA, canonical
+from yett_policy.http.change import VALUE_LIMIT, value_problem
 from yett_policy.sync import rows_fast, values
 from yett_policy.sync.frame import TO_LOADER_LIMIT, TO_OPERATOR_LIMIT, unpack
 from yett_policy.sync.message import (
@@ -14,6 +15,7 @@ from yett_policy.sync.message import (
     HITS_MAX,
     LOCAL_MAX,
     ROWS_MAX,
+    SECRETS_MAX,
     SEQUENCE_MAX,
     TOKEN_LIMIT,
     Ack,
@@ -33,6 +35,7 @@ from yett_policy.sync.message import (
     Renewal,
     Resume,
     RulesetPart,
+    SecretPart,
     ToLoader,
     ToOperator,
     Welcome,
@@ -166,8 +169,8 @@ def _begin(value: Value) -> Begin:
 
 
 def _node(value: Value) -> NodePart:
-    _, documents, rulesets, own, endpoints = value.fields(
-        "type", "documents", "rulesets", "addresses", "endpoints"
+    _, documents, rulesets, own, endpoints, secrets = value.fields(
+        "type", "documents", "rulesets", "addresses", "endpoints", "secrets"
     )
     return NodePart(
         documents=_digests(documents),
@@ -180,7 +183,34 @@ def _node(value: Value) -> NodePart:
             for text, identity in own.mapping(ROWS_MAX)
         },
         endpoints=tuple(map(values.pod_row, endpoints.items(LOCAL_MAX))),
+        secrets={
+            _secret_name(Value(name, secrets.path)): _version(version)
+            for name, version in secrets.mapping(SECRETS_MAX)
+        },
     )
+
+
+def _secret(value: Value) -> SecretPart:
+    _, name, version, text = value.fields("type", "name", "version", "value")
+    made = SecretPart(_secret_name(name), _version(version), text.text(VALUE_LIMIT))
+    if problem := value_problem(made.value):
+        raise text.fail(problem)
+    return made
+
+
+def _secret_name(value: Value) -> str:
+    text = value.text(values.SECRET_LIMIT)
+    namespace, slash, name = text.partition("/")
+    if not (namespace and slash and name) or "/" in name:
+        raise value.fail(f"{text[:64]!r} is no namespace/name")
+    return text
+
+
+def _version(value: Value) -> str:
+    text = value.text(32)
+    if len(text) != 32 or not _DIGITS.issuperset(text):
+        raise value.fail("a version has 32 hexadecimal digits")
+    return text
 
 
 def _document(value: Value) -> DocumentPart:
@@ -301,6 +331,7 @@ _FROM_OPERATOR: dict[str, Callable[[Value], ToLoader]] = {
     "node": _node,
     "document": _document,
     "ruleset": _ruleset,
+    "secret": _secret,
     "addresses": _addresses,
     "identities": _identities,
     "pods": _pods,

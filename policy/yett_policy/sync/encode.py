@@ -20,6 +20,7 @@ from yett_policy.sync.message import (
     PodKey,
     Refusal,
     Renewal,
+    SecretPart,
     Welcome,
 )
 
@@ -92,6 +93,7 @@ def node(message: NodePart) -> bytes:
         rulesets=dict(message.rulesets),
         addresses=dict(message.addresses),
         endpoints=message.endpoints,
+        secrets=dict(message.secrets),
     )
 
 
@@ -103,6 +105,11 @@ def document(digest: str, body: bytes) -> bytes:
 def ruleset(content: str, body: bytes) -> bytes:
     """Frame; `body` is the canonical JSON of `values.ruleset_json`, `content` its SHA-256."""
     return pack(b'{"content":"%b","ruleset":%b,"type":"ruleset"}' % (content.encode(), body))
+
+
+def secret(message: SecretPart) -> bytes:
+    """Frame; nobody keeps it."""
+    return _frame("secret", name=message.name, version=message.version, value=message.value)
 
 
 def addresses(rows: Iterable[tuple[str, int | None]]) -> bytes:

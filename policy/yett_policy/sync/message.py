@@ -22,6 +22,7 @@ LOCAL_MAX = 4096
 HITS_MAX = 8192
 FAILURES_MAX = 256
 TOKEN_LIMIT = 16384
+SECRETS_MAX = 1024
 
 
 class Close(IntEnum):
@@ -172,6 +173,18 @@ class NodePart:
     addresses: Mapping[str, int]
     """Prefix -> identity of the node's own addresses."""
     endpoints: tuple[values.PodRow, ...]
+    secrets: Mapping[str, str] = field(default_factory=dict)
+    """`namespace/name` of a Secret that the rulesets name and that is there -> its version."""
+
+
+@dataclass(frozen=True, slots=True)
+class SecretPart:
+    """The value of a Secret."""
+
+    name: str
+    version: str
+    """Another one for another value; says nothing of it."""
+    value: str = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,5 +234,5 @@ class Commit:
     pods: int
 
 
-Part = NodePart | DocumentPart | RulesetPart | AddressesPart | IdentitiesPart | PodsPart
+Part = NodePart | DocumentPart | RulesetPart | SecretPart | AddressesPart | IdentitiesPart | PodsPart
 ToLoader = Welcome | Begin | Part | Commit

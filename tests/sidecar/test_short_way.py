@@ -1,0 +1,114 @@
+"""Both pods on one node: packets of an open connection go straight to the gate, and what to_pod says holds."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import closing
+
+import pytest
+from bench import stats
+from bench.rules import Mix, RuleList, to_spec
+from bench.sidecar.redirect import Redirect
+from bench.world import PORT
+
+from yett_loader.kernel import Program
+
+pytestmark = [
+    pytest.mark.net,
+    pytest.mark.bpf,
+    pytest.mark.skipif(not shutil.which("haproxy"), reason="needs haproxy: scripts/setup bench"),
+]
+
+RULES = RuleList(Mix.MIXED, 1).rules
+REQUEST = f"GET {RULES[0].allowed} HTTP/1.1\r\nHost: a\r\n\r\n".encode()
+SPEC = to_spec(RULES)
+
+
+@pytest.fixture
+def node() -> Iterator[Redirect]:
+    with closing(Redirect()) as made:
+        made.apply({PORT: SPEC})
+        yield made
+
+
+def _connect(node: Redirect) -> socket.socket:
+    with node.world.topology.client.namespace:
+        return socket.create_connection((node.world.address, PORT), 5)
+
+
+def _ask(connection: socket.socket) -> bytes:
+    connection.sendall(REQUEST)
+    return connection.recv(4096)[:12]
+
+
+def _settle(connection: socket.socket) -> None:
+    """Requests until the connection may go the short way."""
+    for _ in range(10):
+        assert _ask(connection) == b"HTTP/1.1 200"
+        time.sleep(0.005)
+
+
+def test_an_open_connection_spares_itself_the_way_through_the_node(node: Redirect) -> None:
+    with (
+        _connect(node) as connection,
+        Program.open(node.loader.pins.programs / "to_pod") as program,
+        stats.counting(),
+    ):
+        _settle(connection)
+        batches = []
+        for _ in range(5):
+            before = stats.runs(program)[0]
+            for _ in range(20):
+                assert _ask(connection) == b"HTTP/1.1 200"
+            batches.append(stats.runs(program)[0] - before)
+    assert node.world.served() == 110
+    # Envoy's request and Envoy's answer, but not the client's request: that is the third.  The best batch, for
+    # a slow machine has lone acknowledgements as well.
+    assert min(batches) < 50
+
+
+def test_a_connection_on_the_short_way_is_reset_when_the_kernel_engine_takes_over(node: Redirect) -> None:
+    with _connect(node) as connection:
+        _settle(connection)
+        served = node.world.served()
+        node.apply({PORT: SPEC}, "Kernel")
+        with pytest.raises(ConnectionResetError):
+            _ask(connection)
+    assert node.world.served() == served
+    with _connect(node) as connection:
+        assert _ask(connection) == b"HTTP/1.1 200"
+
+
+def test_a_connection_on_the_short_way_ends_when_its_port_is_closed(node: Redirect) -> None:
+    with _connect(node) as connection:
+        _settle(connection)
+        served = node.world.served()
+        node.apply({PORT + 1: SPEC})
+        with pytest.raises(ConnectionResetError):
+            _ask(connection)
+    assert node.world.served() == served
+
+
+def test_the_short_way_is_not_for_another_pod(node: Redirect) -> None:
+    """Packets with the client's address and ports from the server's pod: its own address is missing."""
+    with _connect(node) as connection:
+        _settle(connection)
+        served = node.world.served()
+        here, there = connection.getsockname(), connection.getpeername()
+        server = node.world.topology.server.namespace
+        with server, socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_TCP) as raw:
+            raw.setsockopt(socket.IPPROTO_IP, socket.IP_HDRINCL, 1)
+            raw.sendto(_segment(here, there, REQUEST), (there[0], 0))
+        assert _ask(connection) == b"HTTP/1.1 200"
+    assert node.world.served() == served + 1
+
+
+def _segment(source: tuple[str, int], destination: tuple[str, int], payload: bytes) -> bytes:
+    """An IPv4 packet with an ACK that carries `payload`; the kernel fills in length and sum of its head."""
+    head = bytes([0x45, 0, 0, 0, 0, 0, 0, 0, 64, 6, 0, 0])
+    ports = source[1].to_bytes(2, "big") + destination[1].to_bytes(2, "big")
+    tcp = ports + bytes(8) + bytes([0x50, 0x18, 0xFF, 0xFF, 0, 0, 0, 0])
+    return head + socket.inet_aton(source[0]) + socket.inet_aton(destination[0]) + tcp + payload
