@@ -59,8 +59,8 @@ test-kernels: bpf ## load and run the programs on Linux 6.1, 6.12 and this one; 
 fuzz: bindings ## property tests with 100 times the examples and fresh seeds
 	$(PYTHON) -m pytest -m 'not bpf and not net' --hypothesis-profile=fuzz $(ARGS)
 
-bench: bpf bindings ## compare with bare veth, HAProxy, Envoy, iptables; writes docs/benchmarks.md
-	scripts/setup bench
+bench: bpf bindings ## measure packets beside peers, the control plane at scale, the sidecar; writes docs/benchmarks*.md
+	scripts/setup bench cluster
 	scripts/bench $(ARGS)
 
 soak: bpf bindings ## ten minutes of short connections through the sidecar; ARGS="--seconds 60" for less

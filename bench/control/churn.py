@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict, deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -63,19 +63,17 @@ class StatusWatch:
 async def churn(write: Writer, make: Callable[[], Json], rate: int, seconds: int) -> dict[str, Any]:
     """`rate` pods a second come and as many go; how it went."""
     alive: deque[Json] = deque()
-    lags: list[float] = []
     begin = time.monotonic()
-    pending: set[asyncio.Task[None]] = set()
+    pending: set[asyncio.Task[Any]] = set()
     came = gone = 0
     for number in range(rate * seconds):
         due = begin + number / rate
         wait = due - time.monotonic()
         if wait > 0:
             await asyncio.sleep(wait)
-        lags.append(-wait)
         pod = make()
         alive.append(pod)
-        _later(pending, _create(write, pod))
+        _later(pending, write.create(pod))
         came += 1
         if len(alive) > _DEPTH:
             _later(pending, write.delete(alive.popleft()))
@@ -85,11 +83,7 @@ async def churn(write: Writer, make: Callable[[], Json], rate: int, seconds: int
     return {"came": came, "went": gone, "seconds": round(took, 1), "rate": round(came / took, 1)}
 
 
-async def _create(write: Writer, pod: Json) -> None:
-    await write.create(pod)
-
-
-def _later(pending: set[asyncio.Task[None]], work: Any) -> None:
+def _later(pending: set[asyncio.Task[Any]], work: Coroutine[Any, Any, Any]) -> None:
     task = asyncio.create_task(work)
     pending.add(task)
     task.add_done_callback(pending.discard)

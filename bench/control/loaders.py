@@ -75,7 +75,7 @@ class State:
 
 
 class Expectation:
-    """A prefix that every loader must hear of."""
+    """Something that every loader must hear of."""
 
     def __init__(self, nodes: set[str]) -> None:
         self._waiting = nodes
@@ -95,7 +95,9 @@ class Expectation:
             async with asyncio.timeout(within):
                 return float(await self._all)
         except TimeoutError:
-            raise WrongUpdate(f"{len(self._waiting)} loaders have not heard of a new address") from None
+            raise WrongUpdate(
+                f"{len(self._waiting)} loaders have not heard of a pod that was added"
+            ) from None
 
 
 class Fleet:
@@ -125,16 +127,16 @@ class Fleet:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
 
-    def expect(self, prefix: str) -> Expectation:
-        """To be told when everybody has heard of it."""
-        found = self._expected[prefix] = Expectation(set(self.loaders))
+    def expect(self, news: str) -> Expectation:
+        """To be told when everybody has heard of a prefix, or of a pod (`namespace/name`)."""
+        found = self._expected[news] = Expectation(set(self.loaders))
         return found
 
-    def heard(self, node: str, prefixes: set[str], at: float) -> None:
-        """A loader has had a whole update with these prefixes."""
+    def heard(self, node: str, news: set[str], at: float) -> None:
+        """A loader has had a whole update with these prefixes and pods."""
         self.updates += 1
-        for prefix in prefixes & self._expected.keys():
-            self._expected[prefix].heard(node, at)
+        for each in news & self._expected.keys():
+            self._expected[each].heard(node, at)
 
 
 class Loader:
@@ -146,8 +148,8 @@ class Loader:
         """It has had everything once."""
         self._node, self._token, self._fleet = node, token, fleet
         self._applied: dict[int, str] = {}
-        self._prefixes: set[str] = set()
-        """Of the update under way."""
+        self._news: set[str] = set()
+        """Prefixes and pods in the update under way."""
 
     async def run(self, session: aiohttp.ClientSession, port: int, tls: ssl.SSLContext) -> None:
         """Until cancelled."""
@@ -182,7 +184,7 @@ class Loader:
             case Welcome():
                 pass
             case Begin(_, base):
-                self._prefixes = set()
+                self._news = set()
                 if base is None:
                     state.ipcache, state.identities, state.pods = {}, {}, {}
             case DocumentPart():
@@ -193,11 +195,12 @@ class Loader:
                 state.node = item
             case AddressesPart(rows):
                 _put(state.ipcache, rows)
-                self._prefixes.update(prefix for prefix, _ in rows)
+                self._news.update(prefix for prefix, _ in rows)
             case IdentitiesPart(rows):
                 _put(state.identities, rows)
             case PodsPart(rows):
                 _put(state.pods, rows)
+                self._news.update("/".join(key) for key, _ in rows)
             case Commit():
                 return self._commit(item, at)
         return None
@@ -213,7 +216,7 @@ class Loader:
         wanted = state.node.documents
         if lacking := set(wanted.values()) - state.documents:
             raise WrongUpdate(f"{self._node} was not sent {len(lacking)} documents that it must have")
-        self._fleet.heard(self._node, self._prefixes, at)
+        self._fleet.heard(self._node, self._news, at)
         before, self._applied = self._applied, dict(wanted)
         changed = {number: digest for number, digest in wanted.items() if before.get(number) != digest}
         self.whole.set()

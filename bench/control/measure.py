@@ -34,6 +34,8 @@ class Counts:
     workloads: int = 60
     changes: int = 120
     growth: int = 60
+    policies: tuple[int, ...] = (4_000, 1_000, 100)
+    """That do not select the pod that is added."""
     churn_seconds: int = 30
     churn: int = 100
     """Pods a second that come, and as many that go."""
@@ -88,13 +90,13 @@ class Plane:
         self._pods += 1
         number = self._pods
         obj = self.shape.pod_object(
-            app if isinstance(app, int) else number % self.shape.namespaces,
+            app if isinstance(app, int) else 0,
             f"x{number:04x}",
             f"10.200.{number >> 8}.{number & 255}",
             node or node_name(number % self.shape.nodes),
         )
         if isinstance(app, str):
-            obj["metadata"]["name"] = app
+            obj["metadata"]["name"] = f"{app}-x{number:04x}"
             obj["metadata"]["labels"] = {"app": app, "tier": "batch"}
         return obj
 
@@ -113,6 +115,19 @@ class Plane:
             answered = await self.write.status(stored, status)
             samples.append(1000 * (await heard.last() - answered))
             await asyncio.sleep(QUIET)
+        return samples
+
+    async def add_workloads(self, fleet: Fleet, pods: Sequence[Json]) -> list[float]:
+        """Milliseconds from the API server's answer to a pod of a new identity until the last loader has it."""
+        samples = []
+        for pod in pods:
+            status, metadata = pod.pop("status"), pod["metadata"]
+            heard = fleet.expect(f"{metadata['namespace']}/{metadata['name']}")
+            stored = await self.write.create(pod)
+            answered = time.monotonic()
+            samples.append(1000 * (await heard.last() - answered))
+            await self.write.status(stored, status)
+            await asyncio.sleep(2 * QUIET)
         return samples
 
     async def change_policies(self, relay: Relay, count: int) -> list[float]:

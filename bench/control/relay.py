@@ -18,7 +18,7 @@ from aiohttp import web
 
 from yett_policy.sync import decode
 from yett_policy.sync.frame import SUBPROTOCOL, TO_LOADER_LIMIT, unbundle
-from yett_policy.sync.message import Ack
+from yett_policy.sync.message import Ack, Hello
 
 
 class Relay:
@@ -72,7 +72,6 @@ class Relay:
                 max_msg_size=TO_LOADER_LIMIT + 4,
             ) as up,
         ):
-            self.applied = {}
             ways = [asyncio.create_task(self._copy(up, down)), asyncio.create_task(self._copy(down, up))]
             try:
                 await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
@@ -101,10 +100,11 @@ class Relay:
     async def _note(self, data: bytes) -> None:
         at = time.monotonic()
         for item in map(decode.from_loader, unbundle(data)):
-            if isinstance(item, Ack):
-                async with self._news:
-                    self._at = at
-                    self.applied |= item.applied
-                    for identity in item.dropped:
-                        self.applied.pop(identity, None)
-                    self._news.notify_all()
+            if not isinstance(item, Hello | Ack):
+                continue
+            async with self._news:
+                self._at = at
+                self.applied = {**({} if isinstance(item, Hello) else self.applied), **item.applied}
+                for identity in item.dropped if isinstance(item, Ack) else ():
+                    self.applied.pop(identity, None)
+                self._news.notify_all()

@@ -27,11 +27,9 @@ from bench.control.server import cluster, writer
 from bench.control.shape import Json, Shape, node_name, node_object
 
 ROOT = Path(__file__).resolve().parents[2]
-GROWTH = (4_000, 1_000, 100)
-"""Policies that do not select the pod that is added."""
 QUICK = (
     Shape(pods=1_000, policies=500, nodes=20),
-    Counts(pods=15, workloads=10, changes=15, growth=10, churn_seconds=5, churn=50),
+    Counts(pods=15, workloads=10, changes=15, growth=10, churn_seconds=5, churn=50, policies=(500, 100)),
 )
 """To see that it works; its numbers mean nothing."""
 
@@ -108,23 +106,23 @@ async def _changes(
         known = [plane.new_pod(number % shape.identities) for number in range(counts.pods)]
         result["pod"] = await plane.add_pods(fleet, known)
         new = [plane.new_pod(f"new-{number}") for number in range(counts.workloads)]
-        result["workload"] = await plane.add_pods(fleet, new)
+        result["workload"] = await plane.add_workloads(fleet, new)
     with _step("a policy is changed again and again"):
         result["policy"] = await plane.change_policies(relay, counts.changes)
     with _step(f"{counts.churn} pods a second come and go"):
-        before = (await _metrics(process))[WRITTEN]
+        written = (await _metrics(process))[WRITTEN]
         async with StatusWatch(write).counting() as writes:
             load = await churn(
                 write, lambda: plane.new_pod(plane.next_app()), counts.churn, counts.churn_seconds
             )
             seen = asdict(writes())
-        seen["operator"] = (await _metrics(process))[WRITTEN] - before
+        seen["operator"] = (await _metrics(process))[WRITTEN] - written
         result["churn"] = {**load, "writes": seen}
         await plane.settled(process)
     result["growth"] = {}
     there = shape.policies
     await plane.add_pods(fleet, [plane.new_pod("probe")])
-    for policies in GROWTH:
+    for policies in counts.policies:
         with _step(f"pods are added beside {policies:,} policies"):
             if policies > there:
                 await write.create_all(shape.policy_objects(there, policies))

@@ -20,6 +20,7 @@ from yett_lab.paths import Paths, running
 from yett_lab.state import State
 from yett_policy.compiled import Compiled
 from yett_policy.document import Verdict
+from yett_policy.http.change import ChangeOp, HeaderChange
 from yett_policy.http.rule import HttpRule, PathKind, Request
 from yett_policy.policy import PROTOCOLS
 
@@ -156,6 +157,9 @@ def _print_side(side: Side, asked: Request | None) -> None:
         if asked is None or side.decision.verdict is not Verdict.ALLOW:
             for rule in side.rules:
                 click.echo(f"{'':<8}   {rule.action:<7} {escape.text(_conditions(rule))}")
+        elif side.decision.passes:
+            for change in side.changes:
+                click.echo(f"{'':<8}   change  {escape.text(_change(change))}")
 
 
 def _conditions(rule: HttpRule) -> str:
@@ -165,7 +169,15 @@ def _conditions(rule: HttpRule) -> str:
     parts = [("method", rule.method), (path, rule.path), ("host", rule.host)]
     shown = [f"{name} {value}" for name, value in parts if value is not None]
     shown += [f"header {header.name} {header.op} {header.value}".rstrip() for header in rule.headers]
+    shown += [f"then {_change(change)}" for change in rule.changes]
     return ", ".join(shown) or "every request"
+
+
+def _change(change: HeaderChange) -> str:
+    """Like `replace header authorization by secret default/token`."""
+    joint = {ChangeOp.LOG: "unless", ChangeOp.ADD: "with", ChangeOp.DELETE: "but", ChangeOp.REPLACE: "by"}
+    wanted = f" {joint[change.op]} {change.wanted}" if change.wanted else " unless it is there"
+    return f"{change.op} header {change.name}{wanted}"
 
 
 def _print_json(answer: Answer, receiver: Destination, protocol: str, asked: Request | None) -> None:
@@ -197,4 +209,8 @@ def _side_json(side: Side) -> dict[str, Any] | None:
         "labels": list(side.party.labels),
         "engine": None if side.ruleset is None else str(side.ruleset.engine),
         "ruleset": None if side.ruleset is None else side.ruleset.digest,
+        "changes": [
+            {"header": item.name, "mismatch": item.op.upper(), "value": item.value, "secret": item.secret}
+            for item in side.changes
+        ],
     }

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from yett_cli.errors import CommandError
 from yett_policy.compiled import Compiled
 from yett_policy.document import Ruleset, Verdict
-from yett_policy.evaluate import Decision, judge_request
+from yett_policy.evaluate import Decision, allowing, judge_request
 from yett_policy.explain import Party, explain
+from yett_policy.http.change import HeaderChange
 from yett_policy.http.machine import Machine
 from yett_policy.http.rule import HttpRule, Request
 
@@ -24,6 +25,18 @@ class Side:
     """None: it is no pod, nothing governs it."""
     ruleset: Ruleset | None
     """Whose HTTP rules judge, or would judge, the request."""
+
+    request: Request | None = None
+
+    @property
+    def changes(self) -> tuple[HeaderChange, ...]:
+        """What becomes of headers of the request if it passes, Secrets taken to be there."""
+        if self.ruleset is None or self.request is None:
+            return ()
+        spec = self.ruleset.spec
+        return tuple(
+            sorted({item for rule in allowing(spec, self.request) for item in rule.changes}, key=str)
+        )
 
     @property
     def rules(self) -> tuple[HttpRule, ...]:
@@ -71,7 +84,7 @@ def _side(
     ruleset = compiled.rulesets[decision.ruleset]
     if request is not None:
         decision = _request(ruleset, request)
-    return Side(direction, party, decision, ruleset)
+    return Side(direction, party, decision, ruleset, request)
 
 
 def _request(ruleset: Ruleset, request: Request) -> Decision:

@@ -291,7 +291,8 @@ class Agent:
             body = to_bytes(current)
             self.store.save_snapshot(body)
             self._digest = hashlib.sha256(body).hexdigest()
-        if self.wanted is None or current.secrets != self.wanted.secrets:
+        kept = self.store.load_secrets() if self.wanted is None else self.wanted.secrets
+        if current.secrets != kept:
             self.store.save_secrets(current.secrets)
         self.wanted = current
         self._note_retired(want, begin)

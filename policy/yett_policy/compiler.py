@@ -7,46 +7,24 @@ select it, and only bodies whose policies own one of those are built again.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
+from yett_policy.addresses import NOTHING, Addresses
 from yett_policy.app_protocol import AppProtocols, Spoken
+from yett_policy.bodies import Bodies, BodyKey, PolicyId
 from yett_policy.body import PROTOCOL_NAMES, Body, Made, ServerPorts, build_body
 from yett_policy.cluster import Cluster, NamedPort, Namespace, Node, Pod, Service
 from yett_policy.compiled import Compiled, Delta
-from yett_policy.document import Direction, Document, Engine, Ruleset
+from yett_policy.document import Direction, Ruleset
 from yett_policy.facts import Blocks, Claims, Holder, api_server_claims, node_claims, pod_claims
-from yett_policy.http.compile import compile_ruleset
-from yett_policy.http.errors import TooComplex
 from yett_policy.http.rule import RulesetSpec
 from yett_policy.identity import PROBES, RESERVED, Labels, Table, named_ports, port_key
 from yett_policy.index import SelectorIndex
 from yett_policy.policy import Policy
-from yett_policy.prefix import Prefix
+from yett_policy.rulesets import CompileRuleset, Rulesets, compile_spec
 from yett_policy.selector import NAMESPACE, Selector, exists
 
-PolicyId = tuple[str, int]
-"""(source, index)."""
-_BodyKey = tuple[tuple[PolicyId, ...], ServerPorts, bool]
-"""(policies, ports of the subject, whether denials that no policy gives a response are answered)."""
-CompileRuleset = Callable[[RulesetSpec], Ruleset]
-
 _HOSTS = exists("reserved:host")
-_EXCEEDS = "the policy asks for the kernel, but the rules are too complex for it: "
-
-
-def compile_spec(spec: RulesetSpec) -> Ruleset:
-    """The ruleset of a spec, on the engine that it wishes for.
-
-    A policy that wishes for the kernel and does not fit is refused before (see `budget`).  What
-    still does not, several policies together, goes to the sidecar: rules that stop nothing
-    because they ask for too much would be worse.
-    """
-    try:
-        return compile_ruleset(spec, engine_wish=spec.engine)
-    except TooComplex as error:
-        ruleset = compile_ruleset(spec, engine_wish="Sidecar")
-        return replace(ruleset, engine_reason=f"{_EXCEEDS}{error}")
 
 
 def compile(  # noqa: A001 - the verb of this package
@@ -93,7 +71,7 @@ class Compiler:
         known yet keeps what it had until then.  `forbidden`: see `Cluster`.
         """
         self._table = table or Table()
-        self._compile_ruleset = rulesets
+        self._rulesets = Rulesets(rulesets)
         self._allocate = allocate
         self._forbidden = forbidden
         self._index = SelectorIndex()
@@ -112,13 +90,13 @@ class Compiler:
         self._stale_namespaces: set[str] = set()
         self._stale_others = True
 
-        self._claims: dict[Holder, Claims] = {}
+        self._addresses = Addresses(self._number)
         self._new_claims: dict[Holder, Claims] = {}
-        """To be put in place of `_claims`."""
-        self._holders: defaultdict[Prefix, dict[Holder, Labels]] = defaultdict(dict)
+        """To be put in place of those that hold."""
+        self._others: set[Holder] = set()
+        """That are neither pods nor nodes."""
         self._uses: Counter[Labels] = Counter()
         self._subjects: Counter[int] = Counter()
-        self._ipcache: dict[str, int] = {}
 
         self._subject_of: defaultdict[Selector, set[PolicyId]] = defaultdict(set)
         self._peer_of: defaultdict[Selector, set[PolicyId]] = defaultdict(set)
@@ -127,17 +105,7 @@ class Compiler:
         self._judging: tuple[set[PolicyId], set[PolicyId]] = (set(), set())
         """Policies that have HTTP rules, by Direction."""
 
-        self._key_of: dict[int, _BodyKey] = {}
-        self._members: defaultdict[_BodyKey, set[int]] = defaultdict(set)
-        self._bodies: dict[_BodyKey, Body] = {}
-        self._conflicting: set[_BodyKey] = set()
-        """Bodies with conflicts."""
-        self._bodies_of: defaultdict[PolicyId, set[_BodyKey]] = defaultdict(set)
-        self._documents: dict[int, Document] = {}
-        self._rulesets: dict[str, Ruleset] = {}
-        self._rulesets_kept = 0
-        self._made: Made = {}
-        """Entries that bodies of one flush share."""
+        self._bodies = Bodies(self._build)
 
         self._changed_identities: dict[int, Labels | None] = {}
         self._changed_pods: dict[tuple[str, str], int | None] = {}
@@ -213,6 +181,8 @@ class Compiler:
 
     def learn(self, numbers: Mapping[Labels, int]) -> None:
         """Numbers that were given elsewhere; ValueError if a label set has another one already."""
+        if not numbers:
+            return
         for labels, number in numbers.items():
             if self._table.numbers.get(labels, number) != number:
                 raise ValueError(f"{labels} has number {self._table.numbers[labels]} already, not {number}")
@@ -239,65 +209,69 @@ class Compiler:
 
     def flush(self) -> Delta:
         """Work out every change since the last flush."""
-        nodes = {name: self._claims.get(("0-node", name)) for name in self._nodes}
+        nodes = {name: self._addresses.claims(("0-node", name)) for name in self._nodes}
         self._gather_claims()
         prefixes = self._replace(self._settled_claims())
         gone, changed, subjects = self._update_documents()
-        if len(self._rulesets) > 2 * self._rulesets_kept + 64:  # a policy that changes back is quick
-            self._drop_unused_rulesets()
+        if self._rulesets.crowded:
+            self._rulesets.keep(self._bodies.rulesets())
         identities, pods = self._changed_identities, self._changed_pods
         self._changed_identities, self._changed_pods = {}, {}
         return Delta(
-            documents={number: self._documents[number] for number in sorted(changed)},
+            documents={number: self._bodies.documents[number] for number in sorted(changed)},
             gone=frozenset(gone),
-            ipcache={prefix: self._ipcache.get(prefix) for prefix in sorted(prefixes)},
+            ipcache={prefix: self._addresses.ipcache.get(prefix) for prefix in sorted(prefixes)},
             node_addresses={
                 name: self._local_addresses(name)
                 for name, before in sorted(nodes.items())
-                if before != self._claims.get(("0-node", name))
+                if before != self._addresses.claims(("0-node", name))
             },
             subjects=subjects,
-            conflicts=frozenset().union(*(self._bodies[key].conflicts for key in self._conflicting)),
+            conflicts=self._bodies.conflicts(),
             identities=identities,
             pods=pods,
         )
 
     def fits(self, spec: RulesetSpec) -> str:
         """Why a ruleset cannot be on the kernel engine; empty if it can.  A flush finds it compiled."""
-        ruleset = self._ruleset(spec)
-        return "" if ruleset.engine is Engine.KERNEL else ruleset.engine_reason.removeprefix(_EXCEEDS)
+        return self._rulesets.fits(spec)
+
+    @property
+    def pods(self) -> Mapping[tuple[str, str], Pod]:
+        """As they were put."""
+        return self._pods
+
+    @property
+    def rulesets(self) -> Mapping[str, Ruleset]:
+        """By digest: those that documents name, and some that they named."""
+        return self._rulesets.held
 
     def ruleset(self, digest: str) -> Ruleset:
         """One that a document names; KeyError otherwise."""
-        return self._rulesets[digest]
+        return self._rulesets.held[digest]
 
     def compiled(self) -> Compiled:
         """Everything as of the last flush."""
-        self._drop_unused_rulesets()
+        self._rulesets.keep(self._bodies.rulesets())
         number = self._table.number
         pods = [
             (pod.namespace, pod.name, number(claims.own), tuple(sorted(pod.addresses)))
             for key, pod in sorted(self._pods.items())
-            if (claims := self._claims.get(("2-pod", *key))) is not None and claims.own is not None
+            if (claims := self._addresses.claims(("2-pod", *key))).own is not None
         ]
         return Compiled(
-            documents=dict(sorted(self._documents.items())),
-            rulesets=dict(sorted(self._rulesets.items())),
-            ipcache=dict(sorted(self._ipcache.items())),
+            documents=dict(sorted(self._bodies.documents.items())),
+            rulesets=dict(sorted(self._rulesets.held.items())),
+            ipcache=dict(sorted(self._addresses.ipcache.items())),
             node_addresses={name: self._local_addresses(name) for name in sorted(self._nodes)},
             identities=dict(sorted((number(labels), labels) for labels in self._uses)),
             pods=tuple(pods),
             table=self._table,
         )
 
-    def _drop_unused_rulesets(self) -> None:
-        live = {ruleset.digest for body in self._bodies.values() for ruleset in body.rulesets}
-        self._rulesets = {digest: r for digest, r in self._rulesets.items() if digest in live}
-        self._rulesets_kept = len(live)
-
     def _local_addresses(self, node: str) -> dict[str, int]:
-        claims = self._claims.get(("0-node", node), Claims())
-        return {str(prefix): self._table.number(labels) for prefix, labels in sorted(claims.as_local)}
+        claims = self._addresses.claims(("0-node", node))
+        return {prefix: self._table.number(labels) for prefix, labels in sorted(claims.as_local)}
 
     # -- policies
 
@@ -380,10 +354,10 @@ class Compiler:
             node = self._nodes.get(name)
             new["0-node", name] = Claims() if node is None else node_claims(node, self._blocks)
         if self._stale_others:
-            known = (*self._claims, *self._new_claims)
-            new |= {holder: Claims() for holder in known if holder[0][0] in "134"}
-            new |= {("1-api-server", address): api_server_claims(address) for address in self._api_servers}
-            new |= dict(self._blocks.claims())
+            others = dict(self._blocks.claims())
+            others |= {("1-api-server", address): api_server_claims(address) for address in self._api_servers}
+            new |= dict.fromkeys(self._others - others.keys(), NOTHING) | others
+            self._others = set(others)
         self._stale_pods, self._stale_nodes, self._stale_namespaces = set(), set(), set()
         self._stale_others = False
         self._new_claims |= new
@@ -401,7 +375,8 @@ class Compiler:
 
     def _replace(self, new: dict[Holder, Claims]) -> set[str]:
         """Prefixes whose identity changed."""
-        old = {holder: self._claims.get(holder, Claims()) for holder in new}
+        addresses = self._addresses
+        old = {holder: addresses.claims(holder) for holder in new}
         changed = [holder for holder in new if new[holder] != old[holder]]
         self._table = self._table.allocate(
             labels for holder in changed for labels in _label_sets(new[holder])
@@ -411,39 +386,20 @@ class Compiler:
                 self._acquire(labels)
             if (own := new[holder].own) is not None:
                 self._become_subject(self._table.number(own), 1)
-        touched: set[Prefix] = set()
+        touched: set[str] = set()
         for holder in changed:
-            for prefix, _ in old[holder].addresses:
-                self._holders[prefix].pop(holder, None)
-                touched.add(prefix)
-            for prefix, labels in new[holder].addresses:
-                self._holders[prefix][holder] = labels
-                touched.add(prefix)
+            touched |= addresses.replace(holder, new[holder])
             if (own := old[holder].own) is not None:
                 self._become_subject(self._table.number(own), -1)
             for labels in _label_sets(old[holder]):
                 self._release(labels)
-            if new[holder] == Claims():
-                self._claims.pop(holder, None)
-            else:
-                self._claims[holder] = new[holder]
             if holder[0] == "2-pod":
                 own = new[holder].own
                 self._changed_pods[holder[1], holder[2]] = None if own is None else self._table.number(own)
-        return {str(prefix) for prefix in touched if self._settle(prefix)}
+        return {prefix for prefix in touched if addresses.settle(prefix)}
 
-    def _settle(self, prefix: Prefix) -> bool:
-        """Give a prefix to its first holder; whether that changed anything."""
-        holders = self._holders[prefix]
-        text = str(prefix)
-        if not holders:
-            del self._holders[prefix]
-            return self._ipcache.pop(text, None) is not None
-        number = self._table.number(holders[min(holders)])
-        if self._ipcache.get(text) == number:
-            return False
-        self._ipcache[text] = number
-        return True
+    def _number(self, labels: Labels) -> int:
+        return self._table.number(labels)
 
     def _become_subject(self, number: int, count: int) -> None:
         before = self._subjects[number]
@@ -497,65 +453,22 @@ class Compiler:
 
     def _update_documents(self) -> tuple[set[int], set[int], dict[int, frozenset[str]]]:
         """(identities without a document now, identities with another one, who selects them)."""
-        stale = set(self._bodies) if self._stale_bodies else set()
-        for pid in self._stale_policies:
-            stale |= self._bodies_of.get(pid, set())
         gone: set[int] = set()
-        moved: set[int] = set()
         subjects: dict[int, frozenset[str]] = {}
         for number in self._stale_identities:
-            old = self._key_of.pop(number, None)
-            if old is not None:
-                self._members[old].discard(number)
-            if not self._subjects[number]:
-                del self._subjects[number]
-                if old is not None:
-                    del self._documents[number]
-                    gone.add(number)
+            if self._subjects[number]:
+                key = self._key(number)
+                self._bodies.join(number, key)
+                subjects[number] = frozenset(source for source, _ in key[0])
                 continue
-            key = self._key(number)
-            self._key_of[number] = key
-            self._members[key].add(number)
-            moved.add(number)
-            subjects[number] = frozenset(source for source, _ in key[0])
-        for key in stale:
-            if not self._members[key]:
-                continue
-            body = self._build(key)
-            if not body.says_as(self._bodies[key]):
-                moved |= self._members[key]
-            self._hold(key, body)
-        changed = set()
-        for number in moved:
-            key = self._key_of[number]
-            if key not in self._bodies:
-                self._hold(key, self._build(key))
-                for pid in key[0]:
-                    self._bodies_of[pid].add(key)
-            body, old_document = self._bodies[key], self._documents.get(number)
-            if old_document is None or not body.says_as(old_document):
-                self._documents[number] = Document(number, body.entries, body.rules)
-                changed.add(number)
-        self._drop_empty_bodies()
-        self._made = {}
+            del self._subjects[number]
+            if self._bodies.drop(number):
+                gone.add(number)
+        changed = self._bodies.update(self._stale_policies, everything=self._stale_bodies)
         self._stale_identities, self._stale_policies, self._stale_bodies = set(), set(), False
         return gone, changed, subjects
 
-    def _hold(self, key: _BodyKey, body: Body) -> None:
-        self._bodies[key] = body
-        (self._conflicting.add if body.conflicts else self._conflicting.discard)(key)
-
-    def _drop_empty_bodies(self) -> None:
-        for key in [key for key, members in self._members.items() if not members]:
-            del self._members[key]
-            self._conflicting.discard(key)
-            if self._bodies.pop(key, None) is not None:
-                for pid in key[0]:
-                    self._bodies_of[pid].discard(key)
-                    if not self._bodies_of[pid]:
-                        del self._bodies_of[pid]
-
-    def _key(self, number: int) -> _BodyKey:
+    def _key(self, number: int) -> BodyKey:
         pids = tuple(sorted(self._selecting.get(number, ())))
         names = frozenset().union(*(self._ports_of_policy[pid] for pid in pids))
         named = tuple(p for p in self.named_ports(number) if (p.name, p.protocol) in names) if names else ()
@@ -573,15 +486,9 @@ class Compiler:
         wish = namespace.forbidden if namespace is not None else None
         return self._forbidden if wish is None else wish
 
-    def _build(self, key: _BodyKey) -> Body:
+    def _build(self, key: BodyKey, made: Made) -> Body:
         policies = [self._policies[pid].answering(forbidden=key[2]) for pid in key[0]]
-        return build_body(policies, key[1], self, self._ruleset, self._made)
-
-    def _ruleset(self, spec: RulesetSpec) -> Ruleset:
-        digest = spec.digest
-        if digest not in self._rulesets:
-            self._rulesets[digest] = self._compile_ruleset(spec)
-        return self._rulesets[digest]
+        return build_body(policies, key[1], self, self._rulesets.of, made)
 
     # -- what bodies ask (the protocol Peers)
 

@@ -162,13 +162,13 @@ def forward(spec: RulesetSpec, request: Request, secrets: Mapping[str, str] = NO
     spec = replace(spec, rules=resolved(spec.rules, secrets))
     if not judge_request(spec, request).passes:
         return None
-    changes = [item for rule in _allowing(spec, request) for item in rule.changes]
+    changes = [item for rule in allowing(spec, request) for item in rule.changes]
     headers = changed(request.headers, changes, secrets)
     logged = [item for item in changes if item.op is ChangeOp.LOG]
     return Forwarded(replace(request, headers=headers), mismatched(request.headers, logged, secrets))
 
 
-def _allowing(spec: RulesetSpec, request: Request) -> list[HttpRule]:
+def allowing(spec: RulesetSpec, request: Request) -> list[HttpRule]:
     """The rules that allow a request that no rule denies."""
     doubts = ambiguities(request.target)
     if doubts - {reason for rule in spec.rules for reason in rule.tolerate} or _repeated(spec, request):

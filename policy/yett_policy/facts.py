@@ -32,10 +32,11 @@ _ALL_IPV4 = parse_prefix("0.0.0.0/0")
 class Claims:
     """What one holder says."""
 
-    addresses: tuple[tuple[Prefix, Labels], ...] = ()
+    addresses: tuple[tuple[str, Labels], ...] = ()
+    """Prefixes as text, once each."""
     own: Labels | None = None
     """Labels of the holder as a subject of policies."""
-    as_local: tuple[tuple[Prefix, Labels], ...] = ()
+    as_local: tuple[tuple[str, Labels], ...] = ()
     """A node's addresses as the node itself sees them."""
 
 
@@ -76,10 +77,10 @@ class Blocks:
     def claims(self) -> Iterator[tuple[Holder, Claims]]:
         """Identities of addresses outside the cluster."""
         for prefix in self.cidrs:
-            yield ("3-cidr", str(prefix)), Claims(((prefix, cidr_labels(prefix)),))
+            yield ("3-cidr", str(prefix)), Claims(((str(prefix), cidr_labels(prefix)),))
         if any(prefix.covers(_MAPPED) for prefix in self.cidrs):
             # Addresses are looked up as 16 bytes, IPv4 as ::ffff:a.b.c.d, which ::/0 covers.
-            yield ("4-ipv4",), Claims(((_ALL_IPV4, _WORLD),))
+            yield ("4-ipv4",), Claims(((str(_ALL_IPV4), _WORLD),))
 
 
 def pod_claims(pod: Pod, namespace_labels: Mapping[str, str], blocks: Blocks) -> Claims:
@@ -100,15 +101,14 @@ def node_claims(node: Node, blocks: Blocks) -> Claims:
 def api_server_claims(address: str) -> Claims:
     """Of an API server outside the cluster."""
     prefix = parse_prefix(address)
-    return Claims(((prefix, tuple(sorted((*cidr_labels(prefix), _API_SERVER)))),))
+    return Claims(((str(prefix), tuple(sorted((*cidr_labels(prefix), _API_SERVER)))),))
 
 
 def _covers_node(rule: Rule) -> bool:
     return rule.peers is None or exists(_HOST) in rule.peers
 
 
-def _addresses(addresses: Iterable[str], labels: Labels, blocks: Blocks) -> Iterator[tuple[Prefix, Labels]]:
-    for text in addresses:
-        address = parse_prefix(text)
+def _addresses(addresses: Iterable[str], labels: Labels, blocks: Blocks) -> Iterator[tuple[str, Labels]]:
+    for address in dict.fromkeys(map(parse_prefix, addresses)):
         block = blocks.smallest(address)
-        yield address, labels if block is None else inside_block(labels, block)
+        yield str(address), labels if block is None else inside_block(labels, block)

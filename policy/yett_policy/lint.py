@@ -34,6 +34,7 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 
 from yett_policy.errors import Finding, PolicyError, Severity
@@ -41,7 +42,7 @@ from yett_policy.prefix import parse_prefix
 from yett_policy.selector import NAMESPACE
 from yett_policy.source import cilium, kubernetes
 from yett_policy.source.fields import is_header_name
-from yett_policy.source.http_rule import Http
+from yett_policy.source.http_rule import HeaderMatch, Http
 from yett_policy.source.labels import source_key
 from yett_policy.source.parse import KINDS, parse_model
 
@@ -125,8 +126,8 @@ def _spec(place: str, spec: cilium.Spec, namespace: str | None) -> Iterator[Find
 
 def _changes(place: str, spec: cilium.Spec) -> Iterator[Finding]:
     """Headers that are changed otherwise than one would think."""
-    replaced: dict[tuple[str, str], tuple[str, object]] = {}
-    for at, match in spec.header_matches():
+    replaced: defaultdict[tuple[str, str], list[tuple[str, Http, HeaderMatch]]] = defaultdict(list)
+    for at, rule, match in spec.header_matches():
         if not match.mismatch:
             continue
         name, field = match.name.lower(), f"{place}.{at}"
@@ -143,15 +144,26 @@ def _changes(place: str, spec: cilium.Spec) -> Iterator[Finding]:
                 f"ADD leaves the {match.name} that the client sent in front of the new one; write REPLACE",
             )
         if match.mismatch == "REPLACE":
-            port, value = at.partition(".rules.")[0], (match.value, match.secret)
-            first, other = replaced.setdefault((port, name), (at, value))
-            if other != value:
-                yield _finding(
-                    "YETT1026",
-                    field,
-                    f"replaces {match.name} with another value than {place}.{first}; "
-                    "of a request that both match, the rule whose reference sorts last decides",
-                )
+            others = replaced[at.partition(".rules.")[0], name]
+            for first, other_rule, other in others:
+                if (other.value, other.secret) != (match.value, match.secret) and _may_meet(rule, other_rule):
+                    yield _finding(
+                        "YETT1026",
+                        field,
+                        f"replaces {match.name} with another value than {place}.{first}; "
+                        "of a request that both match, the rule whose reference sorts last decides",
+                    )
+                    break
+            others.append((at, rule, match))
+
+
+def _may_meet(one: Http, two: Http) -> bool:
+    """Whether it is plain that one request can match both."""
+    fields = ("method", "path", "pathPrefix", "pathExact", "host")
+    return all(
+        mine is None or theirs is None or mine == theirs
+        for mine, theirs in ((getattr(one, field), getattr(two, field)) for field in fields)
+    )
 
 
 def _subject(place: str, spec: cilium.Spec, namespace: str) -> Iterator[Finding]:

@@ -35,7 +35,7 @@ _WIDTH = {4: 32, 6: 128}
 _ADDRESS = {4: ipaddress.IPv4Address, 6: ipaddress.IPv6Address}
 
 
-@lru_cache(maxsize=65536)
+@lru_cache(maxsize=4096)  # of policies; those of pods are kept elsewhere
 def parse_prefix(text: str) -> Prefix:
     """Of `10.0.0.0/8`, `2001:db8::/32`, or an address alone; host bits are cleared.
 

@@ -155,3 +155,25 @@ def test_a_malformed_policy_is_one_sentence_with_its_place(tmp_path: Path, run: 
     assert done.returncode == 2
     assert done.stderr.startswith(f"error: {bad}: spec.ingress[0].toPorts[0].rules.http[0].path: ")
     assert done.stderr.count("\n") == 1
+
+
+def test_what_a_rule_changes_is_shown_and_not_the_value_of_a_secret(run: Run, tmp_path: Path) -> None:
+    policy = tmp_path / "policy.yaml"
+    text = Path(EXAMPLES / "header-changes.yaml").read_text()
+    policy.write_text(text)
+    args = ("--from", "client", "--to", "api-server", "-f", APP, "-f", str(policy))
+    done = run("explain", *args, "GET", "/public")
+    assert done.returncode == 0
+    lines = [line.strip() for line in done.stdout.splitlines()]
+    assert "engine  sidecar: a rule changes header authorization" in lines
+    assert "change  replace header authorization by secret default/api-token" in lines
+    assert "change  delete header x-internal but no" in lines
+    assert lines[-1] == "ALLOWED"
+    done = run("explain", *args)
+    assert "then replace header authorization by secret default/api-token" in done.stdout
+    answer = ask(run, "--from", "client", "--to", "api-server", "GET", "/public", policy=str(policy))
+    assert answer["ingress"]["changes"] == [
+        {"header": "authorization", "mismatch": "REPLACE", "value": None, "secret": "default/api-token"},
+        {"header": "x-internal", "mismatch": "DELETE", "value": "no", "secret": ""},
+    ]
+    assert answer["egress"]["changes"] == []

@@ -69,7 +69,7 @@ def metric(cluster: Cluster, pod: str, name: str) -> float:
     return float(found[1]) if found else 0.0
 
 
-def eventually(condition: Callable[[], object], otherwise: str, seconds: float = 60) -> float:
+def eventually(condition: Callable[[], object], otherwise: str, seconds: float = 120) -> float:
     """Until it holds; an API server that does not answer makes it not hold.  Seconds that it took."""
     begin = time.monotonic()
     while True:

@@ -116,14 +116,14 @@ class Prober:
         """The newest change is known to be in force everywhere."""
         self.history.settle(time.monotonic())
 
-    def ready(self, policy: str = "l7policy/hear", seconds: float = 30) -> None:
+    def ready(self, policy: str = "l7policy/hear", seconds: float = 90) -> None:
         """Wait until the status says that the policy is in force, and take its word from then on."""
         timeout = f"--timeout={seconds:g}s"
         wait = ("wait", "-n", NAMESPACE, policy, "--for=condition=Ready", timeout)
         self.cluster.kubectl(*wait, timeout=seconds + 10)
         self.settle()
 
-    def agree(self, servers: Collection[str] = (), seconds: float = 60) -> float:
+    def agree(self, servers: Collection[str] = (), seconds: float = 90) -> float:
         """Wait until every series, or each to these servers, goes by the newest change; seconds that it took."""
         begin = time.monotonic()
         passes = self.history.revisions[-1].passes
@@ -146,7 +146,7 @@ class Prober:
             )
             time.sleep(PERIOD)
 
-    def following(self, seconds: float = 30) -> None:
+    def following(self, seconds: float = 90) -> None:
         """Wait until the status says that all nodes are connected, with all that is theirs in force."""
         count = len(self.nodes)
         get = ("get", "policystatus", "-n", NAMESPACE, "l7policy-hear", "-o", "jsonpath={.status.enforced}")
@@ -242,8 +242,8 @@ def serving(cluster: Cluster) -> Iterator[None]:
         cluster.kubectl("apply", "-f", "-", stdin=yaml.safe_dump(space))
         start(cluster, [server(f"hear-{node.name}", node.name, {"app": "hear"}) for node in cluster.nodes])
         cluster.kubectl("apply", "-f", "-", stdin=yaml.safe_dump(POLICY))
-        ready = ("wait", "-n", NAMESPACE, "l7policy/hear", "--for=condition=Ready", "--timeout=60s")
-        cluster.kubectl(*ready, timeout=70)
+        ready = ("wait", "-n", NAMESPACE, "l7policy/hear", "--for=condition=Ready", "--timeout=90s")
+        cluster.kubectl(*ready, timeout=100)
         yield
     finally:
         cluster.kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", timeout=120)
@@ -272,8 +272,8 @@ def probing(cluster: Cluster) -> Iterator[Prober]:
 def start(cluster: Cluster, pods: list[dict[str, Any]]) -> None:
     """Make pods and wait until they are ready."""
     cluster.kubectl("apply", "-f", "-", stdin=yaml.safe_dump_all(pods))
-    wait = ("wait", "-n", NAMESPACE, "--for=condition=Ready", "pod", "--all", "--timeout=60s")
-    cluster.kubectl(*wait, timeout=70)
+    wait = ("wait", "-n", NAMESPACE, "--for=condition=Ready", "pod", "--all", "--timeout=90s")
+    cluster.kubectl(*wait, timeout=100)
 
 
 def server(name: str, node: str, labels: dict[str, str]) -> dict[str, Any]:

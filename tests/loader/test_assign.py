@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from dataclasses import replace
 from pathlib import Path
 
@@ -146,6 +147,23 @@ def test_the_store_replaces_whole_files(tmp_path: Path) -> None:
         store.save_snapshot(to_bytes(build.wanted(path=path)))
         assert store.load_snapshot() == build.wanted(path=path)
     assert [file.name for file in store.directory.iterdir()] == ["snapshot.json"]
+
+
+def test_values_of_secrets_are_kept_apart_and_for_root_alone(tmp_path: Path) -> None:
+    store = Store(tmp_path / "state")
+    store.prepare()
+    assert store.load_secrets() == {}
+    wanted = replace(build.wanted(), secrets={"n/s": "a-secret-value"})
+    assert b"a-secret-value" not in to_bytes(wanted)
+    assert to_bytes(wanted) == to_bytes(build.wanted())
+    assert "a-secret-value" not in repr(wanted)
+    store.save_secrets(wanted.secrets)
+    assert store.load_secrets() == wanted.secrets
+    assert stat.S_IMODE((store.directory / "secrets.json").stat().st_mode) == 0o600
+    assert stat.S_IMODE(store.directory.stat().st_mode) == 0o700
+    for damage in (b"", b"[]", b'{"n/s": 1}', b"{"):
+        (store.directory / "secrets.json").write_bytes(damage)
+        assert store.load_secrets() == {}
 
 
 # -- encoding -----------------------------------------------------------------------------

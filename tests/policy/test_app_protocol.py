@@ -10,11 +10,12 @@ import yaml
 from support.policy_world import fake_ruleset
 from yett_policy.cluster import Cluster, NamedPort, Pod, Service, ServicePort
 from yett_policy.compiled import Compiled
-from yett_policy.compiler import Compiler, compile_spec
+from yett_policy.compiler import Compiler
 from yett_policy.compiler import compile as compile_all
 from yett_policy.document import Direction, Engine, Verdict
 from yett_policy.evaluate import Flow, look_up
 from yett_policy.policy import TCP
+from yett_policy.rulesets import compile_spec
 from yett_policy.source.parse import parse_policy
 
 PODS = (

@@ -1,7 +1,8 @@
 """Golden cases: policies.yaml over cluster.yaml mean what expect.yaml says.
 
 An expectation is a conversation (`from`, `to`, `port: TCP/80`, `request: GET /x`, `headers`)
-with its `verdict`; `reason` and `rule` are those of the side that decided.
+with its `verdict`; `reason` and `rule` are those of the side that decided.  `sees`: values of headers as
+the server sees them while the `secrets` are there (null: it sees nothing), `mismatched`: what LOG records.
 """
 
 from __future__ import annotations
@@ -16,13 +17,15 @@ from support.policy_world import fake_ruleset
 from yett_policy.cluster import Cluster, NamedPort, Namespace, Node, Pod
 from yett_policy.compiled import Compiled
 from yett_policy.compiler import compile as compile_all
-from yett_policy.compiler import compile_spec
 from yett_policy.document import Engine, Verdict
+from yett_policy.evaluate import forward
 from yett_policy.explain import Explanation, explain
+from yett_policy.http.change import values_of
 from yett_policy.http.machine import Machine
 from yett_policy.http.rule import Request
 from yett_policy.lint import lint
 from yett_policy.policy import ICMP, ICMPV6, PROTOCOLS
+from yett_policy.rulesets import compile_spec
 from yett_policy.source.parse import parse_policy
 
 CASES = Path(__file__).parent / "cases"
@@ -57,17 +60,19 @@ def compiled(case: Path) -> Compiled:
     return compile_all(policies, facts(case), rulesets=fake_ruleset)
 
 
+def request_of(question: dict[str, Any]) -> Request:
+    method, _, target = question["request"].partition(" ")
+    headers = [line.partition(":") for line in question.get("headers", ())]
+    return Request(
+        method.encode("latin-1"),
+        target.encode("latin-1"),
+        tuple((name.encode(), value.strip().encode("latin-1")) for name, _, value in headers),
+    )
+
+
 def asked(state: Compiled, question: dict[str, Any]) -> Explanation:
     proto, _, port = question.get("port", "TCP/80").partition("/")
-    request = None
-    if "request" in question:
-        method, _, target = question["request"].partition(" ")
-        headers = [line.partition(":") for line in question.get("headers", ())]
-        request = Request(
-            method.encode("latin-1"),
-            target.encode("latin-1"),
-            tuple((name.encode(), value.strip().encode("latin-1")) for name, _, value in headers),
-        )
+    request = request_of(question) if "request" in question else None
     number = {**PROTOCOLS, "ICMP": ICMP, "ICMPv6": ICMPV6, "GRE": 47}[proto]
     return explain(state, question["from"], question["to"], number, int(port or 0), request, node=NODE)
 
@@ -95,6 +100,22 @@ def test_a_golden_conversation_has_its_verdict(case: Path, question: dict[str, A
         assert deciding[0].rule == question["rule"], found
 
 
+@pytest.mark.parametrize(("case", "question"), [each for each in questions() if "sees" in each.values[1]])
+def test_a_golden_request_is_seen_by_the_server_as_it_says(case: Path, question: dict[str, Any]) -> None:
+    state = compiled(case)
+    found = asked(state, question).ingress
+    assert found is not None
+    spec = state.rulesets[found.ruleset].spec
+    passed = forward(spec, request_of(question), question.get("secrets", {}))
+    if question["sees"] is None:
+        assert passed is None
+        return
+    assert passed is not None
+    for name, wanted in question["sees"].items():
+        assert [value.decode() for value in values_of(passed.request.headers, name)] == wanted
+    assert list(passed.mismatched) == question.get("mismatched", [])
+
+
 @pytest.mark.parametrize("case", sorted(CASES.iterdir()), ids=lambda case: case.name)
 def test_the_kernel_tables_of_a_golden_case_give_its_verdicts(case: Path) -> None:
     state = compiled(case)
@@ -105,6 +126,9 @@ def test_the_kernel_tables_of_a_golden_case_give_its_verdicts(case: Path) -> Non
             if side is None or not side.ruleset or "request" not in question:
                 continue
             ruleset = compile_spec(state.rulesets[side.ruleset].spec)
+            if any(rule.changes for rule in ruleset.spec.rules):
+                assert ruleset.engine is Engine.SIDECAR
+                continue
             assert ruleset.engine is Engine.KERNEL, ruleset.engine_reason
             method, _, target = question["request"].partition(" ")
             lines = [f"{method} {target} HTTP/1.1", *question.get("headers", ())]

@@ -9,13 +9,13 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from yett_policy.compiler import compile_spec
 from yett_policy.document import Engine, Verdict
 from yett_policy.evaluate import forward, judge_request
 from yett_policy.http.change import ChangeOp, HeaderChange, changed, resolved, values_of
 from yett_policy.http.rule import HeaderOp, HeaderRule, HttpRule, Request, RuleAction, RulesetSpec
 from yett_policy.merge import Claim, Defaults, merge
 from yett_policy.reason import Reason
+from yett_policy.rulesets import compile_spec
 from yett_policy.source.parse import parse_policy
 
 ADD, DELETE, REPLACE, LOG = ChangeOp.ADD, ChangeOp.DELETE, ChangeOp.REPLACE, ChangeOp.LOG

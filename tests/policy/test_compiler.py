@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from support.policy_world import cluster, crowded_objects, fake_ruleset, policy_objects
 from yett_policy.cluster import Cluster, Namespace, Node, Pod
 from yett_policy.compiled import Compiled
-from yett_policy.compiler import Compiler, compile_spec
+from yett_policy.compiler import Compiler
 from yett_policy.compiler import compile as compile_all
 from yett_policy.conflict import certain_conflicts
 from yett_policy.document import Direction, Document, Engine, Ruleset, Verdict
@@ -23,6 +23,7 @@ from yett_policy.http.rule import HttpRule, RuleAction, RulesetSpec
 from yett_policy.identity import HOST, REMOTE_NODE, WORLD
 from yett_policy.policy import TCP, Policy
 from yett_policy.reason import Reason
+from yett_policy.rulesets import compile_spec
 from yett_policy.selector import LabelSelector
 from yett_policy.source.parse import parse_policy
 
@@ -364,7 +365,7 @@ def test_rules_too_complex_for_the_kernel_go_to_the_sidecar_even_against_the_wis
             raise TooComplex("needs 70,000 states of 32,768")
         return Ruleset(spec.digest, spec, Engine.SIDECAR, "the policy asks for the sidecar")
 
-    monkeypatch.setattr("yett_policy.compiler.compile_ruleset", strict)
+    monkeypatch.setattr("yett_policy.rulesets.compile_ruleset", strict)
     ruleset = compile_spec(RulesetSpec((HttpRule("r"),), "default", engine="Kernel"))
     assert ruleset.engine is Engine.SIDECAR
     assert "asks for the kernel, but the rules are too complex for it: needs 70,000" in ruleset.engine_reason

@@ -434,4 +434,4 @@ def test_rulesets_that_nothing_names_do_not_pile_up() -> None:
         for document in delta.documents.values():
             for entry in document.entries:
                 assert not entry.ruleset or compiler.ruleset(entry.ruleset)
-    assert len(compiler._rulesets) < 80
+    assert len(compiler.rulesets) < 80

@@ -128,6 +128,39 @@ def standalone(spec: RulesetSpec, port: int) -> dict[str, Any]:
     return {"name": f"l{port}", "address": address, "filter_chains": [{"filters": [http]}]}
 
 
+def _odd() -> tuple[RulesetSpec, list[Head]]:
+    """Bytes that are no UTF-8 in values on which rules depend: the rules that allow are the rules that change."""
+    strip = HeaderChange("x-role", ChangeOp.DELETE, "none")
+    conditions = [
+        HeaderRule("x-a", HeaderOp.PRESENT),
+        HeaderRule("x-b", HeaderOp.PREFIX, "a"),
+        HeaderRule("x-c", HeaderOp.SUFFIX, "a"),
+    ]
+    spec = RulesetSpec(
+        (
+            *(HttpRule(item.name, headers=(item,), changes=(strip,)) for item in conditions),
+            HttpRule("z", path="/z.*"),
+        ),
+        "default",
+    )
+    sent = [
+        b"GET /%b HTTP/1.1\r\nHost: a\r\nX-Role: admin\r\n%b\r\n" % (path, header)
+        for path in (b"", b"z", b"z\xff", b"\x80")
+        for header in (
+            b"",
+            b"X-A: \xff\r\n",
+            b"X-A: \xc3\xa9\r\n",
+            b"X-B: a\xff\r\n",
+            b"X-C: \xffa\r\n",
+            b"X-C: \xff\r\n",
+        )
+    ]
+    return spec, [head for head in (parse(spec, data) for data in sent) if isinstance(head, Head)]
+
+
+ODD = _odd()
+
+
 @pytest.fixture(scope="module")
 def generated() -> list[tuple[RulesetSpec, list[Head]]]:
     found: list[Any] = []
@@ -146,7 +179,7 @@ def generated() -> list[tuple[RulesetSpec, list[Head]]]:
         found.append((spec, [head for head in heads if isinstance(head, Head)]))
 
     collect()
-    return found
+    return [*found, ODD]
 
 
 @pytest.fixture(scope="module")

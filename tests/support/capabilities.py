@@ -39,6 +39,11 @@ def of_the_loader() -> tuple[str, ...]:
     return tuple(sorted(context["capabilities"]["add"]))
 
 
+def mask() -> int:
+    """The same as one number, as /proc/PID/status has it."""
+    return sum(1 << _NUMBERS[name] for name in of_the_loader())
+
+
 def confining() -> list[str]:
     """The beginning of a command line: what follows has the loader's capabilities and can get no others."""
     names = ",".join(f"+{name.lower()}" for name in of_the_loader())
@@ -48,10 +53,7 @@ def confining() -> list[str]:
 @contextmanager
 def confined() -> Iterator[None]:
     """This thread, and those that it starts, may only do what the loader may; programs that it runs, all."""
-    allowed = [0, 0]
-    for name in of_the_loader():
-        allowed[_NUMBERS[name] // 32] |= 1 << _NUMBERS[name] % 32
-    with _effective(*allowed):
+    with _effective(mask() & 0xFFFFFFFF, mask() >> 32):
         yield
 
 

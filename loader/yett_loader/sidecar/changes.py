@@ -149,15 +149,15 @@ def _probe(matcher: Json, key: str) -> Json:
 def _pattern(matcher: Json) -> str:
     match matcher:
         case {"present_match": True}:
-            return "(?s:.*)"
+            return r"\C*"  # any bytes: a dot is no byte that is not UTF-8
         case {"string_match": {"safe_regex": {"regex": regex}}}:
             return str(regex)
         case {"string_match": {"exact": text}}:
             return quoted(text)
         case {"string_match": {"prefix": text}}:
-            return f"{quoted(text)}(?s:.*)"
+            return rf"{quoted(text)}\C*"
         case {"string_match": {"suffix": text}}:
-            return f"(?s:.*){quoted(text)}"
+            return rf"\C*{quoted(text)}"
     raise ValueError(f"a condition that cannot be probed: {sorted(matcher)}")
 
 

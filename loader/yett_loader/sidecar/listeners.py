@@ -20,6 +20,8 @@ RECORD_ALL = "yett.record_all"
 """Setting: records of what is allowed, too; 0 or 100 (percent)."""
 HEAP_MAX = 768 << 20
 """Bytes; below the limit of the container (manifests/base/sidecar)."""
+JUDGE = "yett.judge"
+"""State of a connection: the name of its listener."""
 REGEX_MAX = 100_000
 """Instructions of one regex in RE2; Envoy's own limit is 100.  More take its main thread for too long."""
 _TYPE = "type.googleapis.com/envoy.extensions"
@@ -63,7 +65,7 @@ def listener(port: int, direction: Direction, spread: bool = True) -> Json:
                 mark=INGRESS if ingress else EGRESS,
             )
         ],
-        "filter_chains": [{"filters": [_not_direct(port), _destination(), _http(name)]}],
+        "filter_chains": [{"filters": [_not_direct(port), _connection(name), _http(name)]}],
     }
 
 
@@ -261,7 +263,9 @@ def _http(name: str) -> Json:
                     "records",
                     "access_loggers.grpc.v3.HttpGrpcAccessLogConfig",
                     common_config={
-                        "log_name": name,
+                        # The same for all: each other one would be a stream and a clock a worker.
+                        "log_name": "sidecar",
+                        "filter_state_objects_to_log": [JUDGE],
                         "transport_api_version": "V3",
                         "buffer_flush_interval": "0.05s",
                         "grpc_service": {"envoy_grpc": {"cluster_name": CONTROL}},
@@ -301,18 +305,26 @@ def _not_direct(port: int) -> Json:
     )
 
 
-def _destination() -> Json:
-    """Where the client wanted to go: the socket's own address.  Envoy's original_dst filter would ask
+def _connection(name: str) -> Json:
+    """What a connection carries.
+
+    Where the client wanted to go: the socket's own address.  Envoy's original_dst filter would ask
     connection tracking, which knows a service's address, not the server that was judged for.
+    And which listener judges, for its access records.
     """
     return _filter(
-        "destination",
+        "connection",
         "filters.network.set_filter_state.v3.Config",
         on_new_connection=[
             {
                 "object_key": _ORIGINAL_DESTINATION,
                 "format_string": {"text_format_source": {"inline_string": "%DOWNSTREAM_LOCAL_ADDRESS%"}},
-            }
+            },
+            {
+                "object_key": JUDGE,
+                "factory_key": "envoy.string",
+                "format_string": {"text_format_source": {"inline_string": name}},
+            },
         ],
     )
 

@@ -42,12 +42,13 @@ from envoy.service.accesslog.v3 import als_pb2, als_pb2_grpc
 from envoy.service.discovery.v3 import ads_pb2_grpc
 from envoy.service.discovery.v3.discovery_pb2 import DiscoveryRequest, DiscoveryResponse
 from envoy.service.runtime.v3.rtds_pb2 import Runtime
-from google.protobuf import wrappers_pb2 as _wrappers  # noqa: F401
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.json_format import ParseDict
+from google.protobuf.wrappers_pb2 import StringValue
 from xds.type.v3 import typed_struct_pb2 as _struct  # noqa: F401
 
 from yett_loader.errors import LoaderError
+from yett_loader.sidecar.listeners import JUDGE
 from yett_loader.sidecar.seat import Seat
 
 log = logging.getLogger(__name__)
@@ -359,13 +360,13 @@ class Ads(  # grpc's classes have no types
         )
 
     async def StreamAccessLogs(self, requests: AsyncIterator[Any], context: Any) -> Any:  # noqa: N802
-        """Access records, in batches; the first says which listener they are of."""
+        """Access records, in batches; each says which listener it is of."""
         del context
-        name = ""
         async for message in requests:
-            name = message.identifier.log_name or name
             for entry in message.http_logs.log_entry:
                 self.records += 1
                 with suppress(ValueError, KeyError):
-                    self._record(name, entry)
+                    name = StringValue()
+                    entry.common_properties.filter_state_objects[JUDGE].Unpack(name)
+                    self._record(name.value, entry)
         return als_pb2.StreamAccessLogsResponse()

@@ -13,6 +13,7 @@ from yett_operator.compilation.process import CompilerDied, CompilerProcess
 from yett_operator.compilation.publish import Publisher
 from yett_operator.compilation.world import Taken, World
 from yett_operator.kube.slim import SlimPod, SlimPolicy
+from yett_operator.memory import BIG, give_back
 from yett_operator.metrics import COMPILE_FAILURES, COMPILE_SECONDS
 from yett_operator.ports import Change, PodKey
 from yett_policy.identity import Labels
@@ -61,6 +62,8 @@ class CompileLoop:
         """The compiler knows the world as of the last batch."""
         self._published = False
         """And what it said since it was started is published."""
+        self._big = False
+        """The last batch was."""
         self._open: list[tuple[Taken, Outcome]] = []
         """Batches that the compiler took in and has not worked out yet."""
         self.failure = ""
@@ -75,6 +78,7 @@ class CompileLoop:
             try:
                 await self.once()
                 self.failure = ""
+                await self._give_back()
             except CompilerDied as error:
                 log.error("%s; starting anew", error)  # noqa: TRY400 - nothing of interest in the trace
                 await self._start_anew(str(error))
@@ -97,12 +101,19 @@ class CompileLoop:
             return
         taken, outcome = _together(self._open)
         self._open = []
+        self._big = len(outcome.pods) >= BIG
         if self._published:
             change = self._publisher.publish(outcome, taken.pods)
         else:
             change = self._publisher.publish_whole(outcome, taken.pods)
             self._published = True
         self._done(taken, outcome, change)
+
+    async def _give_back(self) -> None:
+        if self._big:
+            self._big = False
+            await self._process.give_back()
+            give_back()
 
     def rebuild(self) -> None:
         """Begin with a compiler that knows nothing; what is published stays until it is done."""

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from typing import TypeVar
 
 from yett_operator.compilation import worker
 from yett_operator.compilation.batch import Batch, Outcome
+from yett_operator.memory import give_back
+
+T = TypeVar("T")
 
 
 class CompilerDied(Exception):  # noqa: N818 - what happened, not what is wrong
@@ -31,8 +36,16 @@ class CompilerProcess:
             self._pool = ProcessPoolExecutor(
                 1, mp_context=context, initializer=worker.start, initargs=(self._forbidden,)
             )
+        return await self._run(worker.step, batch)
+
+    async def give_back(self) -> None:
+        """What a big batch needed for a moment."""
+        if self._pool is not None:
+            await self._run(give_back)
+
+    async def _run(self, work: Callable[..., T], *arguments: object) -> T:
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._pool, worker.step, batch)
+            return await asyncio.get_running_loop().run_in_executor(self._pool, work, *arguments)
         except BrokenProcessPool as error:
             self.close()
             raise CompilerDied("the compiling process died") from error

@@ -9,18 +9,22 @@ import signal
 import threading
 import time
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import replace
 
 from yett_operator.compilation import encode
 from yett_operator.compilation.batch import KEPT_MAX, Batch, Judgement, Outcome, PolicyText
-from yett_operator.labels import noise_in, noise_in_service, quiet, shared
-from yett_operator.ports import PodKey
+from yett_operator.labels import Labels, noise_in, noise_in_service, quiet, shared
+from yett_operator.ports import PodKey, PublishedDocument, PublishedRuleset
 from yett_policy import budget
 from yett_policy.cluster import Pod, Service
 from yett_policy.compiled import Delta
 from yett_policy.compiler import Compiler
+from yett_policy.document import Ruleset
 from yett_policy.errors import PolicyError
+from yett_policy.http.rule import RulesetSpec
 from yett_policy.policy import Policy
+from yett_policy.rulesets import compile_spec
 from yett_policy.source.parse import parse_policy
 
 _UNSUPPORTED = "not supported"
@@ -30,12 +34,14 @@ class Worker:
     """Holds the compiler between batches."""
 
     def __init__(self, *, forbidden: bool = False) -> None:
-        self._compiler = Compiler(allocate=False, forbidden=forbidden)
+        self._compiler = Compiler(rulesets=self._compile, allocate=False, forbidden=forbidden)
+        self._packed: dict[str, PublishedRuleset] = {}
+        """Of the compiler's rulesets, which are without tables: those take twenty times the room."""
         self._policies: dict[str, list[Policy]] = {}
         """Source -> the version in force."""
         self._noise: Counter[str] = Counter()
-        self._pods: dict[PodKey, Pod] = {}
-        """As they are, noise included."""
+        self._labels: dict[PodKey, Labels] = {}
+        """Of pods as they are, noise included."""
         self._services: dict[tuple[str, str], Service] = {}
         self._named: dict[int, tuple[str, ...]] = {}
         """Identity -> rulesets that its document names."""
@@ -51,8 +57,8 @@ class Worker:
         judgements = self._take_policies(batch)
         self._take_services(batch)
         if frozenset(+self._noise) != noise:
-            for pod in self._pods.values():
-                self._put_pod(pod)
+            for key, labels in self._labels.items():
+                self._put_pod(self._compiler.pods[key], labels)
         self._take_pods(batch)
         for name, namespace in batch.namespaces.items():
             if namespace is None:
@@ -153,34 +159,50 @@ class Worker:
     def _take_pods(self, batch: Batch) -> None:
         for key, pod in batch.pods.items():
             if pod is None:
-                self._pods.pop(key, None)
+                self._labels.pop(key, None)
                 self._compiler.drop_pod(*key)
             else:
-                self._pods[key] = replace(pod, labels=shared(pod.labels))
-                self._put_pod(self._pods[key])
+                self._labels[key] = shared(pod.labels)
+                self._put_pod(pod, self._labels[key])
 
-    def _put_pod(self, pod: Pod) -> None:
-        labels = quiet(pod.labels, frozenset(+self._noise))
-        self._compiler.put_pod(pod if labels == pod.labels else replace(pod, labels=labels))
+    def _put_pod(self, pod: Pod, labels: Labels) -> None:
+        self._compiler.put_pod(replace(pod, labels=quiet(labels, frozenset(+self._noise))))
+
+    def _compile(self, spec: RulesetSpec) -> Ruleset:
+        ruleset = compile_spec(spec)
+        self._packed[ruleset.digest] = encode.ruleset(ruleset)
+        return replace(ruleset, tables=b"")
 
     # -- out
 
-    def _publish(self, delta: Delta) -> Outcome:
-        documents = {number: encode.document(document) for number, document in delta.documents.items()}
+    def _count_uses(
+        self, documents: Mapping[int, PublishedDocument], gone: frozenset[int]
+    ) -> tuple[frozenset[str], frozenset[str]]:
+        """(rulesets that are used now and were not, the other way round)."""
+        if not documents and not gone:
+            return frozenset(), frozenset()
         before = frozenset(self._uses)
         for number, published in documents.items():
             self._uses.update(published.rulesets)
             self._uses.subtract(self._named.pop(number, ()))
             self._named[number] = published.rulesets
-        for number in delta.gone:
+        for number in gone:
             self._uses.subtract(self._named.pop(number, ()))
         self._uses = +self._uses
-        new = [self._compiler.ruleset(digest) for digest in sorted(self._uses.keys() - before)]
+        return frozenset(self._uses.keys() - before), frozenset(before - self._uses.keys())
+
+    def _publish(self, delta: Delta) -> Outcome:
+        documents = {number: encode.document(document) for number, document in delta.documents.items()}
+        new_digests, unused = self._count_uses(documents, delta.gone)
+        known = self._compiler.rulesets
+        new = [known[digest] for digest in sorted(new_digests)]
+        if len(self._packed) > len(known):
+            self._packed = {digest: packed for digest, packed in self._packed.items() if digest in known}
         return Outcome(
             documents=documents,
             gone=delta.gone,
-            rulesets={ruleset.digest: encode.ruleset(ruleset) for ruleset in new},
-            rulesets_gone=frozenset(before - self._uses.keys()),
+            rulesets={ruleset.digest: self._packed[ruleset.digest] for ruleset in new},
+            rulesets_gone=unused,
             ruleset_facts={ruleset.digest: encode.facts(ruleset) for ruleset in new},
             ipcache=delta.ipcache,
             node_addresses=delta.node_addresses,

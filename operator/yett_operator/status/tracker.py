@@ -54,8 +54,8 @@ class Tracker:
         self._sources_of: dict[int, frozenset[str]] = {}
         self._versions: defaultdict[int, list[tuple[float, str]]] = defaultdict(list)
         """Identity -> (when it was published, digest), oldest first."""
-        self._placed_at: dict[tuple[str, int], float] = {}
-        """(node, identity) -> since when pods there have it."""
+        self._placed_at: defaultdict[str, dict[int, float]] = defaultdict(dict)
+        """Node -> identity -> since when pods there have it."""
 
     def lead(self) -> None:
         """From now on nodes that say nothing are missed."""
@@ -112,14 +112,17 @@ class Tracker:
                 versions.pop(0)
         for pod in change.pods.values():
             if pod is not None and pod.node:
-                self._placed_at.setdefault((pod.node, pod.identity), now)
+                self._placed_at[pod.node].setdefault(pod.identity, now)
 
     def _leave(self, node: str) -> set[int]:
         """Identities that no pod of the node has any more."""
         here = {pod.identity for pod in self._publisher.by_node.get(node, {}).values()}
-        left = {identity for name, identity in self._placed_at if name == node and identity not in here}
+        placed = self._placed_at[node]
+        left = placed.keys() - here
         for identity in left:
-            del self._placed_at[node, identity]
+            del placed[identity]
+        if not placed:
+            del self._placed_at[node]
         return left
 
     # -- what nodes say
@@ -224,4 +227,4 @@ class Tracker:
             if digest == applied:
                 return after
         begin = versions[0][0] if versions else 0.0
-        return max(begin, self._placed_at.get((node, identity), 0.0))
+        return max(begin, self._placed_at.get(node, {}).get(identity, 0.0))

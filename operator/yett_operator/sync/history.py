@@ -62,8 +62,9 @@ class History:
             # A hole: what is older cannot be added up any more.
             self._changes.clear()
             self._rows = 0
-        self._changes.append(change)
-        self._rows += _rows(change)
+        if change.revision > 1:  # everything there is is no change to anything
+            self._changes.append(change)
+            self._rows += _rows(change)
         while len(self._changes) > CHANGES or (self._rows > ROWS and len(self._changes) > 1):
             self._rows -= _rows(self._changes.popleft())
         self._listener(change)

@@ -20,7 +20,7 @@ Field = tuple[bytes, bytes]
 
 _NEVER = {
     "host", "content-length", "transfer-encoding", "connection", "te", "upgrade", "trailer", "trailers",
-    "keep-alive", "proxy-connection", "proxy-authenticate", "proxy-authorization", "expect", "http2-settings",
+    "keep-alive", "expect", "http2-settings",
 }  # fmt: skip
 VALUE_LIMIT = 4096
 """Bytes of a value; a request head has at most 60 KiB."""
@@ -60,7 +60,7 @@ class HeaderChange:
 def name_problem(name: str) -> str:
     """Why a header cannot be changed; empty if it can."""
     lower = name.lower()
-    if lower in _NEVER or lower.startswith(":"):
+    if lower in _NEVER or lower.startswith((":", "proxy-")):
         return f"{name} says how the request is sent and cannot be changed; remove mismatch"
     if lower.startswith("x-envoy-"):
         return f"{name} is an order to the sidecar and cannot be changed; choose another name"

@@ -382,15 +382,15 @@ class Spec(Model):
     http: Annotated[HttpOptions | None, l7_only(_L7)] = None
     """Opt-ins to parts of HTTP/1.1 in which servers disagree."""
 
-    def header_matches(self) -> Iterator[tuple[str, HeaderMatch]]:
-        """All of its HTTP rules, each with its place below this one."""
+    def header_matches(self) -> Iterator[tuple[str, Http, HeaderMatch]]:
+        """Those of all its HTTP allow rules, each with its place below this object, and its rule."""
         for field in ("ingress", "egress"):
             for i, item in enumerate(getattr(self, field) or ()):
                 for j, ports in enumerate(item.toPorts or ()):
                     for k, rule in enumerate((ports.rules and ports.rules.http) or ()):
                         for m, match in enumerate(rule.headerMatches or ()):
                             place = f"{field}[{i}].toPorts[{j}].rules.http[{k}].headerMatches[{m}]"
-                            yield place, match
+                            yield place, rule, match
 
     def check(self) -> None:
         """A subject and at least one rule; what the kernel cannot do is not asked of it."""
@@ -401,7 +401,7 @@ class Spec(Model):
                 "needs at least one item in ingress, egress, ingressDeny or egressDeny; "
                 "to deny everything that comes in write ingress: [{}]"
             )
-        changed = next((match.name for _, match in self.header_matches() if match.mismatch), None)
+        changed = next((match.name for _, _, match in self.header_matches() if match.mismatch), None)
         if self.engine == "Kernel" and changed is not None:
             raise refusal(
                 f"the kernel cannot change header {changed}; write Auto, or remove mismatch", "engine"
@@ -428,7 +428,7 @@ class Document(Model):
         places += [(f"specs[{i}]", spec) for i, spec in enumerate(self.specs or ())]
         own = (self.metadata.namespace or "default") if self.kind not in _CLUSTER_KINDS else None
         for place, spec in places:
-            for at, match in spec.header_matches():
+            for at, _, match in spec.header_matches():
                 if match.secret is not None:
                     _check_namespace(f"{place}.{at}.secret.namespace", match.secret.namespace, own)
 

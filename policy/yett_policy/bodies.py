@@ -1,0 +1,109 @@
+"""Which identities share a body, and the documents that follow."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+
+from yett_policy.body import Body, Made, ServerPorts
+from yett_policy.document import Document
+from yett_policy.merge import Conflict
+
+PolicyId = tuple[str, int]
+"""(source, index)."""
+BodyKey = tuple[tuple[PolicyId, ...], ServerPorts, bool]
+"""(policies, ports of the subject, whether denials that no policy gives a response are answered)."""
+
+
+class Bodies:
+    """`join` and `drop` say what identities need, `update` builds what is not there yet or stale."""
+
+    def __init__(self, build: Callable[[BodyKey, Made], Body]) -> None:
+        """Bodies that are given one `Made` share their equal entries."""
+        self.documents: dict[int, Document] = {}
+        """By identity."""
+        self._build = build
+        self._key_of: dict[int, BodyKey] = {}
+        self._members: defaultdict[BodyKey, set[int]] = defaultdict(set)
+        self._bodies: dict[BodyKey, Body] = {}
+        self._of_policy: defaultdict[PolicyId, set[BodyKey]] = defaultdict(set)
+        self._conflicting: set[BodyKey] = set()
+        self._left: set[BodyKey] = set()
+        """That an identity has left: perhaps the last one."""
+        self._moved: set[int] = set()
+        """Identities whose document may be another one."""
+
+    def join(self, number: int, key: BodyKey) -> None:
+        """An identity needs the body of a key, in place of the one that it had."""
+        self._leave(number)
+        self._key_of[number] = key
+        self._members[key].add(number)
+        self._moved.add(number)
+
+    def drop(self, number: int) -> bool:
+        """An identity needs none any more; whether it had one."""
+        if not self._leave(number):
+            return False
+        del self.documents[number]
+        return True
+
+    def update(self, stale_policies: Iterable[PolicyId], *, everything: bool) -> set[int]:
+        """Build, also again what depends on these policies; identities that have another document."""
+        made: Made = {}
+        stale = set(self._bodies) if everything else set()
+        for pid in stale_policies:
+            stale |= self._of_policy.get(pid, set())
+        for key in stale:
+            if not self._members[key]:
+                continue
+            body = self._build(key, made)
+            if not body.says_as(self._bodies[key]):
+                self._moved |= self._members[key]
+            self._hold(key, body)
+        changed = set()
+        for number in self._moved:
+            key = self._key_of[number]
+            if key not in self._bodies:
+                self._hold(key, self._build(key, made))
+                for pid in key[0]:
+                    self._of_policy[pid].add(key)
+            body, old = self._bodies[key], self.documents.get(number)
+            if old is None or not body.says_as(old):
+                self.documents[number] = Document(number, body.entries, body.rules)
+                changed.add(number)
+        self._moved = set()
+        self._drop_empty()
+        return changed
+
+    def conflicts(self) -> frozenset[Conflict]:
+        """Of all bodies."""
+        return frozenset().union(*(self._bodies[key].conflicts for key in self._conflicting))
+
+    def rulesets(self) -> Iterator[str]:
+        """Digests of those that bodies name; some more than once."""
+        return (ruleset.digest for body in self._bodies.values() for ruleset in body.rulesets)
+
+    def _leave(self, number: int) -> bool:
+        old = self._key_of.pop(number, None)
+        if old is None:
+            return False
+        self._members[old].discard(number)
+        self._left.add(old)
+        return True
+
+    def _hold(self, key: BodyKey, body: Body) -> None:
+        self._bodies[key] = body
+        (self._conflicting.add if body.conflicts else self._conflicting.discard)(key)
+
+    def _drop_empty(self) -> None:
+        left, self._left = self._left, set()
+        for key in left:
+            if self._members[key]:
+                continue
+            del self._members[key]
+            self._conflicting.discard(key)
+            if self._bodies.pop(key, None) is not None:
+                for pid in key[0]:
+                    self._of_policy[pid].discard(key)
+                    if not self._of_policy[pid]:
+                        del self._of_policy[pid]
