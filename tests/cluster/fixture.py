@@ -49,7 +49,7 @@ def yett(cluster: Cluster) -> Cluster:
     """The same cluster, with yett as its manifests have it; tests on it come after those on the bare one."""
     for directory in ("manifests", "manifests/optional"):
         cluster.kubectl("apply", "-k", str(REPOSITORY / directory))
-    for workload in ("deployment/yett-operator", "daemonset/yett-loader"):
+    for workload in ("deployment/yett-operator", "daemonset/yett-loader", "daemonset/yett-sidecar"):
         roll = ("rollout", "status", "-n", "yett-system", workload, "--timeout=180s")
         cluster.kubectl(*roll, timeout=190)
     return cluster

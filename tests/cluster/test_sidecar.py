@@ -1,4 +1,4 @@
-"""The sidecar engine as the manifests have it: in a container with three capabilities and read-only sysctls."""
+"""The sidecar engine as the manifests have it: Envoy in pods of its own, with one capability."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ POLICY = {
     "metadata": {"name": "by-sidecar"},
     "spec": {
         "engine": "Sidecar",
+        "denyResponse": "Forbidden",
         "endpointSelector": {"matchLabels": {"app": "api-server"}},
         "ingress": [
             {
@@ -55,5 +56,23 @@ def test_requests_through_a_service_are_judged_by_the_sidecar(yett: Cluster):
         for arguments in (("http://api-service/private",), ("-X", "POST", "http://api-service/public")):
             with pytest.raises(LabError, match=r"Empty reply|reset by peer"):
                 curl(yett, *arguments)
+    finally:
+        yett.kubectl("delete", "l7policy", "by-sidecar", "--ignore-not-found")
+
+
+@pytest.mark.usefixtures("pods")
+def test_a_rollout_of_the_loader_costs_the_sidecar_no_connection(yett: Cluster):
+    """The Envoy that ran before runs on, and is the new loader's."""
+    pods = ("get", "pods", "-n", "yett-system", "-l", "app.kubernetes.io/name=yett-sidecar", "-o", "name")
+    try:
+        yett.kubectl("apply", "-f", "-", stdin=yaml.safe_dump(POLICY))
+        yett.kubectl("wait", "l7policy/by-sidecar", "--for=condition=Ready", "--timeout=60s", timeout=70)
+        before = yett.kubectl(*pods)
+        yett.kubectl("rollout", "restart", "-n", "yett-system", "daemonset/yett-loader")
+        roll = ("rollout", "status", "-n", "yett-system", "daemonset/yett-loader", "--timeout=180s")
+        yett.kubectl(*roll, timeout=190)
+        assert echoed(yett, "http://api-service/public")["path"] == "/public"
+        assert curl(yett, "-o", "/dev/null", "-w", "%{http_code}", "http://api-service/private") == "403"
+        assert yett.kubectl(*pods) == before
     finally:
         yett.kubectl("delete", "l7policy", "by-sidecar", "--ignore-not-found")

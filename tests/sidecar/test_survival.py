@@ -101,9 +101,10 @@ def test_with_both_dead_the_supervisor_brings_envoy_back_with_what_it_accepted_l
 
 def test_without_anything_accepted_an_envoy_alone_refuses_everything(sidecar: Lab) -> None:
     sidecar.apply(policy(extra=FORBIDDEN))
+    assert eventually(sidecar.accepted)
     pid = sidecar.envoy()
+    sidecar.forget_accepted()  # before: the supervisor reads it as soon as the loaders are gone
     sidecar.kill_loaders()
-    sidecar.forget_accepted()
     os.kill(pid, signal.SIGKILL)
     assert eventually(lambda: sidecar.envoys() not in ((), (pid,)))
     assert sidecar.curl(f"{URL}/public") == "000"

@@ -15,6 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from yett_loader import features
 from yett_loader.errors import LoaderError
 from yett_loader.kernel import Program
 from yett_loader.sidecar import accepted, gate
@@ -67,6 +68,7 @@ class Sidecar:
     _ads: Ads | None = None
     _saving: asyncio.Task[None] | None = None
     _recording: bool = False
+    _spread: bool = True
     _envoy: Kept = field(init=False)
     _supervisor: Kept = field(init=False)
     _listeners: dict[str, Any] = field(default_factory=dict)
@@ -150,7 +152,9 @@ class Sidecar:
             return Places()
         self.problem = ""
         specs = {item.digest: item.spec for item in snapshot.rulesets}
-        listeners = {listener_name(port): _listener(port, d) for (_, d), port in places.ports.items()}
+        listeners = {
+            listener_name(port): _listener(port, d, self._spread) for (_, d), port in places.ports.items()
+        }
         there = {
             digest: tuple(name for name in spec.secrets if name in secrets) for digest, spec in specs.items()
         }
@@ -221,6 +225,7 @@ class Sidecar:
         if not self.outer:
             await asyncio.to_thread(check_version, find_envoy())
         ads, socket = Ads(self.record), control(self.directory)
+        self._spread = features.has(features.TCX) is not False  # both came with Linux 6.6
         # pyroute2 runs an event loop of its own.
         index = await asyncio.to_thread(gate.make)
         gate.attach(index, self.program, self.pin)

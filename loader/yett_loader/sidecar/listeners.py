@@ -35,8 +35,11 @@ def listener_name(port: int) -> str:
     return f"ruleset-{port}"
 
 
-def listener(port: int, direction: Direction, concurrency_safe: bool = True) -> Json:
-    """Listener for the ruleset at `port`; nothing in it depends on the rules."""
+def listener(port: int, direction: Direction, spread: bool = True) -> Json:
+    """Listener for the ruleset at `port`; nothing in it depends on the rules.
+
+    `spread`: each worker has a socket of its own, for which bpf_sk_assign needs Linux 6.6.
+    """
     ingress = direction is Direction.INGRESS
     name = listener_name(port)
     return {
@@ -44,7 +47,8 @@ def listener(port: int, direction: Direction, concurrency_safe: bool = True) -> 
         "address": _address("0.0.0.0", port),  # noqa: S104 - what does not come by the gate is closed
         "additional_addresses": [{"address": _address("::", port)}],
         "transparent": True,
-        "enable_reuse_port": concurrency_safe,
+        "enable_reuse_port": spread,
+        **({} if spread else {"connection_balance_config": {"exact_balance": {}}}),
         "per_connection_buffer_limit_bytes": 65536,
         "traffic_direction": "INBOUND" if ingress else "OUTBOUND",
         "socket_options": [
