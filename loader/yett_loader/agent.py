@@ -28,13 +28,15 @@ from yett_loader.kernel import abi
 from yett_loader.lost import Lost
 from yett_loader.metrics import Counter, add, read_counters, read_hits
 from yett_loader.names import Names, names_of
+from yett_loader.newcomers import Newcomers
 from yett_loader.plan import GRACE, NOTHING, Retired, plan, retired
 from yett_loader.sidecar.engine import Sidecar
 from yett_loader.sidecar.places import Places
 from yett_loader.snapshot import Wanted, to_bytes
 from yett_loader.state import DropEndpoint, MapOp, MapState, SetEpoch, after
 from yett_loader.store import Store, load_or_default
-from yett_policy.document import Engine, Ruleset
+from yett_policy.document import Engine, Ruleset, Snapshot
+from yett_policy.reason import Reason
 
 log = logging.getLogger(__name__)
 
@@ -72,6 +74,15 @@ def tables_of(rulesets: Iterable[Ruleset], assignment: Assignment) -> dict[int, 
     }
 
 
+def selected(snapshot: Snapshot) -> frozenset[int]:
+    """Identities that some policy has a word on."""
+    return frozenset(
+        document.identity
+        for document in snapshot.documents
+        if any(entry.reason is not Reason.NOT_ENFORCED for entry in document.entries)
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Applied:
     """What one application did."""
@@ -102,6 +113,7 @@ class Agent:
     """Why the last thing wanted is not in force; empty if it is."""
     waiting: dict[str, str] = field(default_factory=dict)
     lost: Lost = field(default_factory=Lost)
+    newcomers: Newcomers = field(default_factory=Newcomers)
     names: Names = field(default_factory=Names)
     listeners: list[Callable[[], None]] = field(default_factory=list)
     """Called whenever what is in force, or what keeps it from being so, may have changed."""
@@ -167,7 +179,7 @@ class Agent:
                 if (
                     self._unsure
                     or self._own != before
-                    or await self._locate(present.endpoints) != self.wanted.endpoints
+                    or await self._locate(present) != self.wanted.endpoints
                 ):
                     try:
                         await self._apply(present)
@@ -261,7 +273,7 @@ class Agent:
     async def _apply(self, wanted: Wanted) -> Applied:
         begin = time.monotonic()
         self._forget_interfaces()
-        located = await self._locate(wanted.endpoints)
+        located = await self._locate(wanted)
         if self._own is None:
             self._own = await asyncio.to_thread(discovery.node_addresses)
         places = self.sidecar.plan(wanted.snapshot) if self.sidecar else Places()
@@ -348,7 +360,7 @@ class Agent:
         self._unsure = False
         self._enforcer.tables = {}
 
-    async def _locate(self, endpoints: Iterable[LocalEndpoint]) -> tuple[LocalEndpoint, ...]:
+    async def _locate(self, wanted: Wanted) -> tuple[LocalEndpoint, ...]:
         """Each endpoint with its interface: as told, as found before, or found now.
 
         Whoever is behind the addresses of one that was lost is governed, and denied everything.
@@ -357,7 +369,7 @@ class Agent:
         governed = set(self.datapath.attached())
         before = {item.name: item for item in (self.wanted.endpoints if self.wanted else ())}
         known = []
-        for item in endpoints:
+        for item in wanted.endpoints:
             old = before.get(item.name)
             if old and old.ifindex is not None and old.ifindex not in existing:
                 self.lost.add(old)
@@ -389,7 +401,27 @@ class Agent:
                     taken.add(ifindex)
                 case NotFound(reason):
                     self.waiting[item.name] = reason
+        if self.lost.told is not None:
+            await self._hold_newcomers(wanted.snapshot, known, told=self.lost.told())
         return tuple(known)
+
+    async def _hold_newcomers(
+        self, snapshot: Snapshot, known: Iterable[LocalEndpoint], *, told: bool
+    ) -> None:
+        """Govern interfaces that may be those of pods on their way, and let go of those that are not."""
+        coming = {item.identity for item in known if item.ifindex is None}
+        taken = {item.ifindex for item in known} | (set(self.datapath.attached()) - self.newcomers.held)
+        interfaces = await asyncio.to_thread(discovery.pod_interfaces)
+        new, old = self.newcomers.look(
+            interfaces - taken, expecting=not coming.isdisjoint(selected(snapshot)), told=told
+        )
+        for ifindex in new:
+            try:
+                self.datapath.attach(ifindex)
+            except KernelError as error:  # gone again, perhaps
+                log.warning("interface %d is not governed: %s", ifindex, error)
+        for ifindex in old:
+            self.datapath.detach(ifindex)
 
     def _attached(self, endpoint: LocalEndpoint) -> LocalEndpoint:
         """The endpoint, governed; without its interface if that is not to be had."""

@@ -149,7 +149,8 @@ async def _datapath(options: Options, store: Store) -> Datapath:
 async def _keep_looking(agent: Agent, changed: asyncio.Event) -> None:
     while True:
         with suppress(TimeoutError):
-            async with asyncio.timeout(LOOK_AGAIN_SECONDS if agent.waiting or agent.error else None):
+            again = agent.waiting or agent.error or agent.newcomers.waiting
+            async with asyncio.timeout(LOOK_AGAIN_SECONDS if again else None):
                 await changed.wait()
         changed.clear()
         await agent.refresh()

@@ -61,6 +61,17 @@ def interfaces() -> dict[int, str]:
     return dict(socket.if_nameindex())
 
 
+def pod_interfaces() -> frozenset[int]:
+    """Interfaces of a pod's kind whose other end is in another network namespace; blocking, as `find_all` is."""
+    with IPRoute() as netlink:
+        links = netlink.get_links()
+    return frozenset(
+        link["index"]
+        for link in links
+        if _kind(link) in POD_KINDS and link.get("link_netnsid") is not None
+    )
+
+
 def node_addresses() -> frozenset[str]:
     """Every address of this node's own, in the caller's network namespace; blocking, as `find_all` is.
 

@@ -37,6 +37,7 @@ from yett_loader.store import Store
 from yett_loader.sync.target import AgentTarget
 from yett_policy.document import Engine, Verdict
 from yett_policy.identity import HOST
+from yett_policy.reason import Reason
 
 pytestmark = [pytest.mark.bpf, pytest.mark.net, pytest.mark.usefixtures("as_in_the_container")]
 
@@ -296,6 +297,37 @@ async def test_a_pod_is_governed_once_its_interface_appears_and_forgotten_when_i
     assert index not in agent._enforcer.read_state().endpoints
     assert agent.datapath.maps["flows"].lookup(key) is None
     assert set(agent.waiting) == {"default/late"}
+    inside.close()
+    agent.datapath.close()
+
+
+@pytest.mark.parametrize("is_selected", [True, False])
+async def test_a_new_interface_is_denied_everything_while_a_pod_that_a_policy_selects_is_expected(
+    host: Node, is_selected: bool
+) -> None:
+    agent = await host.start()
+    agent.lost.told = lambda: True
+    document = build.document()
+    if not is_selected:
+        entries = (replace(entry, reason=Reason.NOT_ENFORCED) for entry in document.entries)
+        document = replace(document, entries=tuple(entries))
+    coming = build.LocalEndpoint("default", "coming", build.WEB, ())
+    await agent.apply(Wanted(build.snapshot(document), (coming,)))
+    inside = Namespace("coming")
+    ip(f"""
+        link add coming0 type veth peer name coming1 netns {inside.path}
+        link set coming0 up
+        route add 10.71.0.1/32 dev coming0
+    """)
+    index = if_nametoindex("coming0")
+    await agent.refresh()
+    assert (index in agent.datapath.attached()) == is_selected
+    assert agent.have().endpoints == {}  # no word on it: denied
+    named = replace(coming, addresses=("10.71.0.1",))
+    await agent.apply(Wanted(build.snapshot(document), (named,)))
+    assert agent.have().endpoints.keys() == {index}
+    assert not agent.newcomers.waiting
+    ip("link del coming0")
     inside.close()
     agent.datapath.close()
 
