@@ -66,9 +66,7 @@ def pod_interfaces() -> frozenset[int]:
     with IPRoute() as netlink:
         links = netlink.get_links()
     return frozenset(
-        link["index"]
-        for link in links
-        if _kind(link) in POD_KINDS and link.get("link_netnsid") is not None
+        link["index"] for link in links if _kind(link) in POD_KINDS and link.get("link_netnsid") is not None
     )
 
 
