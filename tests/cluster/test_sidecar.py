@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import yaml
@@ -13,13 +14,12 @@ from yett_lab.errors import LabError
 
 pytestmark = pytest.mark.cluster
 
-POLICY = {
+POLICY: dict[str, Any] = {
     "apiVersion": "yett.dev/v1alpha1",
     "kind": "L7Policy",
     "metadata": {"name": "by-sidecar"},
     "spec": {
         "engine": "Sidecar",
-        "denyResponse": "Forbidden",
         "endpointSelector": {"matchLabels": {"app": "api-server"}},
         "ingress": [
             {
@@ -63,9 +63,10 @@ def test_requests_through_a_service_are_judged_by_the_sidecar(yett: Cluster):
 @pytest.mark.usefixtures("pods")
 def test_a_rollout_of_the_loader_costs_the_sidecar_no_connection(yett: Cluster):
     """The Envoy that ran before runs on, and is the new loader's."""
+    forbidden = {**POLICY, "spec": {**POLICY["spec"], "denyResponse": "Forbidden"}}
     pods = ("get", "pods", "-n", "yett-system", "-l", "app.kubernetes.io/name=yett-sidecar", "-o", "name")
     try:
-        yett.kubectl("apply", "-f", "-", stdin=yaml.safe_dump(POLICY))
+        yett.kubectl("apply", "-f", "-", stdin=yaml.safe_dump(forbidden))
         yett.kubectl("wait", "l7policy/by-sidecar", "--for=condition=Ready", "--timeout=60s", timeout=70)
         before = yett.kubectl(*pods)
         yett.kubectl("rollout", "restart", "-n", "yett-system", "daemonset/yett-loader")
