@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import re
-import socket
-import subprocess
-import time
 from collections.abc import Iterator
-from copy import deepcopy
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,10 +13,8 @@ from hypothesis import strategies as st
 from support.http_oracle import parse
 from support.http_strategies import specs, targets
 from support.netns import Namespace
-from yett_loader.sidecar.listeners import listener
-from yett_loader.sidecar.process import environment, find_envoy
+from support.standalone import FIRST_PORT, answer, serving
 from yett_loader.sidecar.routes import AMBIGUOUS, route_table, verdict_of
-from yett_policy.document import Direction
 from yett_policy.evaluate import judge_request
 from yett_policy.http.ambiguity import ambiguities
 from yett_policy.http.parse import Head
@@ -30,7 +22,6 @@ from yett_policy.http.rule import Request, RulesetSpec
 from yett_policy.reason import Reason
 
 SPECS = 200
-FIRST_PORT = 20_000
 
 
 @settings(max_examples=3000)
@@ -71,31 +62,6 @@ whole_heads = st.builds(
 """Mostly well-formed, for rules of the same few names."""
 
 
-def standalone(spec: RulesetSpec, port: int) -> dict[str, Any]:
-    """The listener of production without the redirect around it: what would pass is answered 200."""
-    made = listener(port, Direction.INGRESS)
-    http = deepcopy(made["filter_chains"][0]["filters"][-1])
-    table = route_table("rules", spec)
-    for route in table["virtual_hosts"][0]["routes"]:
-        if route.pop("route", None):
-            route["direct_response"] = {"status": 200}
-    config = http["typed_config"]
-    del config["rds"], config["access_log"]
-    config["route_config"] = table
-    config["delayed_close_timeout"] = "0s"  # thousands of denials, each of which waits for its end
-    address = {"socket_address": {"address": "127.0.0.1", "port_value": port}}
-    return {"name": f"l{port}", "address": address, "filter_chains": [{"filters": [http]}]}
-
-
-def answer(port: int, head: bytes) -> int:
-    """The status, 0 for none."""
-    with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
-        connection.sendall(head)
-        line = connection.recv(64)
-    found = re.match(rb"HTTP/1\.1 (\d+)", line)
-    return int(found[1]) if found else 0
-
-
 @pytest.fixture(scope="module")
 def generated() -> list[tuple[RulesetSpec, list[Head]]]:
     """Rules, and well-formed requests for each."""
@@ -122,33 +88,8 @@ def generated() -> list[tuple[RulesetSpec, list[Head]]]:
 
 @pytest.fixture(scope="module")
 def envoy(generated: list[Any], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Namespace]:
-    """One Envoy with a listener for each of the rules, in a namespace of its own."""
-    config = tmp_path_factory.mktemp("envoy") / "envoy.json"
-    listeners = [standalone(spec, FIRST_PORT + index) for index, (spec, _) in enumerate(generated)]
-    config.write_text(json.dumps({"static_resources": {"listeners": listeners}}))
-    inside = Namespace("envoy")
-    with Path(config.parent, "log").open("wb") as log:
-        process = inside.popen(
-            [find_envoy(), "-c", str(config), "--disable-hot-restart", "--concurrency", "1", "-l", "error"],
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env=environment(),
-        )
-    try:
-        with inside:
-            end = time.monotonic() + 20
-            while process.poll() is None and time.monotonic() < end:
-                try:
-                    socket.create_connection(("127.0.0.1", FIRST_PORT), timeout=1).close()
-                    break
-                except OSError:
-                    time.sleep(0.05)
-        assert process.poll() is None, Path(config.parent, "log").read_text()
+    with serving([spec for spec, _ in generated], tmp_path_factory.mktemp("envoy")) as inside:
         yield inside
-    finally:
-        process.kill()
-        process.wait()
-        inside.close()
 
 
 def is_stricter(request: Request) -> bool:
