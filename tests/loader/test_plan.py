@@ -132,12 +132,22 @@ def states(draw: st.DrawFn) -> MapState:
                 st.sampled_from(sorted(slots)),
                 st.sampled_from([True, True, True, False]),
                 st.just(()),
+                st.just(False),
             ),
         )
     )
+    endpoints = {
+        number: item._replace(open=is_open(slots[item.policy])) for number, item in endpoints.items()
+    }
     ipcache = draw(st.dictionaries(st.sampled_from(PREFIXES), st.sampled_from(IDENTITIES)))
     epoch = draw(st.sampled_from([0, 4, 0xFFFFFFFF]))
     return MapState(rulesets, slots, ipcache, endpoints, epoch, draw(services))
+
+
+def is_open(policy: dict[PolicyKey, PolicyValue]) -> bool:
+    """Whether it has no word on egress: then services are not asked about, so it must be true of the policy."""
+    said = [value for key, value in policy.items() if key.direction == 1]
+    return len(said) == 1 and said[0].verdict == Verdict.ALLOW and not said[0].ruleset
 
 
 def slot_of(policy: dict[PolicyKey, PolicyValue]) -> int:
