@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import socket
 import time
 from collections.abc import Iterator
@@ -16,11 +15,7 @@ from bench.world import PORT
 
 from yett_loader.kernel import Program
 
-pytestmark = [
-    pytest.mark.net,
-    pytest.mark.bpf,
-    pytest.mark.skipif(not shutil.which("haproxy"), reason="needs haproxy: scripts/setup bench"),
-]
+pytestmark = [pytest.mark.net, pytest.mark.bpf]
 
 RULES = RuleList(Mix.MIXED, 1).rules
 REQUEST = f"GET {RULES[0].allowed} HTTP/1.1\r\nHost: a\r\n\r\n".encode()

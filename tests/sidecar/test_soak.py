@@ -2,18 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
-
 import pytest
 from bench.sidecar.soak import soak
 
-pytestmark = [
-    pytest.mark.net,
-    pytest.mark.bpf,
-    pytest.mark.skipif(
-        not all(map(shutil.which, ("wrk", "haproxy", "ss"))), reason="needs wrk, haproxy and ss: make bench"
-    ),
-]
+pytestmark = [pytest.mark.net, pytest.mark.bpf]
 
 
 def test_connections_from_few_ports_are_all_served() -> None:
