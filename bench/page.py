@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.summary import Spread, added, find, ratio
-from bench.targets import judge
+from bench.targets import Target, judge
 
 _QUIET = 5
 """Percent of the processors that others may use before the page warns of it."""
@@ -28,7 +28,7 @@ def write_page(result: Mapping[str, Any], path: Path) -> None:
     """The prose of page.md with the tables in it."""
     text = _PROSE.read_text()
     for name, part in {
-        "targets": _targets(result),
+        "targets": targets_table(judge(result)),
         "points": _points(result),
         "left out": _left_out(result),
         "checks": _checks(result),
@@ -47,8 +47,8 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
 
 
-def _targets(result: Mapping[str, Any]) -> str:
-    found = judge(result)
+def targets_table(found: Sequence[Target]) -> str:
+    """With a sentence for each that is missed and says why."""
     rows = [(item.what, item.wanted, item.measured, "met" if item.met else "**missed**") for item in found]
     missed = [f"- Missed, {item.what}: {item.why}." for item in found if not item.met and item.why]
     made = table(("what", "target", "measured (median, least to most)", ""), rows)

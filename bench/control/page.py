@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from bench.control.targets import Quantiles, judge, per_pod
+from bench.page import table
 
 _PROSE = Path(__file__).with_name("page.md")
 _CHANGES = {"pod": "pod", "workload": "pod of a new workload", "policy": "policy"}
@@ -17,7 +18,7 @@ _QUIET = 5
 def write_page(result: Mapping[str, Any], path: Path) -> None:
     """The prose of page.md with the tables in it."""
     text = _PROSE.read_text()
-    for name, table in {
+    for name, part in {
         "targets": _targets(result),
         "changes": _changes(result),
         "growth": _growth(result),
@@ -27,17 +28,12 @@ def write_page(result: Mapping[str, Any], path: Path) -> None:
         "cluster": _cluster(result),
         "machine": _machine(result),
     }.items():
-        text = text.replace(f"<!-- {name} -->", table)
+        text = text.replace(f"<!-- {name} -->", part)
     path.write_text(text)
 
 
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = ["| " + " | ".join(header) + " |", "|" + " --- |" * len(header)]
-    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
-
-
 def _targets(result: Mapping[str, Any]) -> str:
-    return _table(
+    return table(
         ("what", "target", "measured", ""),
         (
             (item.what, item.wanted, item.measured, "met" if item.met else "**missed**")
@@ -51,7 +47,7 @@ def _changes(result: Mapping[str, Any]) -> str:
     for key, name in _CHANGES.items():
         found = Quantiles.of(result[key])
         rows.append((name, str(len(result[key])), *(f"{value:.1f}" for value in found.all)))
-    return _table(("change", "samples", "median", "p90", "p99", "most"), rows)
+    return table(("change", "samples", "median", "p90", "p99", "most"), rows)
 
 
 def _growth(result: Mapping[str, Any]) -> str:
@@ -61,7 +57,7 @@ def _growth(result: Mapping[str, Any]) -> str:
         rows.append(
             (f"{int(policies):,}", *(f"{value:.1f}" for value in found.all), f"{item['compiler_ms']:.2f}")
         )
-    return _table(("policies", "median, ms", "p90", "p99", "most", "in the compiler, ms a batch"), rows)
+    return table(("policies", "median, ms", "p90", "p99", "most", "in the compiler, ms a batch"), rows)
 
 
 def _memory(result: Mapping[str, Any]) -> str:
@@ -78,7 +74,7 @@ def _memory(result: Mapping[str, Any]) -> str:
         rows.append(
             (name, *(f"{size / 1024:.1f}" for size in (item["parent"], item["children"], both)), more)
         )
-    return _table(("", "event loop, MiB", "compiler, MiB", "together, MiB", "more, a pod"), rows)
+    return table(("", "event loop, MiB", "compiler, MiB", "together, MiB", "more, a pod"), rows)
 
 
 def _churn(result: Mapping[str, Any]) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from bench.page import machine_text, table
+from bench.page import machine_text, table, targets_table
 from bench.sidecar.targets import judge
 from bench.summary import Spread, ratio
 
@@ -25,7 +25,7 @@ def write_page(result: Mapping[str, Any], path: Path) -> None:
     """The prose of page.md with the tables in it."""
     text = _PROSE.read_text()
     for name, part in {
-        "targets": _targets(result),
+        "targets": targets_table(judge(result)),
         "points": _points(result),
         "checks": _checks(result),
         "cost": _cost(result["cost"]),
@@ -35,14 +35,6 @@ def write_page(result: Mapping[str, Any], path: Path) -> None:
     }.items():
         text = text.replace(f"<!-- {name} -->", part)
     path.write_text(text)
-
-
-def _targets(result: Mapping[str, Any]) -> str:
-    found = judge(result)
-    rows = [(item.what, item.wanted, item.measured, "met" if item.met else "**missed**") for item in found]
-    missed = [f"- Missed, {item.what}: {item.why}." for item in found if not item.met and item.why]
-    made = table(("what", "target", "measured (median, least to most)", ""), rows)
-    return "\n".join([made, *(["", *missed] if missed else [])])
 
 
 def _points(result: Mapping[str, Any]) -> str:

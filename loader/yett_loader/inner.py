@@ -8,17 +8,14 @@ pin too many, never one too few, and the next start removes it.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from errno import ENOENT, EPERM
 from pathlib import Path
 
 from yett_loader.errors import AbiMismatch, KernelError
 from yett_loader.image import Effect, run
-from yett_loader.kernel import Map
+from yett_loader.kernel import Map, abi
 from yett_loader.kernel.fd import get_pinned
-
-_ENDIAN = sys.byteorder
 
 
 class OuterMap(Map):
@@ -59,7 +56,7 @@ class OuterMap(Map):
             self.pins.mkdir(mode=0o700, parents=True, exist_ok=True)
             for _, item in inner:
                 self._effect(f"pin inner {self.name}", lambda i=item: i.pin(self.pins / str(i.id)))  # type: ignore[misc]
-            elements = [(_u32(slot), _u32(item.fd)) for slot, item in inner]
+            elements = [(abi.pack_u32(slot), abi.pack_u32(item.fd)) for slot, item in inner]
             self._effect(f"put inner {self.name}", lambda: self.update_many(elements))
         finally:
             # Also after half of it: a pin for what is in, and for nothing else.
@@ -68,7 +65,7 @@ class OuterMap(Map):
     def drop(self, slot: int) -> None:
         """Empty a slot."""
         gone = self._ids([slot])
-        self._effect(f"drop inner {self.name}", lambda: self.delete(_u32(slot)))
+        self._effect(f"drop inner {self.name}", lambda: self.delete(abi.pack_u32(slot)))
         self._unpin(gone)
 
     def mend(self) -> None:
@@ -94,8 +91,8 @@ class OuterMap(Map):
         return {number for slot in slots if (number := self._id(slot)) is not None}
 
     def _id(self, slot: int) -> int | None:
-        value = self.lookup(_u32(slot))
-        return None if value is None else int.from_bytes(value, _ENDIAN)
+        value = self.lookup(abi.pack_u32(slot))
+        return None if value is None else abi.unpack_u32(value)
 
     def _unpin(self, numbers: Iterable[int]) -> None:
         for number in sorted(numbers):
@@ -117,7 +114,3 @@ def outer(maps: Mapping[str, Map], name: str) -> OuterMap | None:
     if found is not None and not isinstance(found, OuterMap):
         raise TypeError(f"map {name} is no map of maps")
     return found
-
-
-def _u32(number: int) -> bytes:
-    return number.to_bytes(4, _ENDIAN)
