@@ -35,7 +35,7 @@ from yett_loader.sidecar.places import Places
 from yett_loader.snapshot import Wanted, to_bytes
 from yett_loader.state import DropEndpoint, MapOp, MapState, SetEpoch, after
 from yett_loader.store import Store, load_or_default
-from yett_policy.document import Engine, Ruleset, Snapshot
+from yett_policy.document import Document, Engine, Ruleset, Snapshot
 from yett_policy.reason import Reason
 
 log = logging.getLogger(__name__)
@@ -74,13 +74,9 @@ def tables_of(rulesets: Iterable[Ruleset], assignment: Assignment) -> dict[int, 
     }
 
 
-def selected(snapshot: Snapshot) -> frozenset[int]:
-    """Identities that some policy has a word on."""
-    return frozenset(
-        document.identity
-        for document in snapshot.documents
-        if any(entry.reason is not Reason.NOT_ENFORCED for entry in document.entries)
-    )
+def is_selected(document: Document) -> bool:
+    """Whether some policy has a word on it."""
+    return any(entry.reason is not Reason.NOT_ENFORCED for entry in document.entries)
 
 
 @dataclass(frozen=True, slots=True)
@@ -412,9 +408,8 @@ class Agent:
         coming = {item.identity for item in known if item.ifindex is None}
         taken = {item.ifindex for item in known} | (set(self.datapath.attached()) - self.newcomers.held)
         interfaces = await asyncio.to_thread(discovery.pod_interfaces)
-        new, old = self.newcomers.look(
-            interfaces - taken, expecting=not coming.isdisjoint(selected(snapshot)), told=told
-        )
+        expecting = any(item.identity in coming and is_selected(item) for item in snapshot.documents)
+        new, old = self.newcomers.look(interfaces - taken, expecting=expecting, told=told)
         for ifindex in new:
             try:
                 self.datapath.attach(ifindex)
