@@ -28,6 +28,7 @@ from yett_policy.sync.message import (
     DocumentPart,
     Hello,
     IdentitiesPart,
+    NodeChanges,
     NodePart,
     PodsPart,
     RulesetPart,
@@ -193,6 +194,8 @@ class Loader:
                 state.rulesets.add(item.content)
             case NodePart():
                 state.node = item
+            case NodeChanges():
+                state.node = state.node.changed(item)
             case AddressesPart(rows):
                 _put(state.ipcache, rows)
                 self._news.update(prefix for prefix, _ in rows)

@@ -138,6 +138,10 @@ class SnapshotSource(Protocol):
     def revision(self) -> int:
         """Grows by 1 with each change.  0: nothing is known yet, and nothing may be sent."""
 
+    @property
+    def sizes(self) -> tuple[int, int, int, int]:
+        """How many addresses, identities, pods and services there are."""
+
     def snapshot(self, node: str) -> NodeSnapshot:
         """For one node, which need not be known; RuntimeError while `revision` is 0."""
 

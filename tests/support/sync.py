@@ -79,6 +79,10 @@ class Source:
         self.secrets: dict[str, PublishedSecret] = {}
         self._listeners: list[Callable[[Change], None]] = []
 
+    @property
+    def sizes(self) -> tuple[int, int, int, int]:
+        return len(self.ipcache), len(self.identities), len(self.pods), 0
+
     def snapshot(self, node: str) -> NodeSnapshot:
         if self.revision == 0:
             raise RuntimeError("nothing is known yet")

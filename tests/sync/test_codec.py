@@ -36,6 +36,7 @@ from yett_policy.sync.message import (
     Failing,
     Hello,
     IdentitiesPart,
+    NodeChanges,
     NodePart,
     PodsPart,
     Problem,
@@ -117,6 +118,31 @@ backends = st.lists(st.tuples(identities, st.integers(1, 65535)), unique=True, m
 @given(node_parts)
 def test_a_nodes_part_survives_the_round_trip(message: NodePart) -> None:
     assert decode.from_operator(encode.node(message)) == message
+
+
+endpoints = st.lists(
+    st.tuples(st.sampled_from("ab"), st.sampled_from("cd"), identities, pods), unique_by=lambda row: row[:2]
+).map(lambda rows: tuple(sorted(rows)))
+few_digests = st.sampled_from(["0" * 64, "1" * 64])
+few_prefixes = st.sampled_from(["10.0.0.1/32", "::1/128"])
+similar_parts = st.builds(
+    NodePart,
+    st.dictionaries(st.integers(1, 3), few_digests),
+    st.dictionaries(few_digests, few_digests),
+    st.dictionaries(few_prefixes, st.integers(1, 3)),
+    endpoints,
+    st.dictionaries(st.sampled_from(["n/a", "n/b"]), st.sampled_from(["0" * 32, "1" * 32])),
+)
+
+
+@given(similar_parts, similar_parts)
+def test_changes_of_a_nodes_part_make_the_new_one_of_the_old_one_and_are_nothing_between_equals(
+    old: NodePart, new: NodePart
+) -> None:
+    changes = NodeChanges.between(old, new)
+    assert bool(changes) is (old != new)
+    assert decode.from_operator(encode.node_changes(changes)) == changes
+    assert old.changed(changes) == new
 
 
 @given(

@@ -24,10 +24,12 @@ from yett_policy.sync.frame import (
     unpack,
 )
 from yett_policy.sync.message import (
+    LOCAL_MAX,
     Ack,
     Begin,
     Commit,
     Hello,
+    NodeChanges,
     NodePart,
     Problem,
     Refusal,
@@ -354,6 +356,96 @@ async def test_what_is_in_force_stays_when_a_change_is_refused(liar: Liar, follo
     assert dict(loader.follower.replica.ipcache) == {"10.0.0.2/32": build.WEB}
     assert loader.follower.replica.revision == 1
     assert loader.snapshots == 1
+
+
+def node_changes(**fields: object) -> bytes:
+    nothing = NodeChanges({}, {}, {}, {}, {})
+    return encode.node_changes(replace(nothing, **fields))  # type: ignore[arg-type]
+
+
+LYING_CHANGES: list[tuple[str, bytes, Problem, str]] = [
+    (
+        "a document that was not sent",
+        node_changes(documents={build.WEB: OTHER.digest}),
+        Problem.GAP,
+        "of identity 300 was not sent",
+    ),
+    (
+        "a document under another identity",
+        node_changes(documents={301: GOOD_DOCUMENT.digest}),
+        Problem.MALFORMED,
+        "is of 300, not 301",
+    ),
+    (
+        "a ruleset that is taken away from its document",
+        node_changes(rulesets={RULES.digest: None}),
+        Problem.MALFORMED,
+        "is not listed",
+    ),
+    (
+        "more endpoints than a node has",
+        node_changes(endpoints={("n", f"p{number}"): (300, ()) for number in range(LOCAL_MAX)}),
+        Problem.MALFORMED,
+        f"{LOCAL_MAX + 1} endpoints",
+    ),
+    (
+        "an endpoint twice",
+        changed(
+            node_changes(endpoints={("n", "p"): (300, ())}),
+            lambda n: n["endpoints"].extend(n["endpoints"]),  # type: ignore[attr-defined]
+        ),
+        Problem.MALFORMED,
+        "an endpoint occurs twice",
+    ),
+    (
+        "an address of the node in another spelling",
+        node_changes(addresses={"::ffff:10.0.0.2/128": 1}),
+        Problem.MALFORMED,
+        "is spelled in another way",
+    ),
+    (
+        "a secret that was not sent",
+        node_changes(secrets={"n/s": "0" * 32}),
+        Problem.GAP,
+        "secret n/s was not sent",
+    ),
+    (
+        "an identity out of range",
+        node_changes(endpoints={("n", "p"): (0, ())}),
+        Problem.MALFORMED,
+        "0 is not in 1..4294967295",
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("part", "problem", "text"), [row[1:] for row in LYING_CHANGES], ids=[row[0] for row in LYING_CHANGES]
+)
+async def test_a_lying_change_of_the_nodes_part_is_refused_and_what_is_in_force_stays(
+    liar: Liar, follow: Follow, part: bytes, problem: Problem, text: str
+) -> None:
+    change = [encode.begin(Begin(2, 1, 2)), part, encode.commit(Commit(2, 1, 0, 0, 0))]
+    liar.script = [snapshot(), change]
+    loader = follow(liar)
+    await until(lambda: len(liar.answers()) == 2)
+    refusal = liar.answers()[1]
+    assert isinstance(refusal, Refusal)
+    assert refusal.problem == problem
+    assert text in refusal.message
+    assert loader.snapshots == 1
+    assert len(liar.hellos) == 1
+
+
+async def test_changes_of_the_nodes_part_in_a_snapshot_are_refused(liar: Liar, follow: Follow) -> None:
+    liar.script = [snapshot(parts={"node": node_changes()}), snapshot(2)]
+    follow(liar)
+    await until(lambda: len(liar.answers()) == 2)
+    refusal, _ = liar.answers()
+    assert isinstance(refusal, Refusal)
+    assert (refusal.problem, refusal.message) == (
+        Problem.MALFORMED,
+        "changes of the node's part in a snapshot",
+    )
 
 
 async def test_a_replayed_update_is_refused_and_changes_nothing(liar: Liar, follow: Follow) -> None:

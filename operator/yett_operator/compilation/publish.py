@@ -60,6 +60,11 @@ class Publisher:
         """See `SnapshotSource`."""
         return self._revision
 
+    @property
+    def sizes(self) -> tuple[int, int, int, int]:
+        """See `SnapshotSource`."""
+        return len(self.ipcache), len(self.identities), len(self.pods), len(self.services)
+
     def snapshot(self, node: str) -> NodeSnapshot:
         """See `SnapshotSource`."""
         if not self._revision:

@@ -28,7 +28,9 @@ from yett_policy.sync.message import (
     Failing,
     Hello,
     IdentitiesPart,
+    NodeChanges,
     NodePart,
+    PlacedPod,
     PodKey,
     PodsPart,
     Problem,
@@ -108,7 +110,7 @@ def _hello(value: Value) -> Hello:
         instance=instance.text(64),
         version=version.text(64),
         kernel=kernel.text(256),
-        applied=_digests(applied),
+        applied=_digests(applied, _digest),
         failures=_read_failures(failures),
         documents=tuple(_digest(item) for item in documents.items(LOCAL_MAX)),
         rulesets=tuple(_digest(item) for item in rulesets.items(ROWS_MAX)),
@@ -127,7 +129,7 @@ def _ack(value: Value) -> Ack:
     )
     return Ack(
         seq=seq.integer(0, SEQUENCE_MAX),
-        applied=_digests(applied),
+        applied=_digests(applied, _digest),
         dropped=tuple(item.integer(1, values.IDENTITY_MAX) for item in dropped.items(LOCAL_MAX)),
         whole=whole.flag(),
         failures=_read_failures(failures),
@@ -175,7 +177,7 @@ def _node(value: Value) -> NodePart:
         "type", "documents", "rulesets", "addresses", "endpoints", "secrets"
     )
     return NodePart(
-        documents=_digests(documents),
+        documents=_digests(documents, _digest),
         rulesets={
             _digest(Value(digest, f"{rulesets.path}[{index}]")): _digest(content)
             for index, (digest, content) in enumerate(rulesets.mapping(ROWS_MAX))
@@ -190,6 +192,40 @@ def _node(value: Value) -> NodePart:
             for name, version in secrets.mapping(SECRETS_MAX)
         },
     )
+
+
+def _node_changes(value: Value) -> NodeChanges:
+    _, documents, rulesets, own, endpoints, secrets = value.fields(
+        "type", "documents", "rulesets", "addresses", "endpoints", "secrets"
+    )
+    pods = _rows(endpoints, rows_fast.pod, _pod_row, LOCAL_MAX)
+    made = NodeChanges(
+        documents=_digests(documents, _or_none(_digest)),
+        rulesets={
+            _digest(Value(digest, rulesets.path)): _or_none(_digest)(content)
+            for digest, content in rulesets.mapping(ROWS_MAX)
+        },
+        addresses={
+            _prefix(Value(text, own.path)): _or_none(_identity)(identity)
+            for text, identity in own.mapping(ROWS_MAX)
+        },
+        endpoints=dict(pods),
+        secrets={
+            _secret_name(Value(name, secrets.path)): _or_none(_version)(version)
+            for name, version in secrets.mapping(SECRETS_MAX)
+        },
+    )
+    if len(made.endpoints) != len(pods):
+        raise endpoints.fail("an endpoint occurs twice")
+    return made
+
+
+def _or_none(read: Callable[[Value], T]) -> Callable[[Value], T | None]:
+    return lambda value: None if value.raw is None else read(value)
+
+
+def _identity(value: Value) -> int:
+    return value.integer(1, values.IDENTITY_MAX)
 
 
 def _secret(value: Value) -> SecretPart:
@@ -237,9 +273,11 @@ def _addresses(value: Value) -> AddressesPart:
     return AddressesPart(_rows(rows, rows_fast.address, _address_row))
 
 
-def _rows(value: Value, fast: Callable[[object], T | None], checked: Callable[[Value], T]) -> tuple[T, ...]:
+def _rows(
+    value: Value, fast: Callable[[object], T | None], checked: Callable[[Value], T], limit: int = ROWS_MAX
+) -> tuple[T, ...]:
     """Rows as they mostly are in a fraction of the time; all others in the way that can complain."""
-    value.items(ROWS_MAX)
+    value.items(limit)
     raw = value.raw if isinstance(value.raw, list) else []
     found: list[T] = []
     for index, item in enumerate(raw):
@@ -278,7 +316,7 @@ def _pods(value: Value) -> PodsPart:
     return PodsPart(_rows(rows, rows_fast.pod, _pod_row))
 
 
-def _pod_row(value: Value) -> tuple[PodKey, tuple[int, tuple[str, ...]] | None]:
+def _pod_row(value: Value) -> tuple[PodKey, PlacedPod | None]:
     namespace, name, identity, listed = value.row(4)
     key = namespace.text(values.NAME_LIMIT), name.text(values.NAME_LIMIT)
     if identity.raw is None:
@@ -302,9 +340,9 @@ def _commit(value: Value) -> Commit:
     return Commit(seq.integer(1, SEQUENCE_MAX), *(item.integer(0, SEQUENCE_MAX) for item in counts))
 
 
-def _digests(value: Value) -> dict[int, str]:
+def _digests(value: Value, read: Callable[[Value], T]) -> dict[int, T]:
     rows = [item.row(2) for item in value.items(LOCAL_MAX)]
-    found = {identity.integer(1, values.IDENTITY_MAX): _digest(digest) for identity, digest in rows}
+    found = {_identity(identity): read(digest) for identity, digest in rows}
     if len(found) != len(rows):
         raise value.fail("an identity occurs twice")
     return found
@@ -340,6 +378,7 @@ _FROM_OPERATOR: dict[str, Callable[[Value], ToLoader]] = {
     "welcome": _welcome,
     "begin": _begin,
     "node": _node,
+    "node-changes": _node_changes,
     "document": _document,
     "ruleset": _ruleset,
     "secret": _secret,
