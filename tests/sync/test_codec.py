@@ -11,11 +11,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from support import wanted as build
-from support.sync import published, published_ruleset
+from yett_operator.compilation import encode as publish
 from yett_policy.document import SCHEMA, Engine, Verdict
 from yett_policy.http.change import ChangeOp, HeaderChange
 from yett_policy.service import Backends, Frontend
-from yett_policy.sync import decode, encode, rows_fast
+from yett_policy.sync import decode, encode, rows_fast, values
 from yett_policy.sync.frame import (
     BUNDLE,
     INFLATED_LIMIT,
@@ -203,13 +203,46 @@ def test_the_other_answers_survive_the_round_trip(message: Refusal | Counters | 
 def test_a_document_and_a_ruleset_survive_as_published() -> None:
     rules = build.ruleset()
     document = build.document(build.WEB, rules)
-    body, compiled = published(document), published_ruleset(rules)
-    assert decode.from_operator(encode.document(body.digest, body.body)) == DocumentPart(
-        document.digest, document
-    )
-    assert decode.from_operator(encode.ruleset(compiled.content, compiled.body)) == RulesetPart(
-        compiled.content, rules
-    )
+    assert decode.from_operator(publish.document(document).frame) == DocumentPart(document.digest, document)
+    compiled = publish.ruleset(rules)
+    assert decode.from_operator(compiled.frame) == RulesetPart(compiled.content, rules)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        [2, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+        [0, -1, 0, 0, 0, 0, 0, 0, 0, 0],
+        [0, 0, 256, 0, 0, 0, 0, 0, 0, 0],
+        [0, 0, 6, 65536, 16, 0, 0, 0, 0, 0],
+        [0, 0, 6, 81, 15, 0, 0, 0, 0, 0],
+        [0, 0, 6, 80, 17, 0, 0, 0, 0, 0],
+        [0, 0, 0, 0, 0, 4, 0, 0, 0, 0],
+        [0, 0, 0, 0, 0, 0, 255, 0, 0, 0],
+        [0, 0, 0, 0, 0, 0, 0, 1, 0, 0],
+        [0, 0, 0, 0, 0, 0, 0, 0, 2, 0],
+        [0, 0, 0, 0, 0, 0, 0, 0, 0, 2],
+        [0, 0, 0, 0, 0, 0, 0, 0, 0, True],
+        [0, 0.0, 0, 0, 0, 0, 0, 0, 0, 0],
+        [0, 0, 0, 0, 0, 0, 0, 0, 0],
+        [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+        "0000000000",
+    ],
+)
+def test_an_entry_that_is_none_is_refused_in_words(row: object) -> None:
+    good = build.document(build.WEB, build.ruleset()).to_json()
+    assert values.document(Value(json.loads(json.dumps(good)), "document"))
+    bad = {**good, "rules": ["none"], "entries": [[0] * 10, [1] + [0] * 9, row], "rulesets": ["0" * 64]}
+    with pytest.raises(Malformed, match=r"entries\[2\]"):
+        values.document(Value(bad, "document"))
+
+
+@pytest.mark.parametrize("listed", [["a", "a"], ["b", "a"], ["", "a"], ["a", "b"]])
+def test_the_rulesets_of_a_document_are_listed_in_one_way(listed: list[str]) -> None:
+    entries = [[0] * 10, [1] + [0] * 9, [0, 7, 6, 80, 16, 1, 1, 0, listed.index("a") + 1, 0]]
+    raw = {"identity": 300, "entries": entries, "rules": ["none"], "rulesets": listed}
+    with pytest.raises(Malformed, match="rulesets"):
+        values.document(Value(raw, "document"))
 
 
 @given(
@@ -260,8 +293,7 @@ def test_a_secret_that_is_none_is_refused_without_its_value(part: SecretPart) ->
 
 def test_a_change_of_headers_that_no_policy_may_make_is_refused() -> None:
     good = HeaderChange("x-a", ChangeOp.REPLACE, "v", "n/s")
-    made = published_ruleset(build.ruleset(engine=Engine.SIDECAR, changes=(good,)))
-    assert decode.from_operator(encode.ruleset(made.content, made.body))
+    assert decode.from_operator(publish.ruleset(build.ruleset(engine=Engine.SIDECAR, changes=(good,))).frame)
     for bad in (
         replace(good, name="host"),
         replace(good, name="x-envoy-retry-on"),
@@ -269,9 +301,9 @@ def test_a_change_of_headers_that_no_policy_may_make_is_refused() -> None:
         replace(good, value="v\r\nx: y"),
         replace(good, value=None, secret=""),
     ):
-        made = published_ruleset(build.ruleset(engine=Engine.SIDECAR, changes=(bad,)))
+        made = publish.ruleset(build.ruleset(engine=Engine.SIDECAR, changes=(bad,)))
         with pytest.raises(Malformed):
-            decode.from_operator(encode.ruleset(made.content, made.body))
+            decode.from_operator(made.frame)
 
 
 def test_a_token_is_shown_nowhere() -> None:
@@ -288,8 +320,8 @@ SAMPLES = [
     encode.node(
         NodePart({300: "0" * 64}, {"1" * 64: "2" * 64}, {"::1/128": 1}, (("a", "b", 300, ("::1",)),))
     ),
-    encode.document((item := published(build.document(build.WEB, verdict=Verdict.ALLOW))).digest, item.body),
-    encode.ruleset((made := published_ruleset(build.ruleset())).content, made.body),
+    publish.document(build.document(build.WEB, verdict=Verdict.ALLOW)).frame,
+    publish.ruleset(build.ruleset()).frame,
     encode.secret(SecretPart("n/s", "0" * 32, "value")),
     encode.addresses([("10.0.0.1/32", 300), ("::/0", None)]),
     encode.identities([(300, ("a=b",)), (301, None)]),

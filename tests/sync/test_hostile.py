@@ -12,8 +12,10 @@ import pytest
 from aiohttp import web
 
 from support import wanted as build
-from support.sync import Certificates, Loader, Target, published, published_ruleset, until
-from yett_policy.sync import decode, encode
+from support.sync import Certificates, Loader, Target, until
+from yett_operator.compilation import encode as publish
+from yett_policy.document import SCHEMA
+from yett_policy.sync import decode, encode, values
 from yett_policy.sync.frame import (
     DEFLATED,
     SUBPROTOCOL,
@@ -40,8 +42,8 @@ from yett_policy.sync.message import (
 
 RULES = build.ruleset()
 DOCUMENT = build.document(build.WEB, RULES)
-GOOD_DOCUMENT = published(DOCUMENT)
-GOOD_RULESET = published_ruleset(RULES)
+GOOD_DOCUMENT = publish.document(DOCUMENT)
+GOOD_RULESET = publish.ruleset(RULES)
 NODE = NodePart(
     {build.WEB: GOOD_DOCUMENT.digest},
     {RULES.digest: GOOD_RULESET.content},
@@ -54,8 +56,8 @@ def snapshot(seq: int = 1, revision: int = 1, parts: dict[str, bytes] | None = N
     """A good one; `parts` take the place of its own."""
     whole = {
         "begin": encode.begin(Begin(seq, None, revision)),
-        "ruleset": encode.ruleset(GOOD_RULESET.content, GOOD_RULESET.body),
-        "document": encode.document(GOOD_DOCUMENT.digest, GOOD_DOCUMENT.body),
+        "ruleset": GOOD_RULESET.frame,
+        "document": GOOD_DOCUMENT.frame,
         "node": encode.node(NODE),
         "addresses": encode.addresses([("10.0.0.2/32", build.WEB)]),
         "commit": encode.commit(Commit(seq, 1, 0, 0, 0)),
@@ -150,23 +152,23 @@ def changed(frame: bytes, change: Callable[[dict[str, object]], object]) -> byte
 
 def document_changed(change: Callable[[dict[str, object]], object]) -> bytes:
     """A document with other contents, whose digest was not made anew."""
-    body = json.loads(GOOD_DOCUMENT.body)
+    body = json.loads(DOCUMENT.to_bytes())
     change(body)
     return encode.document(GOOD_DOCUMENT.digest, json.dumps(body).encode())
 
 
 def ruleset_changed(change: Callable[[dict[str, object]], object]) -> bytes:
-    body = json.loads(GOOD_RULESET.body)
+    body = json.loads(json.dumps(values.ruleset_json(RULES)))
     change(body)
     return encode.ruleset(GOOD_RULESET.content, json.dumps(body).encode())
 
 
-OTHER = published(build.document(build.WEB, build.ruleset("/other")))
+OTHER = publish.document(build.document(build.WEB, build.ruleset("/other")))
 
 LIES: list[tuple[str, dict[str, bytes], Problem, str]] = [
     (
         "a document behind its digest's back",
-        {"document": document_changed(lambda d: d["entries"][0].update(verdict=1))},  # type: ignore[index]
+        {"document": document_changed(lambda d: d["entries"][0].__setitem__(5, 1))},  # type: ignore[index]
         Problem.MALFORMED,
         "document.digest: the digest of the document is ",
     ),
@@ -174,13 +176,13 @@ LIES: list[tuple[str, dict[str, bytes], Problem, str]] = [
         "a document of another revision",
         {"document": document_changed(lambda d: d.update(schema=7))},
         Problem.MALFORMED,
-        "document.document.schema: revision 7 is not the 2",
+        f"document.document.schema: revision 7 is not the {SCHEMA}",
     ),
     (
         "a port that is none",
-        {"document": document_changed(lambda d: d["entries"][0].update(port=65536))},  # type: ignore[index]
+        {"document": document_changed(lambda d: d["entries"][0].__setitem__(3, 65536))},  # type: ignore[index]
         Problem.MALFORMED,
-        "document.document.entries[0].port: 65536 is not in 0..65535",
+        "document.document.entries[0][3]: 65536 is not in 0..65535",
     ),
     (
         "an unknown field",
@@ -208,7 +210,7 @@ LIES: list[tuple[str, dict[str, bytes], Problem, str]] = [
     ),
     (
         "another document than the one named",
-        {"document": encode.document(OTHER.digest, OTHER.body)},
+        {"document": OTHER.frame},
         Problem.GAP,
         "was not sent",
     ),
@@ -501,7 +503,9 @@ async def test_an_oversize_frame_ends_the_stream(liar: Liar, follow: Follow) -> 
 
 
 async def test_another_revision_of_documents_is_refused(liar: Liar, follow: Follow) -> None:
-    liar.welcome = pack(b'{"type":"welcome","schema":3,"epoch":"e","counters_seconds":30,"new":1}')
+    liar.welcome = pack(
+        b'{"type":"welcome","schema":%d,"epoch":"e","counters_seconds":30,"new":1}' % (SCHEMA + 1)
+    )
     loader = follow(liar)
     await until(lambda: loader.follower.numbers.refused["UnknownRevision"] >= 2)
     assert loader.follower.stale_since is not None

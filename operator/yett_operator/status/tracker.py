@@ -178,8 +178,8 @@ class Tracker:
 
     def pods_of(self, source: str) -> int:
         """How many pods a policy selects."""
-        by_identity = self._publisher.by_identity
-        return sum(len(by_identity.get(each, ())) for each in self.identities_of.get(source, ()))
+        nodes_of = self._publisher.nodes_of
+        return sum(nodes_of[each].total() for each in self.identities_of.get(source, ()) if each in nodes_of)
 
     def digest_of(self, source: str) -> str:
         """Over the documents of everything that a policy selects."""
@@ -212,7 +212,7 @@ class Tracker:
             document = self._publisher.documents.get(identity)
             if document is None:
                 continue
-            for node in {pod.node for pod in self._publisher.by_identity.get(identity, {}).values()}:
+            for node in self._publisher.nodes_of.get(identity, ()):
                 if node:
                     since = self._behind_since(node, identity)
                     wanted[node][identity] = Wanted(document.digest, since)

@@ -181,10 +181,10 @@ class Stream:
                 yield encode.secret(SecretPart(name, secret.version, secret.value))
         for ruleset in snapshot.rulesets.values():
             if ruleset.content not in self._rulesets:
-                yield self._frames.ruleset(ruleset)
+                yield ruleset.frame
         for document in snapshot.documents.values():
             if document.digest not in self._documents:
-                yield self._frames.document(document)
+                yield document.frame
 
     def _concerns(self, change: Change) -> bool:
         if self._node in change.node_addresses or self._node in change.moved.values():
