@@ -214,17 +214,19 @@ class Tracker:
                 continue
             for node in self._publisher.nodes_of.get(identity, ()):
                 if node:
-                    since = self._behind_since(node, identity)
+                    since = self._behind_since(node, identity, document.digest)
                     wanted[node][identity] = Wanted(document.digest, since)
         return wanted
 
-    def _behind_since(self, node: str, identity: int) -> float:
+    def _behind_since(self, node: str, identity: int, digest: str) -> float:
         """When what the node has in force ceased to be right; of no meaning if it is."""
-        versions = self._versions.get(identity, [])
         state = self.nodes.states.get(node)
         applied = state.applied.get(identity) if state is not None else None
-        for (_, digest), (after, _) in pairwise(versions):
-            if digest == applied:
+        if applied == digest:
+            return 0.0
+        versions = self._versions.get(identity, [])
+        for (_, before), (after, _) in pairwise(versions):
+            if before == applied:
                 return after
         begin = versions[0][0] if versions else 0.0
         return max(begin, self._placed_at.get(node, {}).get(identity, 0.0))
