@@ -30,6 +30,7 @@ from yett_policy.http.layout import ABI_VERSION, HEAD_FIELDS, HEAD_FORMAT, HEAD_
 from yett_policy.http.rule import HeaderOp, HeaderRule, HttpRule, PathKind, RuleAction, RulesetSpec
 from yett_policy.reason import Reason
 from yett_policy.service import BACKENDS_MAX, Backends, Frontend
+from yett_policy.sync import entry_fast
 from yett_policy.sync.reader import Value
 
 IDENTITY_MAX = 2**32 - 1
@@ -76,9 +77,11 @@ def check_schema(value: Value) -> None:
 
 def _document(identity: Value, entries: Value, rules: Value) -> Document:
     references = tuple(item.text() for item in rules.items())
+    raw = entries.raw if isinstance(entries.raw, list) else None
+    quick = raw is not None and entry_fast.entries(raw, len(references))
     made = Document(
         identity=identity.integer(1, IDENTITY_MAX),
-        entries=tuple(_entry(item, len(references)) for item in entries.items()),
+        entries=quick or tuple(_entry(item, len(references)) for item in entries.items()),
         rules=references,
     )
     keys = {(e.direction, e.peer, e.proto, e.port, e.port_bits) for e in made.entries}
