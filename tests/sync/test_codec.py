@@ -15,7 +15,7 @@ from support.sync import published, published_ruleset
 from yett_policy.document import SCHEMA, Engine, Verdict
 from yett_policy.http.change import ChangeOp, HeaderChange
 from yett_policy.service import Backends, Frontend
-from yett_policy.sync import decode, encode, rows_fast
+from yett_policy.sync import decode, encode, entry_fast, rows_fast, values
 from yett_policy.sync.frame import (
     BUNDLE,
     INFLATED_LIMIT,
@@ -50,6 +50,7 @@ from yett_policy.sync.message import (
 )
 from yett_policy.sync.once import Once
 from yett_policy.sync.reader import Malformed, Value
+from yett_policy.sync.values import document_json
 
 T = TypeVar("T")
 
@@ -204,6 +205,49 @@ def test_the_fast_way_accepts_nothing_that_the_slow_one_refuses(row: list[object
         quick = fast(row)
         if quick is not None:
             assert quick == checked(Value(row, "row"))
+
+
+@given(
+    st.sampled_from(sorted(document_json(build.document(build.WEB, build.ruleset()))["entries"][0])),  # type: ignore[index]
+    st.none()
+    | st.booleans()
+    | st.floats(allow_nan=False)
+    | st.integers(-2, 70000)
+    | st.sampled_from([2**32 - 1, 2**32, 1.0, "", "a" * 64, "a" * 65, "\ud800", "ä", []]),
+)
+@example("extra", 1)
+@example("port_bits", 15)
+def test_the_fast_way_reads_no_entry_in_another_way_than_the_slow_one(field: str, value: object) -> None:
+    body = document_json(build.document(build.WEB, build.ruleset()))
+    raw = json.loads(json.dumps(body["entries"]))
+    assert entry_fast.entries(raw, 3) is not None
+    raw[-1][field] = value
+    quick = entry_fast.entries(raw, 3)
+    if quick is not None:
+        assert quick == tuple(values._entry(Value(item, "entry"), 3) for item in raw)
+
+
+digests = st.sampled_from(["a" * 64, "0" * 64, "A" * 64, "a" * 63, "a" * 64 + "\n", "g" * 64, "", 1, None])
+digest_rows = st.lists(
+    st.lists(st.one_of(digests, st.integers(-1, 3), st.just(2**32), st.booleans()), max_size=3), max_size=3
+)
+
+
+@given(st.one_of(digest_rows, st.dictionaries(st.text(max_size=3) | st.just("b" * 64), digests), digests))
+@example([[1, "a" * 64], [2, "0" * 64]])
+@example([[1, "a" * 64], [1, "0" * 64]])
+@example([[1.0, "a" * 64]])
+@example({"a" * 64: "0" * 64})
+def test_the_fast_way_takes_no_digests_that_the_slow_one_refuses(raw: object) -> None:
+    if quick := rows_fast.digests(raw):
+        assert isinstance(raw, list)
+        assert quick == {number: decode._digest(Value(digest, "digest")) for number, digest in raw}
+        assert all(Value(number, "identity").integer(1, values.IDENTITY_MAX) for number, _ in raw)
+        assert len(quick) == len(raw)
+    if found := rows_fast.contents(raw):
+        assert isinstance(raw, dict)
+        assert found == {key: decode._digest(Value(digest, "digest")) for key, digest in raw.items()}
+        assert [decode._digest(Value(key, "key")) for key in found] == list(raw)
 
 
 def test_a_secret_survives_the_round_trip_and_is_shown_nowhere() -> None:

@@ -176,20 +176,30 @@ def _node(value: Value) -> NodePart:
     )
     return NodePart(
         documents=_digests(documents),
-        rulesets={
-            _digest(Value(digest, f"{rulesets.path}[{index}]")): _digest(content)
-            for index, (digest, content) in enumerate(rulesets.mapping(ROWS_MAX))
-        },
+        rulesets=_contents(rulesets),
         addresses={
             _prefix(Value(text, own.path)): identity.integer(1, values.IDENTITY_MAX)
             for text, identity in own.mapping(ROWS_MAX)
         },
-        endpoints=tuple(map(values.pod_row, endpoints.items(LOCAL_MAX))),
+        endpoints=tuple(_local(item) for item in endpoints.items(LOCAL_MAX)),
         secrets={
             _secret_name(Value(name, secrets.path)): _version(version)
             for name, version in secrets.mapping(SECRETS_MAX)
         },
     )
+
+
+def _contents(value: Value) -> dict[str, str]:
+    rows = value.mapping(ROWS_MAX)
+    return rows_fast.contents(value.raw) or {
+        _digest(Value(digest, f"{value.path}[{index}]")): _digest(content)
+        for index, (digest, content) in enumerate(rows)
+    }
+
+
+def _local(value: Value) -> values.PodRow:
+    quick = rows_fast.pod(value.raw)
+    return (*quick[0], *quick[1]) if quick and quick[1] else values.pod_row(value)
 
 
 def _secret(value: Value) -> SecretPart:
@@ -303,7 +313,10 @@ def _commit(value: Value) -> Commit:
 
 
 def _digests(value: Value) -> dict[int, str]:
-    rows = [item.row(2) for item in value.items(LOCAL_MAX)]
+    listed = value.items(LOCAL_MAX)
+    if quick := rows_fast.digests(value.raw):
+        return quick
+    rows = [item.row(2) for item in listed]
     found = {identity.integer(1, values.IDENTITY_MAX): _digest(digest) for identity, digest in rows}
     if len(found) != len(rows):
         raise value.fail("an identity occurs twice")
