@@ -1,25 +1,30 @@
 """The state directory: the last good snapshot and the node's numbers, each written in one step.
 
-snapshot.json      what was last applied
+state.db           what was last applied (`lastgood`)
 secrets.json       values of Secrets that its rules name; apart, for the snapshot is shown to people
 assignments.json   numbers given; losing it costs numbers, never meaning (`assign`)
+snapshot.json      what an older loader applied last; taken over, and removed
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from yett_loader.assign import RULE_LIMIT, Assignment, Place
-from yett_loader.errors import NotReady, SnapshotError
+from yett_loader.errors import NotReady, SnapshotError, StoreError
+from yett_loader.lastgood import LastGood
 from yett_loader.snapshot import Wanted, from_bytes
 from yett_loader.state import RulesetState
 from yett_policy.document import canonical
 from yett_policy.sync.reader import Malformed, parse
+
+log = logging.getLogger(__name__)
 
 SCHEMA = 1
 
@@ -29,6 +34,10 @@ class Store:
     """Files below one directory, which is made if it is missing."""
 
     directory: Path
+    _last: LastGood = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_last", LastGood(self.directory / "state.db"))
 
     def prepare(self) -> None:
         """NotReady unless the directory is there and can be written."""
@@ -43,15 +52,32 @@ class Store:
 
     def load_snapshot(self) -> Wanted | None:
         """What was last applied, None if nothing was; SnapshotError if the file is damaged."""
-        path = self.directory / "snapshot.json"
+        older = self._older
         try:
-            return from_bytes(path.read_bytes(), str(path))
+            body = older.read_bytes()
         except FileNotFoundError:
-            return None
+            return self._last.load()
+        # It is removed once it was taken over: an older loader has run since.
+        wanted = from_bytes(body, str(older))
+        try:
+            self.save_snapshot(wanted)
+        except StoreError as error:
+            log.warning("%s stays in use: %s", older, error)
+        return wanted
 
-    def save_snapshot(self, body: bytes) -> None:
-        """Replace it; `body` is what `snapshot.to_bytes` gives."""
-        _write(self.directory / "snapshot.json", body)
+    def save_snapshot(self, wanted: Wanted) -> str:
+        """Put it in the place of the last one; its digest.  StoreError if that fails: then the last one stays."""
+        digest = self._last.save(wanted)
+        self._older.unlink(missing_ok=True)
+        return digest
+
+    def close(self) -> None:
+        """Give up the file of the last snapshot."""
+        self._last.close()
+
+    @property
+    def _older(self) -> Path:
+        return self.directory / "snapshot.json"
 
     def load_secrets(self) -> dict[str, str]:
         """Values by `namespace/name`; none if the file is missing or damaged: they will be sent again."""
@@ -76,8 +102,8 @@ class Store:
             return Assignment()
 
     def save_assignment(self, assignment: Assignment) -> None:
-        """Replace it."""
-        _write(self.directory / "assignments.json", assignment_to_bytes(assignment))
+        """Replace it.  Without waiting for the disk: the numbers mean something as long as the kernel runs."""
+        _write(self.directory / "assignments.json", assignment_to_bytes(assignment), durable=False)
 
 
 def assignment_to_bytes(assignment: Assignment) -> bytes:
@@ -135,20 +161,22 @@ def load_or_default(store: Store) -> tuple[Assignment, str]:
         return Assignment(), str(error)
 
 
-def _write(path: Path, body: bytes) -> None:
-    """All of it or nothing, also if the machine loses power."""
+def _write(path: Path, body: bytes, *, durable: bool = True) -> None:
+    """All of it or nothing, if `durable` also when the machine loses power."""
     fd, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(fd, "wb") as file:
             file.write(body)
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
         Path(name).replace(path)
-        directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        if durable:
+            directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                os.fsync(directory)
+            finally:
+                os.close(directory)
     except BaseException:
         with suppress(FileNotFoundError):
             Path(name).unlink()

@@ -82,6 +82,13 @@ class Document:
     rules: tuple[str, ...]
     """Rule references: `Kind/namespace/name:ingress[0].toPorts[0]`, for a default deny
     `Kind/namespace/name:default-deny` (several joined by `, `), for no policy `none`."""
+    _digest: str = field(default="", init=False, repr=False, compare=False)
+    _rulesets: tuple[tuple[str, Direction], ...] | None = field(
+        default=None, init=False, repr=False, compare=False
+    )
+
+    def __hash__(self) -> int:
+        return hash(self.digest)
 
     def to_bytes(self) -> bytes:
         """Canonical JSON; equal documents give equal bytes."""
@@ -112,8 +119,18 @@ class Document:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the canonical bytes, hex."""
-        return hashlib.sha256(self.to_bytes()).hexdigest()
+        """SHA-256 of the canonical bytes, hex; computed once."""
+        if not self._digest:
+            object.__setattr__(self, "_digest", hashlib.sha256(self.to_bytes()).hexdigest())
+        return self._digest
+
+    @property
+    def rulesets(self) -> tuple[tuple[str, Direction], ...]:
+        """Digest and direction of every ruleset that entries name, each once, sorted; computed once."""
+        if self._rulesets is None:
+            named = {(entry.ruleset, entry.direction) for entry in self.entries if entry.ruleset}
+            object.__setattr__(self, "_rulesets", tuple(sorted(named)))
+        return self._rulesets or ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +146,9 @@ class Ruleset:
     """Of the kernel tables, see `struct ruleset` in yett_abi.h."""
     tables: bytes = field(default=b"", repr=False)
     """Kernel tables, padded by the loader to the tier's size; empty for the sidecar."""
+
+    def __hash__(self) -> int:
+        return hash(self.digest)
 
 
 @dataclass(frozen=True, slots=True)

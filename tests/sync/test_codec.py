@@ -15,7 +15,7 @@ from yett_operator.compilation import encode as publish
 from yett_policy.document import SCHEMA, Engine, Verdict
 from yett_policy.http.change import ChangeOp, HeaderChange
 from yett_policy.service import Backends, Frontend
-from yett_policy.sync import decode, encode, rows_fast, values
+from yett_policy.sync import decode, encode, entry_fast, rows_fast, values
 from yett_policy.sync.frame import (
     BUNDLE,
     INFLATED_LIMIT,
@@ -263,6 +263,50 @@ def test_the_fast_way_accepts_nothing_that_the_slow_one_refuses(row: list[object
         quick = fast(row)
         if quick is not None:
             assert quick == checked(Value(row, "row"))
+
+
+@given(
+    st.integers(0, 10),
+    st.none()
+    | st.booleans()
+    | st.floats(allow_nan=False)
+    | st.integers(-2, 70000)
+    | st.sampled_from([2**32 - 1, 2**32, 1.0, "", "1", []]),
+)
+@example(4, 15)
+@example(9, True)
+def test_the_fast_way_reads_no_entry_in_another_way_than_the_slow_one(place: int, value: object) -> None:
+    body = build.document(build.WEB, build.ruleset()).to_json()
+    (*_, row) = json.loads(json.dumps(body["entries"]))
+    places = ("", "0" * 64)
+    assert entry_fast.entry(row, 3, places) is not None
+    row[place : place + 1] = [value]
+    quick = entry_fast.entry(row, 3, places)
+    if quick is not None:
+        assert quick == values._entry(Value(row, "entry"), 3, places)
+
+
+digests = st.sampled_from(["a" * 64, "0" * 64, "A" * 64, "a" * 63, "a" * 64 + "\n", "g" * 64, "", 1, None])
+digest_rows = st.lists(
+    st.lists(st.one_of(digests, st.integers(-1, 3), st.just(2**32), st.booleans()), max_size=3), max_size=3
+)
+
+
+@given(st.one_of(digest_rows, st.dictionaries(st.text(max_size=3) | st.just("b" * 64), digests), digests))
+@example([[1, "a" * 64], [2, "0" * 64]])
+@example([[1, "a" * 64], [1, "0" * 64]])
+@example([[1.0, "a" * 64]])
+@example({"a" * 64: "0" * 64})
+def test_the_fast_way_takes_no_digests_that_the_slow_one_refuses(raw: object) -> None:
+    if quick := rows_fast.digests(raw):
+        assert isinstance(raw, list)
+        assert quick == {number: decode._digest(Value(digest, "digest")) for number, digest in raw}
+        assert all(Value(number, "identity").integer(1, values.IDENTITY_MAX) for number, _ in raw)
+        assert len(quick) == len(raw)
+    if found := rows_fast.contents(raw):
+        assert isinstance(raw, dict)
+        assert found == {key: decode._digest(Value(digest, "digest")) for key, digest in raw.items()}
+        assert [decode._digest(Value(key, "key")) for key in found] == list(raw)
 
 
 def test_a_secret_survives_the_round_trip_and_is_shown_nowhere() -> None:

@@ -110,7 +110,7 @@ def _hello(value: Value) -> Hello:
         instance=instance.text(64),
         version=version.text(64),
         kernel=kernel.text(256),
-        applied=_digests(applied, _digest),
+        applied=_digests(applied),
         failures=_read_failures(failures),
         documents=tuple(_digest(item) for item in documents.items(LOCAL_MAX)),
         rulesets=tuple(_digest(item) for item in rulesets.items(ROWS_MAX)),
@@ -129,7 +129,7 @@ def _ack(value: Value) -> Ack:
     )
     return Ack(
         seq=seq.integer(0, SEQUENCE_MAX),
-        applied=_digests(applied, _digest),
+        applied=_digests(applied),
         dropped=tuple(item.integer(1, values.IDENTITY_MAX) for item in dropped.items(LOCAL_MAX)),
         whole=whole.flag(),
         failures=_read_failures(failures),
@@ -177,21 +177,31 @@ def _node(value: Value) -> NodePart:
         "type", "documents", "rulesets", "addresses", "endpoints", "secrets"
     )
     return NodePart(
-        documents=_digests(documents, _digest),
-        rulesets={
-            _digest(Value(digest, f"{rulesets.path}[{index}]")): _digest(content)
-            for index, (digest, content) in enumerate(rulesets.mapping(ROWS_MAX))
-        },
+        documents=_digests(documents),
+        rulesets=_contents(rulesets),
         addresses={
             _prefix(Value(text, own.path)): identity.integer(1, values.IDENTITY_MAX)
             for text, identity in own.mapping(ROWS_MAX)
         },
-        endpoints=tuple(map(values.pod_row, endpoints.items(LOCAL_MAX))),
+        endpoints=tuple(_local(item) for item in endpoints.items(LOCAL_MAX)),
         secrets={
             _secret_name(Value(name, secrets.path)): _version(version)
             for name, version in secrets.mapping(SECRETS_MAX)
         },
     )
+
+
+def _contents(value: Value) -> dict[str, str]:
+    rows = value.mapping(ROWS_MAX)
+    return rows_fast.contents(value.raw) or {
+        _digest(Value(digest, f"{value.path}[{index}]")): _digest(content)
+        for index, (digest, content) in enumerate(rows)
+    }
+
+
+def _local(value: Value) -> values.PodRow:
+    quick = rows_fast.pod(value.raw)
+    return (*quick[0], *quick[1]) if quick and quick[1] else values.pod_row(value)
 
 
 def _node_changes(value: Value) -> NodeChanges:
@@ -200,7 +210,7 @@ def _node_changes(value: Value) -> NodeChanges:
     )
     pods = _rows(endpoints, rows_fast.pod, _pod_row, LOCAL_MAX)
     made = NodeChanges(
-        documents=_digests(documents, _or_none(_digest)),
+        documents=dict(_changed_document(item.row(2)) for item in documents.items(LOCAL_MAX)),
         rulesets={
             _digest(Value(digest, rulesets.path)): _or_none(_digest)(content)
             for digest, content in rulesets.mapping(ROWS_MAX)
@@ -218,6 +228,10 @@ def _node_changes(value: Value) -> NodeChanges:
     if len(made.endpoints) != len(pods):
         raise endpoints.fail("an endpoint occurs twice")
     return made
+
+
+def _changed_document(row: list[Value]) -> tuple[int, str | None]:
+    return _identity(row[0]), _or_none(_digest)(row[1])
 
 
 def _or_none(read: Callable[[Value], T]) -> Callable[[Value], T | None]:
@@ -340,9 +354,12 @@ def _commit(value: Value) -> Commit:
     return Commit(seq.integer(1, SEQUENCE_MAX), *(item.integer(0, SEQUENCE_MAX) for item in counts))
 
 
-def _digests(value: Value, read: Callable[[Value], T]) -> dict[int, T]:
-    rows = [item.row(2) for item in value.items(LOCAL_MAX)]
-    found = {_identity(identity): read(digest) for identity, digest in rows}
+def _digests(value: Value) -> dict[int, str]:
+    listed = value.items(LOCAL_MAX)
+    if quick := rows_fast.digests(value.raw):
+        return quick
+    rows = [item.row(2) for item in listed]
+    found = {_identity(identity): _digest(digest) for identity, digest in rows}
     if len(found) != len(rows):
         raise value.fail("an identity occurs twice")
     return found
