@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from yett_loader.rows import difference
 from yett_loader.snapshot import Wanted, from_bytes
-from yett_policy.document import canonical
+from yett_policy.document import Document, canonical
 from yett_policy.sync import values
 
 
@@ -103,7 +103,7 @@ class _Kind(NamedTuple):
 
 
 _KINDS: Mapping[str, _Kind] = {
-    "documents": _Kind(lambda of: of.snapshot.documents, lambda row: row.identity, values.document_json),
+    "documents": _Kind(lambda of: of.snapshot.documents, lambda row: row.identity, Document.to_json),
     "rulesets": _Kind(lambda of: of.snapshot.rulesets, lambda row: row.digest, values.ruleset_json),
     "ipcache": _Kind(lambda of: of.snapshot.ipcache, lambda row: row[0], lambda row: row),
     "identities": _Kind(lambda of: of.snapshot.identities, lambda row: row[0], lambda row: row),

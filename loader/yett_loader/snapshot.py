@@ -39,7 +39,7 @@ def to_bytes(wanted: Wanted) -> bytes:
     return canonical(
         {
             "schema": SCHEMA,
-            "documents": list(map(values.document_json, snapshot.documents)),
+            "documents": [item.to_json() for item in snapshot.documents],
             "rulesets": list(map(values.ruleset_json, snapshot.rulesets)),
             "ipcache": snapshot.ipcache,
             "identities": snapshot.identities,

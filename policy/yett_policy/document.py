@@ -15,7 +15,7 @@ from yett_policy.http.rule import RulesetSpec
 from yett_policy.reason import Reason
 from yett_policy.service import Backends, Frontend
 
-SCHEMA = 2
+SCHEMA = 3
 """Revision of these values on the wire and on disk; another number is refused."""
 
 
@@ -72,9 +72,6 @@ class Entry:
     """A denial answers (403) instead of a bare reset."""
 
 
-_ENTRY_FIELDS = tuple(Entry.__dataclass_fields__)
-
-
 @dataclass(frozen=True, slots=True)
 class Document:
     """The policy of one identity, both directions."""
@@ -95,10 +92,30 @@ class Document:
 
     def to_bytes(self) -> bytes:
         """Canonical JSON; equal documents give equal bytes."""
-        entries = [{name: getattr(entry, name) for name in _ENTRY_FIELDS} for entry in self.entries]
-        return canonical(
-            {"schema": SCHEMA, "identity": self.identity, "entries": entries, "rules": self.rules}
-        )
+        return canonical({"schema": SCHEMA, **self.to_json()})
+
+    def to_json(self) -> dict[str, object]:
+        """Without its schema, entries as rows: direction, peer, proto, port, port_bits, verdict, reason,
+        rule, which of `rulesets` (from 1; 0: none), forbidden (0 or 1).
+        """
+        rulesets = sorted({entry.ruleset for entry in self.entries} - {""})
+        place = {digest: index for index, digest in enumerate(("", *rulesets))}
+        rows = [
+            (
+                each.direction,
+                each.peer,
+                each.proto,
+                each.port,
+                each.port_bits,
+                each.verdict,
+                each.reason,
+                each.rule,
+                place[each.ruleset],
+                +each.forbidden,
+            )
+            for each in self.entries
+        ]
+        return {"identity": self.identity, "entries": rows, "rules": self.rules, "rulesets": rulesets}
 
     @property
     def digest(self) -> str:

@@ -37,7 +37,7 @@ from yett_loader.snapshot import Wanted, to_bytes
 from yett_loader.state import DropPolicy, MapState, Prefix, PutEndpoint
 from yett_loader.store import Store
 from yett_loader.sync.target import AgentTarget
-from yett_policy.document import Engine, Verdict
+from yett_policy.document import SCHEMA, Engine, Verdict
 from yett_policy.identity import HOST
 from yett_policy.reason import Reason
 from yett_policy.service import Frontend
@@ -710,7 +710,7 @@ async def test_allowed_traffic_is_recorded_only_while_observed(
     ("method", "path", "body", "status", "message"),
     [
         ("PUT", "/v1/snapshot", b"{", 400, "snapshot: this is not JSON"),
-        ("PUT", "/v1/snapshot", b'{"schema": 2}', 400, "snapshot: field 'documents' is missing"),
+        ("PUT", "/v1/snapshot", b'{"schema": %d}' % SCHEMA, 400, "snapshot: field 'documents' is missing"),
         ("GET", "/v1/policy/default/nobody", b"", 404, "no endpoint 'default/nobody' on this node"),
         ("GET", "/v1/flows?last=-1", b"", 400, "last is '-1'; it must be a number in 0..4096"),
         ("GET", "/v1/flows?last=99999", b"", 400, "it must be a number in 0..4096"),

@@ -20,6 +20,7 @@ from yett_loader.errors import SnapshotError, StoreError
 from yett_loader.lastgood import LastGood
 from yett_loader.snapshot import Wanted, to_bytes
 from yett_loader.store import Store
+from yett_policy.document import SCHEMA
 
 KILLS = 12
 
@@ -202,7 +203,7 @@ def _cut(path: Path) -> None:
         (_sql("UPDATE whole SET digest = 'x'"), "it is not all that was saved"),
         (_sql("UPDATE whole SET digest = 1"), "it is not all that was saved"),
         (_sql("UPDATE whole SET schema = 'x'"), "it is not all that was saved"),
-        (_sql("UPDATE whole SET schema = 1"), "schema 1 is not the 2 that this loader speaks"),
+        (_sql("UPDATE whole SET schema = 1"), f"schema 1 is not the {SCHEMA} that this loader speaks"),
         (_sql("UPDATE part SET digest = 1 WHERE kind = 'pods'"), "is not what was saved"),
         (_sql("UPDATE part SET digest = x'00' WHERE kind = 'pods'"), "is not what was saved"),
         (_sql("UPDATE part SET body = 'text' WHERE kind = 'pods'"), "a row is of another type"),

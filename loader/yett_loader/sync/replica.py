@@ -14,11 +14,13 @@ from yett_policy.document import Document, Ruleset, Snapshot, canonical
 from yett_policy.service import Backends, Frontend
 from yett_policy.sync import values
 from yett_policy.sync.message import (
+    LOCAL_MAX,
     AddressesPart,
     Begin,
     Commit,
     DocumentPart,
     IdentitiesPart,
+    NodeChanges,
     NodePart,
     Part,
     PodKey,
@@ -112,6 +114,10 @@ class Update:
         match part:
             case NodePart():
                 self._node = part
+            case NodeChanges():
+                if self.begin.base is None:
+                    raise Refused(Problem.MALFORMED, "changes of the node's part in a snapshot")
+                self._node = (self._node or self._base.node).changed(part)
             case DocumentPart(digest, document):
                 self._documents[digest] = document
             case RulesetPart(content, ruleset):
@@ -155,6 +161,9 @@ class Update:
         if self._node is None and self.begin.base is None:
             raise Refused(Problem.MALFORMED, "a snapshot without the node's part")
         node = self._node or self._base.node
+        for kind, count in ("documents", len(node.documents)), ("endpoints", len(node.endpoints)):
+            if count > LOCAL_MAX:
+                raise Refused(Problem.MALFORMED, f"{count} {kind} on one node, at most {LOCAL_MAX} are taken")
         documents, rulesets = self._bodies(node)
         secrets = self._values(node)
         return Replica(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TypeVar
@@ -42,7 +42,8 @@ class Publisher:
         self.pods: dict[PodKey, PlacedPod] = {}
         self.services: dict[Frontend, Backends] = {}
         self.by_node: defaultdict[str, dict[PodKey, PlacedPod]] = defaultdict(dict)
-        self.by_identity: defaultdict[int, dict[PodKey, PlacedPod]] = defaultdict(dict)
+        self.nodes_of: defaultdict[int, Counter[str]] = defaultdict(Counter)
+        """Identity -> node -> its pods there."""
         self.secrets: dict[str, PublishedSecret] = {}
         self._waiting: dict[PodKey, SlimPod] = {}
         """Pods without an identity."""
@@ -59,6 +60,11 @@ class Publisher:
     def revision(self) -> int:
         """See `SnapshotSource`."""
         return self._revision
+
+    @property
+    def sizes(self) -> tuple[int, int, int, int]:
+        """See `SnapshotSource`."""
+        return len(self.ipcache), len(self.identities), len(self.pods), len(self.services)
 
     def snapshot(self, node: str) -> NodeSnapshot:
         """See `SnapshotSource`."""
@@ -203,19 +209,23 @@ class Publisher:
         return None if old is None else replace(old, identity=number)
 
     def _move(self, key: PodKey, old: PlacedPod | None, new: PlacedPod | None) -> None:
-        for index, of in ((self.by_node, "node"), (self.by_identity, "identity")):
-            held: defaultdict[str | int, dict[PodKey, PlacedPod]] = index  # type: ignore[assignment]
-            if old is not None:
-                place = getattr(old, of)
-                held[place].pop(key, None)
-                if not held[place]:
-                    del held[place]
-            if new is not None:
-                held[getattr(new, of)][key] = new
+        if old is not None:
+            here = self.by_node[old.node]
+            del here[key]
+            if not here:
+                del self.by_node[old.node]
+            counted = self.nodes_of[old.identity]
+            counted[old.node] -= 1
+            if not counted[old.node]:
+                del counted[old.node]
+            if not counted:
+                del self.nodes_of[old.identity]
         if new is None:
             self.pods.pop(key, None)
         else:
             self.pods[key] = new
+            self.by_node[new.node][key] = new
+            self.nodes_of[new.identity][new.node] += 1
 
 
 def _update(held: dict[K, V], changes: Mapping[K, V | None]) -> None:

@@ -6,6 +6,7 @@ Documents and rulesets go in as the bytes that they were published as.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import TypeVar
 
 from yett_policy.document import canonical
 from yett_policy.service import Backends, Frontend
@@ -17,13 +18,17 @@ from yett_policy.sync.message import (
     Counters,
     Failing,
     Hello,
+    NodeChanges,
     NodePart,
+    PlacedPod,
     PodKey,
     Refusal,
     Renewal,
     SecretPart,
     Welcome,
 )
+
+T = TypeVar("T")
 
 
 def hello(message: Hello) -> bytes:
@@ -98,6 +103,18 @@ def node(message: NodePart) -> bytes:
     )
 
 
+def node_changes(message: NodeChanges) -> bytes:
+    """Frame."""
+    return _frame(
+        "node-changes",
+        documents=_pairs(message.documents),
+        rulesets=dict(message.rulesets),
+        addresses=dict(message.addresses),
+        endpoints=_pod_rows(message.endpoints.items()),
+        secrets=dict(message.secrets),
+    )
+
+
 def document(digest: str, body: bytes) -> bytes:
     """Frame; `body` is `Document.to_bytes()` and goes in as it is."""
     return pack(b'{"digest":"%b","document":%b,"type":"document"}' % (digest.encode(), body))
@@ -123,9 +140,9 @@ def identities(rows: Iterable[tuple[int, tuple[str, ...] | None]]) -> bytes:
     return _frame("identities", rows=list(rows))
 
 
-def pods(rows: Iterable[tuple[PodKey, tuple[int, tuple[str, ...]] | None]]) -> bytes:
+def pods(rows: Iterable[tuple[PodKey, PlacedPod | None]]) -> bytes:
     """Frame."""
-    return _frame("pods", rows=[[*key, *(value or (None, ()))] for key, value in rows])
+    return _frame("pods", rows=_pod_rows(rows))
 
 
 def services(rows: Iterable[tuple[Frontend, Backends | None]]) -> bytes:
@@ -149,8 +166,12 @@ def _frame(kind: str, **fields: object) -> bytes:
     return pack(canonical({"type": kind, **fields}))
 
 
-def _pairs(mapping: Mapping[int, str]) -> list[tuple[int, str]]:
-    return sorted(mapping.items())
+def _pairs(mapping: Mapping[int, T]) -> list[tuple[int, T]]:
+    return [(number, mapping[number]) for number in sorted(mapping)]
+
+
+def _pod_rows(rows: Iterable[tuple[PodKey, PlacedPod | None]]) -> list[list[object]]:
+    return [[*key, *(value or (None, ()))] for key, value in rows]
 
 
 def _failures(failures: Iterable[Failing]) -> list[tuple[int, str, str]]:
