@@ -19,6 +19,7 @@ from pathlib import Path
 from yett_loader.assign import RULE_LIMIT, Assignment, Place
 from yett_loader.errors import NotReady, SnapshotError, StoreError
 from yett_loader.lastgood import LastGood
+from yett_loader.older import of_now
 from yett_loader.snapshot import Wanted, from_bytes
 from yett_loader.state import RulesetState
 from yett_policy.document import canonical
@@ -58,7 +59,7 @@ class Store:
         except FileNotFoundError:
             return self._last.load()
         # It is removed once it was taken over: an older loader has run since.
-        wanted = from_bytes(body, str(older))
+        wanted = from_bytes(of_now(body), str(older))
         try:
             self.save_snapshot(wanted)
         except StoreError as error:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import signal
 import sqlite3
 import stat
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -18,6 +20,7 @@ from hypothesis import strategies as st
 from support import wanted as build
 from yett_loader.errors import SnapshotError, StoreError
 from yett_loader.lastgood import LastGood
+from yett_loader.older import BEFORE_ROWS
 from yett_loader.snapshot import Wanted, to_bytes
 from yett_loader.store import Store
 from yett_policy.document import SCHEMA
@@ -151,6 +154,51 @@ def test_the_snapshot_of_an_older_loader_is_taken_over_once(store: Store) -> Non
     assert store.load_snapshot() == node("/one", pods=3)
     assert not older.exists()
     assert again(store) == node("/one", pods=3)
+
+
+def before_rows(wanted: Wanted) -> dict[str, Any]:
+    """What a loader wrote whose entries were objects."""
+    raw: dict[str, Any] = json.loads(to_bytes(wanted))
+    documents = [
+        {"identity": item.identity, "entries": list(map(asdict, item.entries)), "rules": item.rules}
+        for item in wanted.snapshot.documents
+    ]
+    return raw | {"schema": BEFORE_ROWS, "documents": documents}
+
+
+def test_the_snapshot_of_a_loader_from_before_documents_were_rows_is_taken_over(store: Store) -> None:
+    wanted = node("/one", "/two", pods=3)
+    (store.directory / "snapshot.json").write_text(json.dumps(before_rows(wanted)))
+    assert store.load_snapshot() == wanted
+    assert again(store) == wanted
+
+
+def _entry(**fields: object) -> Callable[[dict[str, Any]], object]:
+    return lambda raw: raw["documents"][0]["entries"][0].update(fields)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (_entry(port=70000), r"documents\[0\].entries\[0\]\[3\]: 70000 is not in 0..65535"),
+        (_entry(forbidden="yes"), "schema 2 is not the"),
+        (_entry(ruleset=7), "schema 2 is not the"),
+        (_entry(ruleset=[]), "schema 2 is not the"),
+        (lambda raw: raw["documents"][0].pop("entries"), "schema 2 is not the"),
+        (lambda raw: raw.update(documents=[None]), "schema 2 is not the"),
+        (lambda raw: raw.update(documents=7), "schema 2 is not the"),
+        (lambda raw: raw.pop("documents"), "field 'documents' is missing"),
+        (lambda raw: raw.update(extra=1), "unknown field 'extra'"),
+    ],
+)
+def test_what_is_damaged_in_the_snapshot_of_an_older_loader_is_refused(
+    store: Store, damage: Callable[[dict[str, Any]], object], message: str
+) -> None:
+    raw = before_rows(node("/one"))
+    damage(raw)
+    (store.directory / "snapshot.json").write_text(json.dumps(raw))
+    with pytest.raises(SnapshotError, match=message):
+        store.load_snapshot()
 
 
 def test_what_an_older_loader_has_written_since_is_newer(store: Store) -> None:
