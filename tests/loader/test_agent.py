@@ -120,7 +120,7 @@ async def test_a_restart_without_its_numbers_still_changes_no_verdict(host: Node
     await first.apply(build.wanted(build.web()))
     before = first.have()
     first.datapath.close()
-    (host.state / "assignments.json").write_text("damaged")
+    damage(host.state / "numbers.db")
     second = await host.start()
     after = second.have()
     assert after.endpoints.keys() == before.endpoints.keys()

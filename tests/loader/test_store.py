@@ -18,10 +18,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from support import wanted as build
+from yett_loader.assign import Assignment, Limits, assign
 from yett_loader.errors import SnapshotError, StoreError
 from yett_loader.lastgood import LastGood
 from yett_loader.older import BEFORE_ROWS
 from yett_loader.snapshot import Wanted, to_bytes
+from yett_loader.state import MapState
 from yett_loader.store import Store
 from yett_policy.document import SCHEMA
 
@@ -221,6 +223,79 @@ def test_a_damaged_snapshot_of_an_older_loader_is_said_and_then_replaced(store: 
     assert again(store) == node("/one")
 
 
+# -- numbers ------------------------------------------------------------------------------
+
+
+def given(wanted: Wanted, previous: Assignment | None = None) -> Assignment:
+    limits = Limits(policies=64, rulesets=(32, 32, 32, 32), ipcache=100, endpoints=100)
+    return assign(wanted.snapshot, previous or Assignment(), MapState(), limits)
+
+
+def test_numbers_are_found_again_by_whoever_starts_next(store: Store) -> None:
+    assert store.load_assignment() == Assignment()
+    numbers = Assignment()
+    for wanted in (node("/one"), node("/one", "/two"), node(), node("/two")):
+        numbers = given(wanted, numbers)
+        store.save_assignment(numbers)
+        assert Store(store.directory).load_assignment() == numbers
+
+
+def older_numbers(numbers: Assignment) -> dict[str, Any]:
+    return {
+        "schema": 1,
+        "rulesets": {digest: [place.handle, *place.state] for digest, place in numbers.rulesets.items()},
+        "documents": numbers.documents,
+        "rules": numbers.rules,
+        "names": [[number, name] for number, name in sorted(numbers.names.items())],
+    }
+
+
+def test_the_numbers_of_an_older_loader_are_taken_over_once(store: Store) -> None:
+    store.save_assignment(given(node("/two")))
+    older = store.directory / "assignments.json"
+    older.write_text(json.dumps(older_numbers(given(node("/one")))))
+    assert store.load_assignment() == given(node("/one"))
+    assert not older.exists()
+    assert Store(store.directory).load_assignment() == given(node("/one"))
+
+
+@pytest.mark.parametrize("damage", ["", "{}", '{"schema": 1}', "[]", "damaged"])
+def test_damaged_numbers_of_an_older_loader_are_said_and_then_replaced(store: Store, damage: str) -> None:
+    older = store.directory / "assignments.json"
+    older.write_text(damage)
+    with pytest.raises(SnapshotError, match=r"assignments\.json"):
+        store.load_assignment()
+    store.save_assignment(given(node("/one")))
+    assert not older.exists()
+    assert Store(store.directory).load_assignment() == given(node("/one"))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"rulesets": {"a": [1, 2, 3]}},
+        {"rulesets": {"a": [0, 2, 3, 4]}},
+        {"rulesets": {"a": [1, 2, 3, 65536]}},
+        {"documents": {"a": 0}},
+        {"documents": {"a": True}},
+        {"rules": {"a": 65536}},
+        {"rules": {"a": "1"}},
+        {"names": [[0, "a"]]},
+        {"names": [[1, 2]]},
+        {"names": [["x", "a"]]},
+        {"names": [["\u0662", "a"]]},
+        {"names": [[65536, "a"]]},
+        {"names": [[1]]},
+        {"names": {}},
+        {"more": 1},
+    ],
+)
+def test_numbers_that_are_none_are_refused(store: Store, change: dict[str, object]) -> None:
+    (store.directory / "assignments.json").write_text(json.dumps(older_numbers(given(node("/one"))) | change))
+    with pytest.raises(SnapshotError, match=r"assignments\.json"):
+        store.load_assignment()
+
+
 # -- damage -------------------------------------------------------------------------------
 
 
@@ -281,6 +356,36 @@ def test_a_damaged_file_is_refused_in_a_sentence_and_then_replaced(
     assert again(store) == node("/two", pods=3)
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        _bytes,
+        _sql("UPDATE number SET value = '' WHERE kind = 'rules'"),
+        _sql("UPDATE number SET value = x'ff' WHERE kind = 'rules'"),
+        _sql("UPDATE number SET value = '70000' WHERE kind = 'rules'"),
+        _sql("UPDATE number SET kind = 'other' WHERE kind = 'names'"),
+        _sql("UPDATE number SET key = 'x' || key WHERE kind = 'names'"),
+        _sql("UPDATE number SET key = x'ff' WHERE key = '1'"),
+        _sql("PRAGMA user_version = 7"),
+        _sql("DROP TABLE number"),
+    ],
+)
+def test_damaged_numbers_are_refused_in_a_sentence_and_then_replaced(
+    store: Store, damage: Callable[[Path], None]
+) -> None:
+    store.save_assignment(given(node("/one")))
+    store.close()
+    path = store.directory / "numbers.db"
+    damage(path)
+    found = Store(store.directory)
+    with pytest.raises(SnapshotError) as caught:
+        found.load_assignment()
+    assert str(caught.value).startswith(str(path))
+    assert "\n" not in str(caught.value)
+    found.save_assignment(given(node("/two")))
+    assert Store(store.directory).load_assignment() == given(node("/two"))
+
+
 def test_what_is_forged_with_its_digests_is_still_checked(store: Store) -> None:
     """As anything that comes from outside: no row is believed for the digest that stands beside it."""
     last = LastGood(store.directory / "state.db")
@@ -292,20 +397,13 @@ def test_what_is_forged_with_its_digests_is_still_checked(store: Store) -> None:
         store.load_snapshot()
 
 
-def test_what_cannot_be_stored_leaves_what_was(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_stored_leaves_what_was(store: Store) -> None:
     store.save_snapshot(node("/one"))
-
-    def full(*_: object) -> None:
-        error = sqlite3.OperationalError("database or disk is full")
-        error.sqlite_errorcode = sqlite3.SQLITE_FULL
-        raise error
-
-    monkeypatch.setattr("yett_loader.lastgood._write", full)
-    with pytest.raises(
-        StoreError, match=r"cannot keep the snapshot in .*state\.db: database or disk is full"
-    ):
-        store.save_snapshot(node("/two"))
-    monkeypatch.undo()
+    limit = store._last._database._open().execute
+    limit("PRAGMA max_page_count = 1")  # no more than it has: as if the disk were full
+    with pytest.raises(StoreError, match=r"cannot keep state in .*state\.db: database or disk is full"):
+        store.save_snapshot(node("/two", pods=999))
     assert again(store) == node("/one")
-    store.save_snapshot(node("/two"))
-    assert again(store) == node("/two")
+    limit("PRAGMA max_page_count = 1000000")
+    store.save_snapshot(node("/two", pods=999))
+    assert again(store) == node("/two", pods=999)
