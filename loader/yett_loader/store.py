@@ -7,7 +7,6 @@ numbers.db         numbers given (`given`)
 
 from __future__ import annotations
 
-import logging
 import os
 import tempfile
 from collections.abc import Mapping
@@ -16,18 +15,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from yett_loader.assign import Assignment
-from yett_loader.errors import NotReady, SnapshotError, StoreError
-from yett_loader.given import Given, assignment
+from yett_loader.errors import NotReady, SnapshotError
+from yett_loader.given import Given
 from yett_loader.lastgood import LastGood
-from yett_loader.older import numbers_of_now, snapshot_of_now
-from yett_loader.snapshot import Wanted, from_bytes
+from yett_loader.snapshot import Wanted
 from yett_policy.document import canonical
 from yett_policy.sync.reader import Malformed, parse
-
-log = logging.getLogger(__name__)
-
-OLDER_SNAPSHOT, OLDER_NUMBERS = "snapshot.json", "assignments.json"
-"""Of loaders before this one: taken over, and removed, so where there is one it is the newer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,24 +48,11 @@ class Store:
 
     def load_snapshot(self) -> Wanted | None:
         """What was last applied, None if nothing was; SnapshotError if the file is damaged."""
-        older = self.directory / OLDER_SNAPSHOT
-        try:
-            body = older.read_bytes()
-        except FileNotFoundError:
-            return self._last.load()
-        # It is removed once it was taken over: an older loader has run since.
-        wanted = from_bytes(snapshot_of_now(body), str(older))
-        try:
-            self.save_snapshot(wanted)
-        except StoreError as error:
-            log.warning("%s stays in use: %s", older, error)
-        return wanted
+        return self._last.load()
 
     def save_snapshot(self, wanted: Wanted) -> str:
         """Put it in the place of the last one; its digest.  StoreError if that fails: then the last one stays."""
-        digest = self._last.save(wanted)
-        (self.directory / OLDER_SNAPSHOT).unlink(missing_ok=True)
-        return digest
+        return self._last.save(wanted)
 
     def close(self) -> None:
         """Give up the files."""
@@ -95,20 +75,11 @@ class Store:
 
     def load_assignment(self) -> Assignment:
         """The numbers given; none if the file is missing. SnapshotError if it is damaged."""
-        older = self.directory / OLDER_NUMBERS
-        try:
-            found = assignment(numbers_of_now(older.read_bytes(), str(older)))
-        except FileNotFoundError:
-            return self._given.load()
-        except Malformed as error:
-            raise SnapshotError(str(error)) from None
-        self.save_assignment(found)
-        return found
+        return self._given.load()
 
     def save_assignment(self, given: Assignment) -> None:
         """Replace them; StoreError if that fails: then the last ones stay."""
         self._given.save(given)
-        (self.directory / OLDER_NUMBERS).unlink(missing_ok=True)
 
 
 def load_or_default(store: Store) -> tuple[Assignment, str]:

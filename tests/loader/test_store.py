@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import itertools
-import json
 import os
 import signal
 import sqlite3
 import stat
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -21,8 +19,7 @@ from support import wanted as build
 from yett_loader.assign import Assignment, Limits, assign
 from yett_loader.errors import SnapshotError, StoreError
 from yett_loader.lastgood import LastGood
-from yett_loader.older import BEFORE_ROWS
-from yett_loader.snapshot import Wanted, to_bytes
+from yett_loader.snapshot import Wanted
 from yett_loader.state import MapState
 from yett_loader.store import Store
 from yett_policy.document import SCHEMA
@@ -147,82 +144,6 @@ def _killed_while_storing(store: Store, states: list[Wanted], after: int) -> int
     return told - 1
 
 
-# -- the file of an older loader ----------------------------------------------------------
-
-
-def test_the_snapshot_of_an_older_loader_is_taken_over_once(store: Store) -> None:
-    older = store.directory / "snapshot.json"
-    older.write_bytes(to_bytes(node("/one", pods=3)))
-    assert store.load_snapshot() == node("/one", pods=3)
-    assert not older.exists()
-    assert again(store) == node("/one", pods=3)
-
-
-def before_rows(wanted: Wanted) -> dict[str, Any]:
-    """What a loader wrote whose entries were objects."""
-    raw: dict[str, Any] = json.loads(to_bytes(wanted))
-    documents = [
-        {"identity": item.identity, "entries": list(map(asdict, item.entries)), "rules": item.rules}
-        for item in wanted.snapshot.documents
-    ]
-    return raw | {"schema": BEFORE_ROWS, "documents": documents}
-
-
-def test_the_snapshot_of_a_loader_from_before_documents_were_rows_is_taken_over(store: Store) -> None:
-    wanted = node("/one", "/two", pods=3)
-    (store.directory / "snapshot.json").write_text(json.dumps(before_rows(wanted)))
-    assert store.load_snapshot() == wanted
-    assert again(store) == wanted
-
-
-def _entry(**fields: object) -> Callable[[dict[str, Any]], object]:
-    return lambda raw: raw["documents"][0]["entries"][0].update(fields)
-
-
-@pytest.mark.parametrize(
-    ("damage", "message"),
-    [
-        (_entry(port=70000), r"documents\[0\].entries\[0\]\[3\]: 70000 is not in 0..65535"),
-        (_entry(forbidden="yes"), "schema 2 is not the"),
-        (_entry(ruleset=7), "schema 2 is not the"),
-        (_entry(ruleset=[]), "schema 2 is not the"),
-        (lambda raw: raw["documents"][0].pop("entries"), "schema 2 is not the"),
-        (lambda raw: raw.update(documents=[None]), "schema 2 is not the"),
-        (lambda raw: raw.update(documents=7), "schema 2 is not the"),
-        (lambda raw: raw.pop("documents"), "field 'documents' is missing"),
-        (lambda raw: raw.update(extra=1), "unknown field 'extra'"),
-    ],
-)
-def test_what_is_damaged_in_the_snapshot_of_an_older_loader_is_refused(
-    store: Store, damage: Callable[[dict[str, Any]], object], message: str
-) -> None:
-    raw = before_rows(node("/one"))
-    damage(raw)
-    (store.directory / "snapshot.json").write_text(json.dumps(raw))
-    with pytest.raises(SnapshotError, match=message):
-        store.load_snapshot()
-
-
-def test_what_an_older_loader_has_written_since_is_newer(store: Store) -> None:
-    """Upgrade, downgrade, upgrade again: only a loader that does not know our file writes the other one."""
-    store.save_snapshot(node("/one"))
-    store.close()
-    (store.directory / "snapshot.json").write_bytes(to_bytes(node("/two", pods=2)))
-    assert again(store) == node("/two", pods=2)
-    assert again(store) == node("/two", pods=2)
-
-
-def test_a_damaged_snapshot_of_an_older_loader_is_said_and_then_replaced(store: Store) -> None:
-    older = store.directory / "snapshot.json"
-    older.write_text('{"schema": 7}')
-    with pytest.raises(SnapshotError, match=r"snapshot\.json: field 'documents' is missing"):
-        store.load_snapshot()
-    assert older.exists()
-    store.save_snapshot(node("/one"))
-    assert not older.exists()
-    assert again(store) == node("/one")
-
-
 # -- numbers ------------------------------------------------------------------------------
 
 
@@ -240,60 +161,25 @@ def test_numbers_are_found_again_by_whoever_starts_next(store: Store) -> None:
         assert Store(store.directory).load_assignment() == numbers
 
 
-def older_numbers(numbers: Assignment) -> dict[str, Any]:
-    return {
-        "schema": 1,
-        "rulesets": {digest: [place.handle, *place.state] for digest, place in numbers.rulesets.items()},
-        "documents": numbers.documents,
-        "rules": numbers.rules,
-        "names": [[number, name] for number, name in sorted(numbers.names.items())],
-    }
-
-
-def test_the_numbers_of_an_older_loader_are_taken_over_once(store: Store) -> None:
-    store.save_assignment(given(node("/two")))
-    older = store.directory / "assignments.json"
-    older.write_text(json.dumps(older_numbers(given(node("/one")))))
-    assert store.load_assignment() == given(node("/one"))
-    assert not older.exists()
-    assert Store(store.directory).load_assignment() == given(node("/one"))
-
-
-@pytest.mark.parametrize("damage", ["", "{}", '{"schema": 1}', "[]", "damaged"])
-def test_damaged_numbers_of_an_older_loader_are_said_and_then_replaced(store: Store, damage: str) -> None:
-    older = store.directory / "assignments.json"
-    older.write_text(damage)
-    with pytest.raises(SnapshotError, match=r"assignments\.json"):
-        store.load_assignment()
-    store.save_assignment(given(node("/one")))
-    assert not older.exists()
-    assert Store(store.directory).load_assignment() == given(node("/one"))
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"rulesets": {"a": [1, 2, 3]}},
-        {"rulesets": {"a": [0, 2, 3, 4]}},
-        {"rulesets": {"a": [1, 2, 3, 65536]}},
-        {"documents": {"a": 0}},
-        {"documents": {"a": True}},
-        {"rules": {"a": 65536}},
-        {"rules": {"a": "1"}},
-        {"names": [[0, "a"]]},
-        {"names": [[1, 2]]},
-        {"names": [["x", "a"]]},
-        {"names": [["\u0662", "a"]]},
-        {"names": [[65536, "a"]]},
-        {"names": [[1]]},
-        {"names": {}},
-        {"more": 1},
-    ],
-)
-def test_numbers_that_are_none_are_refused(store: Store, change: dict[str, object]) -> None:
-    (store.directory / "assignments.json").write_text(json.dumps(older_numbers(given(node("/one"))) | change))
-    with pytest.raises(SnapshotError, match=r"assignments\.json"):
-        store.load_assignment()
+def test_numbers_that_are_none_are_refused(store: Store) -> None:
+    for change in (
+        "UPDATE number SET value = '[1, 2, 3]' WHERE kind = 'rulesets'",
+        "UPDATE number SET value = '[0, 2, 3, 4]' WHERE kind = 'rulesets'",
+        "UPDATE number SET value = '[1, 2, 3, 65536]' WHERE kind = 'rulesets'",
+        "UPDATE number SET value = '0' WHERE kind = 'documents'",
+        "UPDATE number SET value = 'true' WHERE kind = 'documents'",
+        "UPDATE number SET value = '\"1\"' WHERE kind = 'rules'",
+        "UPDATE number SET key = '0' WHERE kind = 'names' AND key = '1'",
+        "UPDATE number SET key = '65536' WHERE kind = 'names' AND key = '1'",
+        "UPDATE number SET key = '\u0662' WHERE kind = 'names' AND key = '1'",
+        "UPDATE number SET value = '2' WHERE kind = 'names'",
+    ):
+        store.save_assignment(Assignment())
+        store.save_assignment(given(node("/one")))
+        store.close()
+        _sql(change)(store.directory / "numbers.db")
+        with pytest.raises(SnapshotError, match=r"numbers\.db\."):
+            Store(store.directory).load_assignment()
 
 
 # -- damage -------------------------------------------------------------------------------
