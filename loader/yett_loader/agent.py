@@ -166,30 +166,16 @@ class Agent:
 
     async def refresh(self) -> None:
         """Look at the interfaces again: pods that came, pods that went."""
-        async with self._turn:
-            try:
-                governed = self._forget_interfaces()
-                if self.wanted is None:
-                    return
-                endpoints, before = self.wanted.endpoints, self._own
-                present = present_of(self.wanted, governed)
-                self._own = await asyncio.to_thread(discovery.node_addresses)
-                if (
-                    self._unsure
-                    or self._own != before
-                    or await self.interfaces.locate(present, endpoints, governed) != endpoints
-                ):
-                    try:
-                        await self._apply(present, look=True)
-                    except BaseException:
-                        self._own = before  # so that the next look tries again
-                        raise
-                    self.error = ""
-            except (LoaderError, OSError) as error:
-                self.error = str(error)
-                log.error("%s", error)  # noqa: TRY400 - one sentence is what an administrator needs
-            finally:
-                self._tell()
+        try:
+            # Before our turn: no change waits for it.
+            own = await asyncio.to_thread(discovery.node_addresses)
+            async with self._turn:
+                await self._refresh(own)
+        except (LoaderError, OSError) as error:
+            self.error = str(error)
+            log.error("%s", error)  # noqa: TRY400 - one sentence is what an administrator needs
+        finally:
+            self._tell()
 
     async def tidy(self) -> None:
         """Drop what was retired long enough ago: one by one, so that no change waits for all of it."""
@@ -283,6 +269,25 @@ class Agent:
         if self._own is None:
             self._own = await asyncio.to_thread(discovery.node_addresses)
         return await self.interfaces.locate(wanted, before, governed)
+
+    async def _refresh(self, own: frozenset[str]) -> None:
+        governed = self._forget_interfaces()
+        if self.wanted is None:
+            return
+        endpoints, before = self.wanted.endpoints, self._own
+        present = present_of(self.wanted, governed)
+        self._own = own
+        if (
+            self._unsure
+            or self._own != before
+            or await self.interfaces.locate(present, endpoints, governed) != endpoints
+        ):
+            try:
+                await self._apply(present, look=True)
+            except BaseException:
+                self._own = before  # so that the next look tries again
+                raise
+            self.error = ""
 
     async def _apply(self, wanted: Wanted, *, look: bool) -> Applied:
         begin = time.monotonic()
