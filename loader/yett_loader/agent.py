@@ -169,8 +169,9 @@ class Agent:
         try:
             # Before our turn: no change waits for it.
             own = await asyncio.to_thread(discovery.node_addresses)
+            there = await asyncio.to_thread(discovery.pod_interfaces)
             async with self._turn:
-                await self._refresh(own)
+                await self._refresh(own, there)
         except (LoaderError, OSError) as error:
             self.error = str(error)
             log.error("%s", error)  # noqa: TRY400 - one sentence is what an administrator needs
@@ -181,6 +182,7 @@ class Agent:
         """Drop what was retired long enough ago: one by one, so that no change waits for all of it."""
         if self.sidecar:
             self.sidecar.counts.save()
+        self.store.tidy()
         while True:
             async with self._turn:
                 # Not while we are unsure: the next application comes first.
@@ -268,9 +270,10 @@ class Agent:
         governed = self._forget_interfaces()
         if self._own is None:
             self._own = await asyncio.to_thread(discovery.node_addresses)
-        return await self.interfaces.locate(wanted, before, governed)
+        there = await asyncio.to_thread(discovery.pod_interfaces)
+        return await self.interfaces.locate(wanted, before, governed, there)
 
-    async def _refresh(self, own: frozenset[str]) -> None:
+    async def _refresh(self, own: frozenset[str], there: frozenset[int]) -> None:
         governed = self._forget_interfaces()
         if self.wanted is None:
             return
@@ -280,7 +283,7 @@ class Agent:
         if (
             self._unsure
             or self._own != before
-            or await self.interfaces.locate(present, endpoints, governed) != endpoints
+            or await self.interfaces.locate(present, endpoints, governed, there) != endpoints
         ):
             try:
                 await self._apply(present, look=True)

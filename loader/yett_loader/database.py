@@ -9,11 +9,13 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from yett_loader.errors import SnapshotError, StoreError
 
+LOG_MAX = 4 << 20
+"""Bytes of changes that need not be in the file itself yet."""
 _WAITS = 5.0
 """Seconds for somebody who reads the file."""
 _OUTSIDE = frozenset(
@@ -73,6 +75,13 @@ class Database:
         except (sqlite3.Error, OSError) as error:
             raise StoreError(f"cannot keep state in {self.path}: {error}") from error
 
+    def tidy(self) -> None:
+        """Bring what was written into the file itself, if that is much: no transaction has to do it meanwhile."""
+        log = self.path.with_name(f"{self.path.name}-wal")
+        with suppress(sqlite3.Error, OSError):  # else the next time
+            if self._connection is not None and log.stat().st_size > LOG_MAX:
+                self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
     def close(self) -> None:
         """Give up the file."""
         if self._connection is not None:
@@ -106,7 +115,12 @@ class Database:
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
         synchronous = "FULL" if self._durable else "OFF"
-        for setting in ("journal_mode = WAL", f"synchronous = {synchronous}", "trusted_schema = OFF"):
+        for setting in (
+            "journal_mode = WAL",
+            "wal_autocheckpoint = 0",  # see `tidy`
+            f"synchronous = {synchronous}",
+            "trusted_schema = OFF",
+        ):
             connection.execute(f"PRAGMA {setting}")
         (layout,) = connection.execute("PRAGMA user_version").fetchone()
         if layout == 0:

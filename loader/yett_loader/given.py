@@ -60,6 +60,10 @@ class Given:
             )
             self._kept = given
 
+    def tidy(self) -> None:
+        """See `Database`."""
+        self._database.tidy()
+
     def close(self) -> None:
         """Give up the file."""
         self._database.close()

@@ -74,6 +74,10 @@ class LastGood:
             self._kept, self._digest = wanted, str(total)
         return self._digest
 
+    def tidy(self) -> None:
+        """See `Database`."""
+        self._database.tidy()
+
     def close(self) -> None:
         """Give up the file."""
         self._database.close()

@@ -54,6 +54,11 @@ class Store:
         """Put it in the place of the last one; its digest.  StoreError if that fails: then the last one stays."""
         return self._last.save(wanted)
 
+    def tidy(self) -> None:
+        """Do what no change should wait for."""
+        self._last.tidy()
+        self._given.tidy()
+
     def close(self) -> None:
         """Give up the files."""
         self._last.close()

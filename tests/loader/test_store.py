@@ -283,6 +283,23 @@ def test_what_is_forged_with_its_digests_is_still_checked(store: Store) -> None:
         store.load_snapshot()
 
 
+def test_tidying_leaves_what_was_stored(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.tidy()
+    store.save_snapshot(node("/one", pods=50))
+    store.save_assignment(given(node("/one")))
+    logs = [store.directory / f"{name}.db-wal" for name in ("state", "numbers")]
+    assert all(log.stat().st_size for log in logs)
+    store.tidy()
+    assert all(log.stat().st_size for log in logs)  # little
+    monkeypatch.setattr("yett_loader.database.LOG_MAX", 0)
+    store.tidy()
+    assert not any(log.stat().st_size for log in logs)
+    assert again(store) == node("/one", pods=50)
+    assert Store(store.directory).load_assignment() == given(node("/one"))
+    store.save_snapshot(node("/two"))
+    assert again(store) == node("/two")
+
+
 def test_what_cannot_be_stored_leaves_what_was(store: Store) -> None:
     store.save_snapshot(node("/one"))
     limit = store._last._database._open().execute
