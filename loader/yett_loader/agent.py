@@ -18,7 +18,7 @@ from yett_loader.assign import Assignment, Numbers, assign, check_room, moved, r
 from yett_loader.datapath import Datapath
 from yett_loader.encode import Encoder
 from yett_loader.endpoint import LocalEndpoint
-from yett_loader.enforce import Enforcer
+from yett_loader.enforce import DROPPED_TOGETHER, Enforcer
 from yett_loader.errors import LoaderError, SnapshotError
 from yett_loader.interfaces import Interfaces, present_of
 from yett_loader.kernel import abi
@@ -179,14 +179,15 @@ class Agent:
             self._tell()
 
     async def tidy(self) -> None:
-        """Drop what was retired long enough ago: one by one, so that no change waits for all of it."""
+        """Drop what was retired long enough ago: some at a time, so that no change waits for all of it."""
         if self.sidecar:
             self.sidecar.counts.save()
         self.store.tidy()
         while True:
             async with self._turn:
                 # Not while we are unsure: the next application comes first.
-                ops = () if self._unsure else drops(self._retirement.due(time.monotonic(), GRACE))[:1]
+                due = () if self._unsure else drops(self._retirement.due(time.monotonic(), GRACE))
+                ops = due[:DROPPED_TOGETHER]
                 if not ops:
                     return
                 try:

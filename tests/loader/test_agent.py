@@ -749,3 +749,24 @@ async def test_a_slow_follower_is_told_what_it_missed(host: Node, monkeypatch: p
         assert await follower.next() == {"number": 0}
     recorder.close()
     agent.datapath.close()
+
+
+async def test_many_retired_policies_are_dropped_while_changes_go_on(
+    host: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent = await host.start()
+    documents = tuple(build.document(400 + number) for number in range(20))
+    await agent.apply(Wanted(build.snapshot(*documents), (build.web(),)))
+    await agent.apply(build.wanted(build.web(), path="/one"))
+    assert len(agent.have().policies) == 22
+    monkeypatch.setattr(agent_module, "GRACE", 0.0)
+    tidying = asyncio.create_task(agent.tidy())
+    await asyncio.sleep(0)  # it has the turn
+    await agent.apply(build.wanted(build.web(), path="/two"))
+    assert agent.have() == agent._enforcer.read_state()
+    await tidying
+    await agent.tidy()
+    assert len(agent.have().policies) == 2
+    assert len(agent.have().rulesets) == 1
+    assert agent.have() == agent._enforcer.read_state()
+    agent.datapath.close()
