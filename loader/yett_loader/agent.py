@@ -179,10 +179,14 @@ class Agent:
             self._tell()
 
     async def tidy(self) -> None:
-        """Drop what was retired long enough ago: some at a time, so that no change waits for all of it."""
+        """What can wait: attach again what somebody has detached; drop what was retired long enough ago, some
+        at a time, so that no change waits for all of it.
+        """
         if self.sidecar:
             self.sidecar.counts.save()
         self.store.tidy()
+        async with self._turn:
+            self.interfaces.mend(self.wanted.endpoints if self.wanted else ())
         while True:
             async with self._turn:
                 # Not while we are unsure: the next application comes first.
@@ -260,6 +264,7 @@ class Agent:
         application, and each had its interface.
 
         That one of these has gone since, `refresh` finds out: nothing here could give its number to another.
+        That somebody took our programs off one, `tidy` does.
         """
         return self._unsure or not self.interfaces.settled or wanted.endpoints != self._asked
 

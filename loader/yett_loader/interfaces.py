@@ -102,6 +102,13 @@ class Interfaces:
             return replace(endpoint, ifindex=None)
         return endpoint
 
+    def mend(self, endpoints: Iterable[LocalEndpoint]) -> None:
+        """Govern them again, where a program is missing: whoever may do what we may can take it off."""
+        existing = discovery.interfaces()
+        for item in endpoints:
+            if item.ifindex in existing:
+                self.govern(item)
+
     def _hold_newcomers(
         self, snapshot: Snapshot, known: Collection[LocalEndpoint], there: frozenset[int], *, told: bool
     ) -> None:

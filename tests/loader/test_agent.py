@@ -30,6 +30,7 @@ from yett_loader.enforce import Enforcer
 from yett_loader.errors import AbiMismatch, KernelError
 from yett_loader.image import Effect, run
 from yett_loader.kernel import Program, abi
+from yett_loader.kernel.link import Link
 from yett_loader.lost import HOLD, Lost
 from yett_loader.pins import Pins, remove_tree
 from yett_loader.recorder import Recorder
@@ -748,6 +749,24 @@ async def test_a_slow_follower_is_told_what_it_missed(host: Node, monkeypatch: p
         assert follower.lost == 3
         assert await follower.next() == {"number": 0}
     recorder.close()
+    agent.datapath.close()
+
+
+@pytest.mark.parametrize("hook", ["ingress", "egress"])
+async def test_a_program_that_somebody_took_off_is_attached_again(
+    host: Node, node: Topology, hook: str
+) -> None:
+    agent = await host.start()
+    await agent.apply(build.wanted(build.web()))
+    pin = host.pins.link(node.server.ifindex, hook)
+    with Link.open(pin) as link:
+        link.detach()
+        assert link.info().ifindex == 0
+    await agent.tidy()
+    with Link.open(pin) as link:
+        assert link.info().ifindex == node.server.ifindex
+    assert agent.have().endpoints.keys() == {node.server.ifindex}
+    assert agent.waiting == {}
     agent.datapath.close()
 
 
