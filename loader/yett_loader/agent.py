@@ -186,7 +186,10 @@ class Agent:
             self.sidecar.counts.save()
         self.store.tidy()
         async with self._turn:
-            self.interfaces.mend(self.wanted.endpoints if self.wanted else ())
+            try:
+                self.interfaces.mend(self.wanted.endpoints if self.wanted else ())
+            except (LoaderError, OSError) as error:
+                log.warning("cannot look at what is attached: %s", error)
         while True:
             async with self._turn:
                 # Not while we are unsure: the next application comes first.

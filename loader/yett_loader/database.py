@@ -43,6 +43,8 @@ class Database:
         self._tables = tables
         self._durable = durable
         self._connection: sqlite3.Connection | None = None
+        self._inode = 0
+        """Of the file that is open."""
 
     def read(self, query: Callable[[sqlite3.Connection], None]) -> bool:
         """Whether there is a file; SnapshotError if it is damaged."""
@@ -64,6 +66,7 @@ class Database:
         """
         try:
             try:
+                self._check()
                 with self._transaction() as connection:
                     change(connection)
             except (SnapshotError, sqlite3.Error) as error:
@@ -111,6 +114,7 @@ class Database:
             connection.close()
             raise
         self._connection = connection
+        self._inode = self.path.stat().st_ino
         return connection
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
@@ -130,6 +134,17 @@ class Database:
             connection.execute("COMMIT")
         elif layout != self._layout:
             raise SnapshotError(f"{self.path}: layout {layout} is not the {self._layout} of this loader")
+
+    def _check(self) -> None:
+        """SnapshotError if what we have open is not what is in the directory any more."""
+        if self._connection is None:
+            return
+        try:
+            there = self.path.stat().st_ino
+        except FileNotFoundError:
+            there = 0
+        if there != self._inode:
+            raise SnapshotError(f"{self.path}: somebody has removed it")
 
     def _remove(self) -> None:
         self.close()

@@ -300,6 +300,17 @@ def test_tidying_leaves_what_was_stored(store: Store, monkeypatch: pytest.Monkey
     assert again(store) == node("/two")
 
 
+@pytest.mark.parametrize("names", [["state.db"], ["state.db", "state.db-wal", "state.db-shm"]])
+def test_a_file_that_somebody_removes_is_made_again_with_all_that_was_in_it(
+    store: Store, names: list[str]
+) -> None:
+    store.save_snapshot(node("/one", pods=5))
+    for name in names:
+        (store.directory / name).unlink()
+    store.save_snapshot(node("/one", pods=6))
+    assert again(store) == node("/one", pods=6)
+
+
 def test_what_cannot_be_stored_leaves_what_was(store: Store) -> None:
     store.save_snapshot(node("/one"))
     limit = store._last._database._open().execute
