@@ -18,7 +18,7 @@ from yett_loader.assign import Assignment, Numbers, assign, check_room, moved, r
 from yett_loader.datapath import Datapath
 from yett_loader.encode import Encoder
 from yett_loader.endpoint import LocalEndpoint
-from yett_loader.enforce import Enforcer
+from yett_loader.enforce import DROPPED_TOGETHER, Enforcer
 from yett_loader.errors import LoaderError, SnapshotError
 from yett_loader.interfaces import Interfaces, present_of
 from yett_loader.kernel import abi
@@ -166,39 +166,35 @@ class Agent:
 
     async def refresh(self) -> None:
         """Look at the interfaces again: pods that came, pods that went."""
-        async with self._turn:
-            try:
-                governed = self._forget_interfaces()
-                if self.wanted is None:
-                    return
-                endpoints, before = self.wanted.endpoints, self._own
-                present = present_of(self.wanted, governed)
-                self._own = await asyncio.to_thread(discovery.node_addresses)
-                if (
-                    self._unsure
-                    or self._own != before
-                    or await self.interfaces.locate(present, endpoints, governed) != endpoints
-                ):
-                    try:
-                        await self._apply(present, look=True)
-                    except BaseException:
-                        self._own = before  # so that the next look tries again
-                        raise
-                    self.error = ""
-            except (LoaderError, OSError) as error:
-                self.error = str(error)
-                log.error("%s", error)  # noqa: TRY400 - one sentence is what an administrator needs
-            finally:
-                self._tell()
+        try:
+            # Before our turn: no change waits for it.
+            own = await asyncio.to_thread(discovery.node_addresses)
+            there = await asyncio.to_thread(discovery.pod_interfaces)
+            async with self._turn:
+                await self._refresh(own, there)
+        except (LoaderError, OSError) as error:
+            self.error = str(error)
+            log.error("%s", error)  # noqa: TRY400 - one sentence is what an administrator needs
+        finally:
+            self._tell()
 
     async def tidy(self) -> None:
-        """Drop what was retired long enough ago: one by one, so that no change waits for all of it."""
+        """What can wait: attach again what somebody has detached; drop what was retired long enough ago, some
+        at a time, so that no change waits for all of it.
+        """
         if self.sidecar:
             self.sidecar.counts.save()
+        self.store.tidy()
+        async with self._turn:
+            try:
+                self.interfaces.mend(self.wanted.endpoints if self.wanted else ())
+            except (LoaderError, OSError) as error:
+                log.warning("cannot look at what is attached: %s", error)
         while True:
             async with self._turn:
                 # Not while we are unsure: the next application comes first.
-                ops = () if self._unsure else drops(self._retirement.due(time.monotonic(), GRACE))[:1]
+                due = () if self._unsure else drops(self._retirement.due(time.monotonic(), GRACE))
+                ops = due[:DROPPED_TOGETHER]
                 if not ops:
                     return
                 try:
@@ -271,6 +267,7 @@ class Agent:
         application, and each had its interface.
 
         That one of these has gone since, `refresh` finds out: nothing here could give its number to another.
+        That somebody took our programs off one, `tidy` does.
         """
         return self._unsure or not self.interfaces.settled or wanted.endpoints != self._asked
 
@@ -282,7 +279,27 @@ class Agent:
         governed = self._forget_interfaces()
         if self._own is None:
             self._own = await asyncio.to_thread(discovery.node_addresses)
-        return await self.interfaces.locate(wanted, before, governed)
+        there = await asyncio.to_thread(discovery.pod_interfaces)
+        return await self.interfaces.locate(wanted, before, governed, there)
+
+    async def _refresh(self, own: frozenset[str], there: frozenset[int]) -> None:
+        governed = self._forget_interfaces()
+        if self.wanted is None:
+            return
+        endpoints, before = self.wanted.endpoints, self._own
+        present = present_of(self.wanted, governed)
+        self._own = own
+        if (
+            self._unsure
+            or self._own != before
+            or await self.interfaces.locate(present, endpoints, governed, there) != endpoints
+        ):
+            try:
+                await self._apply(present, look=True)
+            except BaseException:
+                self._own = before  # so that the next look tries again
+                raise
+            self.error = ""
 
     async def _apply(self, wanted: Wanted, *, look: bool) -> Applied:
         begin = time.monotonic()

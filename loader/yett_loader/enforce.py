@@ -50,6 +50,8 @@ _FIXED_BITS = 48
 _ZERO = bytes(4)
 _TOGETHER = 128
 """Inner maps that go into an outer one with one call; each takes a descriptor meanwhile."""
+DROPPED_TOGETHER = 16
+"""Inner maps that are taken out side by side: an array of maps has no call for many."""
 
 
 @dataclass(slots=True)
@@ -138,7 +140,7 @@ class Enforcer:
 
         Neighbours of one kind go to the kernel together: it waits out an RCU grace period (some
         10 ms) for each call that changes a map of maps, not for each element.  Rulesets and policies that a
-        plan begins with wait side by side: nothing points at either yet.
+        plan begins with wait side by side, for nothing points at either yet; and so do those that are dropped.
         """
         todo = list(ops)
         new = list(takewhile(lambda op: isinstance(op, PutRuleset | PutPolicy), todo))
@@ -153,6 +155,8 @@ class Enforcer:
                 self._put_addresses([op for op in some if isinstance(op, PutAddress)])
             elif kind is PutService:
                 self._put_services([op for op in some if isinstance(op, PutService)])
+            elif kind in (DropPolicy, DropRuleset):
+                self._drop(some)
             else:
                 for op in some:
                     self.apply_one(op)
@@ -225,6 +229,11 @@ class Enforcer:
             waiting = beside.submit(self._put_rulesets, rulesets)
             self._put_policies(policies)
             waiting.result()
+
+    def _drop(self, ops: Sequence[MapOp]) -> None:
+        with ThreadPoolExecutor(min(len(ops), DROPPED_TOGETHER)) as beside:
+            for work in [beside.submit(self.apply_one, op) for op in ops]:
+                work.result()
 
     def _put_rulesets(self, ops: Sequence[PutRuleset]) -> None:
         for tier in sorted({tier_and_slot(op.handle)[0] for op in ops}):

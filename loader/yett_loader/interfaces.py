@@ -37,12 +37,16 @@ class Interfaces:
         return not self.waiting and not self.newcomers.waiting
 
     async def locate(
-        self, wanted: Wanted, before: Iterable[LocalEndpoint], governed: frozenset[int]
+        self,
+        wanted: Wanted,
+        before: Iterable[LocalEndpoint],
+        governed: frozenset[int],
+        there: frozenset[int],
     ) -> tuple[LocalEndpoint, ...]:
         """Each endpoint with its interface: as told, as found `before`, or found now.
 
-        `governed` are the interfaces that are.  Whoever is behind the addresses of an endpoint that was lost
-        is governed too, and denied everything.
+        `governed` are the interfaces that are, `there` those that may be pods'.  Whoever is behind the
+        addresses of an endpoint that was lost is governed too, and denied everything.
         """
         existing = discovery.interfaces()
         old_by_name = {item.name: item for item in before}
@@ -82,7 +86,7 @@ class Interfaces:
                 case NotFound(reason):
                     self.waiting[item.name] = reason
         if self.lost.told is not None:
-            await self._hold_newcomers(wanted.snapshot, known, told=self.lost.told())
+            self._hold_newcomers(wanted.snapshot, known, there, told=self.lost.told())
         return tuple(known)
 
     def govern(self, endpoint: LocalEndpoint) -> LocalEndpoint:
@@ -98,15 +102,21 @@ class Interfaces:
             return replace(endpoint, ifindex=None)
         return endpoint
 
-    async def _hold_newcomers(
-        self, snapshot: Snapshot, known: Collection[LocalEndpoint], *, told: bool
+    def mend(self, endpoints: Iterable[LocalEndpoint]) -> None:
+        """Govern them again, where a program is missing: whoever may do what we may can take it off."""
+        existing = discovery.interfaces()
+        for item in endpoints:
+            if item.ifindex in existing:
+                self.govern(item)
+
+    def _hold_newcomers(
+        self, snapshot: Snapshot, known: Collection[LocalEndpoint], there: frozenset[int], *, told: bool
     ) -> None:
         """Govern interfaces that may be those of pods on their way, and let go of those that are not."""
         coming = {item.identity for item in known if item.ifindex is None}
         taken = {item.ifindex for item in known} | (set(self.datapath.attached()) - self.newcomers.held)
-        interfaces = await asyncio.to_thread(discovery.pod_interfaces)
         expecting = any(item.identity in coming and is_selected(item) for item in snapshot.documents)
-        new, old = self.newcomers.look(interfaces - taken, expecting=expecting, told=told)
+        new, old = self.newcomers.look(there - taken, expecting=expecting, told=told)
         for ifindex in new:
             try:
                 self.datapath.attach(ifindex)

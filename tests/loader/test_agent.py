@@ -30,6 +30,7 @@ from yett_loader.enforce import Enforcer
 from yett_loader.errors import AbiMismatch, KernelError
 from yett_loader.image import Effect, run
 from yett_loader.kernel import Program, abi
+from yett_loader.kernel.link import Link
 from yett_loader.lost import HOLD, Lost
 from yett_loader.pins import Pins, remove_tree
 from yett_loader.recorder import Recorder
@@ -120,7 +121,7 @@ async def test_a_restart_without_its_numbers_still_changes_no_verdict(host: Node
     await first.apply(build.wanted(build.web()))
     before = first.have()
     first.datapath.close()
-    (host.state / "assignments.json").write_text("damaged")
+    damage(host.state / "numbers.db")
     second = await host.start()
     after = second.have()
     assert after.endpoints.keys() == before.endpoints.keys()
@@ -748,4 +749,43 @@ async def test_a_slow_follower_is_told_what_it_missed(host: Node, monkeypatch: p
         assert follower.lost == 3
         assert await follower.next() == {"number": 0}
     recorder.close()
+    agent.datapath.close()
+
+
+@pytest.mark.parametrize("hook", ["ingress", "egress"])
+async def test_a_program_that_somebody_took_off_is_attached_again(
+    host: Node, node: Topology, hook: str
+) -> None:
+    agent = await host.start()
+    await agent.apply(build.wanted(build.web()))
+    pin = host.pins.link(node.server.ifindex, hook)
+    with Link.open(pin) as link:
+        link.detach()
+        assert link.info().ifindex == 0
+    await agent.tidy()
+    with Link.open(pin) as link:
+        assert link.info().ifindex == node.server.ifindex
+    assert agent.have().endpoints.keys() == {node.server.ifindex}
+    assert agent.waiting == {}
+    agent.datapath.close()
+
+
+async def test_many_retired_policies_are_dropped_while_changes_go_on(
+    host: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent = await host.start()
+    documents = tuple(build.document(400 + number) for number in range(20))
+    await agent.apply(Wanted(build.snapshot(*documents), (build.web(),)))
+    await agent.apply(build.wanted(build.web(), path="/one"))
+    assert len(agent.have().policies) == 22
+    monkeypatch.setattr(agent_module, "GRACE", 0.0)
+    tidying = asyncio.create_task(agent.tidy())
+    await asyncio.sleep(0)  # it has the turn
+    await agent.apply(build.wanted(build.web(), path="/two"))
+    assert agent.have() == agent._enforcer.read_state()
+    await tidying
+    await agent.tidy()
+    assert len(agent.have().policies) == 2
+    assert len(agent.have().rulesets) == 1
+    assert agent.have() == agent._enforcer.read_state()
     agent.datapath.close()

@@ -21,11 +21,10 @@ from yett_loader.assign import (
     tier_and_slot,
 )
 from yett_loader.encode import encode
-from yett_loader.errors import SnapshotError
 from yett_loader.plan import drops, plan, retired
 from yett_loader.snapshot import Wanted, to_bytes
 from yett_loader.state import EndpointState, MapState, PolicyKey, PolicyValue, Prefix, RulesetState, after
-from yett_loader.store import Store, assignment_from_bytes, assignment_to_bytes
+from yett_loader.store import Store
 from yett_policy.document import Engine, Verdict
 from yett_policy.reason import Reason
 
@@ -124,31 +123,6 @@ def test_more_rules_than_the_node_has_numbers_are_refused() -> None:
     have = MapState(rulesets={1: RulesetState(9, 1, 65535)})
     with pytest.raises(MapFull, match="cannot number 2 rules"):
         assign(build.wanted().snapshot, Assignment(), have, LIMITS)
-
-
-def test_an_assignment_survives_the_round_trip() -> None:
-    assignment, _ = settle(build.wanted(build.web(5)), Assignment(), MapState())
-    assert assignment_from_bytes(assignment_to_bytes(assignment), "assignments") == assignment
-
-
-@pytest.mark.parametrize(
-    "body",
-    [b"", b"{}", b'{"schema":2,"rulesets":{},"documents":{},"rules":{},"names":[]}'],
-    ids=["nothing", "no fields", "another schema"],
-)
-def test_a_damaged_assignment_is_refused_in_a_sentence(body: bytes) -> None:
-    with pytest.raises(SnapshotError, match="assignments"):
-        assignment_from_bytes(body, "assignments")
-
-
-def test_the_store_replaces_whole_files(tmp_path: Path) -> None:
-    store = Store(tmp_path / "state")
-    store.prepare()
-    assert store.load_snapshot() is None
-    assert store.load_assignment() == Assignment()
-    store.save_assignment(Assignment())
-    store.save_secrets({})
-    assert sorted(file.name for file in store.directory.iterdir()) == ["assignments.json", "secrets.json"]
 
 
 def test_values_of_secrets_are_kept_apart_and_for_root_alone(tmp_path: Path) -> None:

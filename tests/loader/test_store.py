@@ -16,9 +16,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from support import wanted as build
+from yett_loader.assign import Assignment, Limits, assign
 from yett_loader.errors import SnapshotError, StoreError
 from yett_loader.lastgood import LastGood
-from yett_loader.snapshot import Wanted, to_bytes
+from yett_loader.snapshot import Wanted
+from yett_loader.state import MapState
 from yett_loader.store import Store
 from yett_policy.document import SCHEMA
 
@@ -142,35 +144,42 @@ def _killed_while_storing(store: Store, states: list[Wanted], after: int) -> int
     return told - 1
 
 
-# -- the file of an older loader ----------------------------------------------------------
+# -- numbers ------------------------------------------------------------------------------
 
 
-def test_the_snapshot_of_an_older_loader_is_taken_over_once(store: Store) -> None:
-    older = store.directory / "snapshot.json"
-    older.write_bytes(to_bytes(node("/one", pods=3)))
-    assert store.load_snapshot() == node("/one", pods=3)
-    assert not older.exists()
-    assert again(store) == node("/one", pods=3)
+def given(wanted: Wanted, previous: Assignment | None = None) -> Assignment:
+    limits = Limits(policies=64, rulesets=(32, 32, 32, 32), ipcache=100, endpoints=100)
+    return assign(wanted.snapshot, previous or Assignment(), MapState(), limits)
 
 
-def test_what_an_older_loader_has_written_since_is_newer(store: Store) -> None:
-    """Upgrade, downgrade, upgrade again: only a loader that does not know our file writes the other one."""
-    store.save_snapshot(node("/one"))
-    store.close()
-    (store.directory / "snapshot.json").write_bytes(to_bytes(node("/two", pods=2)))
-    assert again(store) == node("/two", pods=2)
-    assert again(store) == node("/two", pods=2)
+def test_numbers_are_found_again_by_whoever_starts_next(store: Store) -> None:
+    assert store.load_assignment() == Assignment()
+    numbers = Assignment()
+    for wanted in (node("/one"), node("/one", "/two"), node(), node("/two")):
+        numbers = given(wanted, numbers)
+        store.save_assignment(numbers)
+        assert Store(store.directory).load_assignment() == numbers
 
 
-def test_a_damaged_snapshot_of_an_older_loader_is_said_and_then_replaced(store: Store) -> None:
-    older = store.directory / "snapshot.json"
-    older.write_text('{"schema": 7}')
-    with pytest.raises(SnapshotError, match=r"snapshot\.json: field 'documents' is missing"):
-        store.load_snapshot()
-    assert older.exists()
-    store.save_snapshot(node("/one"))
-    assert not older.exists()
-    assert again(store) == node("/one")
+def test_numbers_that_are_none_are_refused(store: Store) -> None:
+    for change in (
+        "UPDATE number SET value = '[1, 2, 3]' WHERE kind = 'rulesets'",
+        "UPDATE number SET value = '[0, 2, 3, 4]' WHERE kind = 'rulesets'",
+        "UPDATE number SET value = '[1, 2, 3, 65536]' WHERE kind = 'rulesets'",
+        "UPDATE number SET value = '0' WHERE kind = 'documents'",
+        "UPDATE number SET value = 'true' WHERE kind = 'documents'",
+        "UPDATE number SET value = '\"1\"' WHERE kind = 'rules'",
+        "UPDATE number SET key = '0' WHERE kind = 'names' AND key = '1'",
+        "UPDATE number SET key = '65536' WHERE kind = 'names' AND key = '1'",
+        "UPDATE number SET key = '\u0662' WHERE kind = 'names' AND key = '1'",
+        "UPDATE number SET value = '2' WHERE kind = 'names'",
+    ):
+        store.save_assignment(Assignment())
+        store.save_assignment(given(node("/one")))
+        store.close()
+        _sql(change)(store.directory / "numbers.db")
+        with pytest.raises(SnapshotError, match=r"numbers\.db\."):
+            Store(store.directory).load_assignment()
 
 
 # -- damage -------------------------------------------------------------------------------
@@ -233,6 +242,36 @@ def test_a_damaged_file_is_refused_in_a_sentence_and_then_replaced(
     assert again(store) == node("/two", pods=3)
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        _bytes,
+        _sql("UPDATE number SET value = '' WHERE kind = 'rules'"),
+        _sql("UPDATE number SET value = x'ff' WHERE kind = 'rules'"),
+        _sql("UPDATE number SET value = '70000' WHERE kind = 'rules'"),
+        _sql("UPDATE number SET kind = 'other' WHERE kind = 'names'"),
+        _sql("UPDATE number SET key = 'x' || key WHERE kind = 'names'"),
+        _sql("UPDATE number SET key = x'ff' WHERE key = '1'"),
+        _sql("PRAGMA user_version = 7"),
+        _sql("DROP TABLE number"),
+    ],
+)
+def test_damaged_numbers_are_refused_in_a_sentence_and_then_replaced(
+    store: Store, damage: Callable[[Path], None]
+) -> None:
+    store.save_assignment(given(node("/one")))
+    store.close()
+    path = store.directory / "numbers.db"
+    damage(path)
+    found = Store(store.directory)
+    with pytest.raises(SnapshotError) as caught:
+        found.load_assignment()
+    assert str(caught.value).startswith(str(path))
+    assert "\n" not in str(caught.value)
+    found.save_assignment(given(node("/two")))
+    assert Store(store.directory).load_assignment() == given(node("/two"))
+
+
 def test_what_is_forged_with_its_digests_is_still_checked(store: Store) -> None:
     """As anything that comes from outside: no row is believed for the digest that stands beside it."""
     last = LastGood(store.directory / "state.db")
@@ -244,20 +283,41 @@ def test_what_is_forged_with_its_digests_is_still_checked(store: Store) -> None:
         store.load_snapshot()
 
 
-def test_what_cannot_be_stored_leaves_what_was(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    store.save_snapshot(node("/one"))
-
-    def full(*_: object) -> None:
-        error = sqlite3.OperationalError("database or disk is full")
-        error.sqlite_errorcode = sqlite3.SQLITE_FULL
-        raise error
-
-    monkeypatch.setattr("yett_loader.lastgood._write", full)
-    with pytest.raises(
-        StoreError, match=r"cannot keep the snapshot in .*state\.db: database or disk is full"
-    ):
-        store.save_snapshot(node("/two"))
-    monkeypatch.undo()
-    assert again(store) == node("/one")
+def test_tidying_leaves_what_was_stored(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.tidy()
+    store.save_snapshot(node("/one", pods=50))
+    store.save_assignment(given(node("/one")))
+    logs = [store.directory / f"{name}.db-wal" for name in ("state", "numbers")]
+    assert all(log.stat().st_size for log in logs)
+    store.tidy()
+    assert all(log.stat().st_size for log in logs)  # little
+    monkeypatch.setattr("yett_loader.database.LOG_MAX", 0)
+    store.tidy()
+    assert not any(log.stat().st_size for log in logs)
+    assert again(store) == node("/one", pods=50)
+    assert Store(store.directory).load_assignment() == given(node("/one"))
     store.save_snapshot(node("/two"))
     assert again(store) == node("/two")
+
+
+@pytest.mark.parametrize("names", [["state.db"], ["state.db", "state.db-wal", "state.db-shm"]])
+def test_a_file_that_somebody_removes_is_made_again_with_all_that_was_in_it(
+    store: Store, names: list[str]
+) -> None:
+    store.save_snapshot(node("/one", pods=5))
+    for name in names:
+        (store.directory / name).unlink()
+    store.save_snapshot(node("/one", pods=6))
+    assert again(store) == node("/one", pods=6)
+
+
+def test_what_cannot_be_stored_leaves_what_was(store: Store) -> None:
+    store.save_snapshot(node("/one"))
+    limit = store._last._database._open().execute
+    limit("PRAGMA max_page_count = 1")  # no more than it has: as if the disk were full
+    with pytest.raises(StoreError, match=r"cannot keep state in .*state\.db: database or disk is full"):
+        store.save_snapshot(node("/two", pods=999))
+    assert again(store) == node("/one")
+    limit("PRAGMA max_page_count = 1000000")
+    store.save_snapshot(node("/two", pods=999))
+    assert again(store) == node("/two", pods=999)
