@@ -23,7 +23,12 @@
 #define PACKET_HOST 0
 
 /* What is left of a connection whose owner has closed it. */
+struct sock_common {
+	__u32 skc_tw_rcv_nxt;
+} __attribute__((preserve_access_index));
+
 struct inet_timewait_sock {
+	struct sock_common __tw_common;
 	__u32 tw_mark;
 } __attribute__((preserve_access_index));
 
@@ -32,9 +37,10 @@ struct tcp_timewait_sock {
 } __attribute__((preserve_access_index));
 
 /* On a packet between a hook and the gate: the listener's port in the low bits; 0 if only a
- * connection that exists may have it. */
-#define MARK_TO_GATE	  0x79660000
-#define MARK_TO_GATE_MASK 0xffff0000
+ * connection that exists may have it.  "Again": it has been there once. */
+#define MARK_TO_GATE	   0x79660000
+#define MARK_TO_GATE_AGAIN 0x00010000
+#define MARK_TO_GATE_MASK  0xfffe0000
 
 /* RFC 7600: the IPv4 dummy address; RFC 6666: the discard prefix. */
 #define LISTENER_ADDR4 bpf_htonl(0xc0000008) /* 192.0.0.8 */
