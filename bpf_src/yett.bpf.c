@@ -154,7 +154,7 @@ static __always_inline int judge(struct __sk_buff *skb, const int from_pod)
 		return end_old_stream(skb, w, f);
 	/* New, or to be judged again; or a new connection on ports that are free again. */
 	if (!f || f->epoch != w->epoch || (syn && is_over(f, now))) {
-		if (open_flow(skb) != OPENED_FLOW) {
+		if (open_flow(skb, f) != OPENED_FLOW) {
 			if (w->verdict == VERDICT_DENY && w->reason == REASON_MIDSTREAM)
 				return reset_both(skb, w, w->p.seq);
 			return finish(skb, w);

@@ -32,18 +32,22 @@ _EXISTS = 17
 _GONE = (2, 3, 19, 97)
 _SYSCTLS = (Path("/host/proc/sys"), Path("/proc/sys"))
 """A container's own is read-only, so its manifest mounts the network's part a second time."""
-_MARKS = f"{abi.number('SIDECAR_INGRESS'):#x}, {abi.number('SIDECAR_ANSWER'):#x}"
-
 _UNTRACKED = f"""\
 add table inet yett_sidecar
 delete table inet yett_sidecar
 table inet yett_sidecar {{
-  chain gate {{ type filter hook prerouting priority raw; iifname "{NAME}" notrack; }}
-  chain upstream {{ type filter hook output priority raw; meta mark {{ {_MARKS} }} notrack; }}
+  chain gate {{ type filter hook prerouting priority raw; iif "{NAME}" notrack; }}
+  chain upstream {{
+    type filter hook output priority raw
+    meta mark {abi.number("SIDECAR_INGRESS"):#x} notrack
+    meta mark {abi.number("SIDECAR_ANSWER"):#x} notrack
+  }}
 }}
 """
 """Connection tracking has seen these packets once, under the addresses before or after a
-service's translation; a second look under the others would be another connection to it."""
+service's translation; a second look under the others would be another connection to it.
+Numbers, no name and no set: every packet of the node meets these rules.
+"""
 
 
 class GateError(LoaderError):
