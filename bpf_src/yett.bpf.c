@@ -122,12 +122,14 @@ static __always_inline int judge(struct __sk_buff *skb, const int from_pod)
 		return finish(skb, w);
 	}
 	syn = is_syn(&w->p);
+	if (!from_pod && cfg->gate && w->p.proto == IPPROTO_TCP && !w->p.odd)
+		mark = sidecar_mark(skb);
+	if (mark == SIDECAR_INGRESS && !syn) /* judged already, by the sidecar */
+		return TC_ACT_UNSPEC;
 	if (!w->p.odd)
 		f = bpf_map_lookup_elem(&flows, &w->key);
 	if (cfg->gate && w->p.proto == IPPROTO_TCP && !w->p.odd) {
-		if (!from_pod)
-			mark = sidecar_mark(skb);
-		if (mark == SIDECAR_INGRESS) { /* judged already, by the sidecar */
+		if (mark == SIDECAR_INGRESS) {
 			if (f && !(f->flags & FLOW_REDIRECTED))
 				set_flags(f, FLOW_PROXIED);
 			return TC_ACT_UNSPEC;
