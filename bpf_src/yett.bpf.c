@@ -79,10 +79,8 @@ static __always_inline int redirect_flow(struct __sk_buff *skb, struct work *w, 
 		set_flags(f, FLOW_FIN_REQUEST | FLOW_CLOSED);
 	else if (!(f->flags & FLOW_ESTABLISHED) && !(w->p.flags & TCP_SYN))
 		set_flags(f, FLOW_ESTABLISHED);
-	/* f->seen is at most a second old; not for a connection that is over in a moment. */
-	if (f->direction == DIR_INGRESS && is_plain(&w->p) &&
-	    f->seen + SETTLED_NS < bpf_ktime_get_coarse_ns())
-		approve(skb, w);
+	if (f->direction == DIR_INGRESS && is_plain(&w->p))
+		approve(skb, f->ruleset);
 	return to_gate(skb, f->ruleset);
 }
 
@@ -91,7 +89,7 @@ static __always_inline int judge(struct __sk_buff *skb, const int from_pod)
 	struct config *cfg;
 	struct flow *f = NULL;
 	struct work *w;
-	__u32 zero = 0, mark = 0;
+	__u32 zero = 0, mark = 0, port;
 	__u64 now;
 	int syn, verdict;
 
@@ -124,12 +122,14 @@ static __always_inline int judge(struct __sk_buff *skb, const int from_pod)
 		return finish(skb, w);
 	}
 	syn = is_syn(&w->p);
+	if (!from_pod && cfg->gate && w->p.proto == IPPROTO_TCP && !w->p.odd)
+		mark = sidecar_mark(skb);
+	if (mark == SIDECAR_INGRESS && !syn) /* judged already, by the sidecar */
+		return TC_ACT_UNSPEC;
 	if (!w->p.odd)
 		f = bpf_map_lookup_elem(&flows, &w->key);
 	if (cfg->gate && w->p.proto == IPPROTO_TCP && !w->p.odd) {
-		if (!from_pod)
-			mark = sidecar_mark(skb);
-		if (mark == SIDECAR_INGRESS) { /* judged already, by the sidecar */
+		if (mark == SIDECAR_INGRESS) {
 			if (f && !(f->flags & FLOW_REDIRECTED))
 				set_flags(f, FLOW_PROXIED);
 			return TC_ACT_UNSPEC;
@@ -156,7 +156,7 @@ static __always_inline int judge(struct __sk_buff *skb, const int from_pod)
 		return end_old_stream(skb, w, f);
 	/* New, or to be judged again; or a new connection on ports that are free again. */
 	if (!f || f->epoch != w->epoch || (syn && is_over(f, now))) {
-		if (open_flow(skb) != OPENED_FLOW) {
+		if (open_flow(skb, f) != OPENED_FLOW) {
 			if (w->verdict == VERDICT_DENY && w->reason == REASON_MIDSTREAM)
 				return reset_both(skb, w, w->p.seq);
 			return finish(skb, w);
@@ -195,10 +195,11 @@ static __always_inline int judge(struct __sk_buff *skb, const int from_pod)
 		return judge_stream(skb, w, f, cfg->head_timeout_ms ?: HEAD_TIMEOUT_MS);
 	if (!(f->flags & FLOW_ESTABLISHED) && !is_request(f, w))
 		set_flags(f, FLOW_ESTABLISHED);
-	if (mark == SIDECAR_REPLY && !(f->flags & FLOW_ANSWERED))
-		set_flags(f, FLOW_ANSWERED);
-	if (from_pod && (f->flags & FLOW_ANSWERED) && is_plain(&w->p) && is_approved(skb, w))
-		return to_gate(skb, 0);
+	if (from_pod && f->approved && is_plain(&w->p)) {
+		port = approved_port(w, f);
+		if (port)
+			return to_gate(skb, port);
+	}
 	if (w->p.flags & TCP_RST) {
 		set_flags(f, FLOW_CLOSED);
 	} else if (w->p.flags & TCP_FIN) {

@@ -17,13 +17,14 @@ def divert(topology: Topology, *, replies: bool, port: int = PROXY_PORT) -> None
     client's address are the proxy's too, which connects from there.
     """
     mark = f"-j MARK --set-mark {_MARK}"
-    socket = "-p tcp -m socket --transparent"
+    socket = "-m socket --transparent"
     server = f"-d {topology.server.v4} --dport {PORT}:{UPLOAD_PORT}"
     to = f"--on-port {port} --tproxy-mark {_MARK}/{_MARK}"
     lines = ["*mangle", ":DIVERT - [0:0]", f"-A DIVERT {mark}", "-A DIVERT -j ACCEPT"]
-    lines += [f"-A PREROUTING -i {topology.client.ifname} {socket} -j DIVERT"]
+    # Not a SYN: TPROXY ends a TIME-WAIT that it meets; diverted to that, the client would wait 10 ms.
+    lines += [f"-A PREROUTING -i {topology.client.ifname} -p tcp ! --syn {socket} -j DIVERT"]
     if replies:
-        lines += [f"-A PREROUTING -i {topology.server.ifname} {socket} -j DIVERT"]
+        lines += [f"-A PREROUTING -i {topology.server.ifname} -p tcp {socket} -j DIVERT"]
     lines += [
         f"-A PREROUTING -i {topology.client.ifname} -p tcp {server} -j TPROXY {to}",
         "COMMIT",

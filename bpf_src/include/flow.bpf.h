@@ -168,13 +168,14 @@ static __always_inline int insert_flow(struct work *w, struct flow *f)
 	return error && error != -EEXIST;
 }
 
-/* Judges the packet in w->p; returns enum opened.  w->direction says what it is if it is new. */
-__noinline int open_flow(struct __sk_buff *skb)
+/* Judges the packet in w->p; returns enum opened.  w->direction says what it is if it is new; `old`
+ * is the flow that has its ports, or NULL. */
+__noinline int open_flow(struct __sk_buff *skb, struct flow *old)
 {
 	struct work *w;
 	struct collector *c;
 	struct endpoint *ep;
-	struct flow *old, *f;
+	struct flow *f;
 	__u32 zero = 0, listener;
 	int syn;
 
@@ -214,7 +215,6 @@ __noinline int open_flow(struct __sk_buff *skb)
 		return OPENED_NOTHING;
 	}
 	syn = is_syn(&w->p);
-	old = bpf_map_lookup_elem(&flows, &w->key);
 	if (old && !(old->flags & FLOW_POISONED) &&
 	    !(syn && is_over(old, bpf_ktime_get_coarse_ns()))) {
 		listener = listener_of(old);

@@ -6,19 +6,43 @@
 #include "flow.bpf.h"
 #include "verdict.bpf.h"
 
+/*
+ * A client uses a port again, and the sidecar's last connection there is in TIME-WAIT (both sides
+ * had closed at the same time).  The kernel would look for a listener at the server's own address,
+ * find none, and answer for the old connection; the client's next SYN comes 10 ms later, or a
+ * second.  So the old one ends now, as behind TPROXY in netfilter: the SYN becomes the reset that
+ * it takes, and a copy of the SYN comes after it.  A negative error: the packet must be dropped.
+ */
+static __always_inline int end_time_wait(struct __sk_buff *skb, struct work *w, struct bpf_sock *sk,
+					 __u32 port)
+{
+	struct answer a = {.flags = TCP_RST};
+	struct tcp_timewait_sock *old = bpf_skc_to_tcp_timewait_sock(sk);
+
+	if (!old || (old->tw_sk.tw_mark != SIDECAR_REPLY && old->tw_sk.tw_mark != SIDECAR_ANSWER))
+		return 0;
+	a.seq = old->tw_sk.__tw_common.skc_tw_rcv_nxt;
+	skb->mark = MARK_TO_GATE | MARK_TO_GATE_AGAIN | port;
+	if (bpf_clone_redirect(skb, skb->ifindex, BPF_F_INGRESS))
+		return 0;
+	skb->mark = 0;
+	return make_answer(skb, w, &a);
+}
+
 SEC("tc")
 int gate(struct __sk_buff *skb)
 {
 	struct bpf_sock_tuple t = {};
 	struct bpf_sock *sk;
 	struct work *w;
-	__u32 port, zero = 0;
+	__u32 port, again, zero = 0;
 	long error;
 
 	w = bpf_map_lookup_elem(&scratch, &zero);
 	if (!w || (skb->mark & MARK_TO_GATE_MASK) != MARK_TO_GATE)
 		return TC_ACT_SHOT;
-	port = skb->mark & ~MARK_TO_GATE_MASK;
+	port = skb->mark & 0xffff;
+	again = skb->mark & MARK_TO_GATE_AGAIN;
 	skb->mark = 0;
 	__builtin_memset(&w->p, 0, sizeof(w->p));
 	if (parse_packet(skb, &w->p) || w->p.odd || w->p.proto != IPPROTO_TCP)
@@ -34,6 +58,11 @@ int gate(struct __sk_buff *skb)
 		/* A server of the node itself on a wildcard address: never meant here. */
 		bpf_sk_release(sk);
 		sk = NULL;
+	}
+	if (sk && sk->state == BPF_TCP_TIME_WAIT && !again && is_syn(&w->p) &&
+	    end_time_wait(skb, w, sk, port)) {
+		bpf_sk_release(sk);
+		return TC_ACT_SHOT;
 	}
 	if (!sk && port) {
 		__builtin_memset(&t, 0, sizeof(t));

@@ -199,21 +199,6 @@ struct {
 	__type(value, struct work);
 } scratch SEC(".maps");
 
-/* What to_pod has said to a connection of the sidecar: packets of its client may go by the short
- * way, until then and under that epoch. */
-struct approval {
-	__u64 until;
-	__u32 epoch;
-	__u32 pad;
-};
-
-struct {
-	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__type(key, int);
-	__type(value, struct approval);
-} scratch_approve SEC(".maps");
-
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
 	__uint(max_entries, 1 << 20);

@@ -23,7 +23,12 @@
 #define PACKET_HOST 0
 
 /* What is left of a connection whose owner has closed it. */
+struct sock_common {
+	__u32 skc_tw_rcv_nxt;
+} __attribute__((preserve_access_index));
+
 struct inet_timewait_sock {
+	struct sock_common __tw_common;
 	__u32 tw_mark;
 } __attribute__((preserve_access_index));
 
@@ -32,9 +37,10 @@ struct tcp_timewait_sock {
 } __attribute__((preserve_access_index));
 
 /* On a packet between a hook and the gate: the listener's port in the low bits; 0 if only a
- * connection that exists may have it. */
-#define MARK_TO_GATE	  0x79660000
-#define MARK_TO_GATE_MASK 0xffff0000
+ * connection that exists may have it.  "Again": it has been there once. */
+#define MARK_TO_GATE	   0x79660000
+#define MARK_TO_GATE_AGAIN 0x00010000
+#define MARK_TO_GATE_MASK  0xfffe0000
 
 /* RFC 7600: the IPv4 dummy address; RFC 6666: the discard prefix. */
 #define LISTENER_ADDR4 bpf_htonl(0xc0000008) /* 192.0.0.8 */
@@ -170,73 +176,50 @@ __noinline int is_for_sidecar(struct __sk_buff *skb, struct work *w, __u32 mark)
 
 /*
  * The short way.  A packet of the client passes from_pod, forwarding, to_pod and the gate.  Where
- * both pods are on this node and nothing translates their addresses, from_pod can find the
- * sidecar's connection itself.  What to_pod decides must hold all the same, so it leaves its word
- * with the socket, under the epoch it judged by, and sees a packet again every second; a packet
- * that begins or ends something always goes the long way.
+ * both pods are on this node and nothing translates their addresses, from_pod can send it to the
+ * gate itself.  What to_pod decides must hold all the same, so it leaves its word in the client's
+ * flow: the epoch it judged by, the listener, and the second, for it sees a packet again in each.
+ * A packet that begins or ends something always goes the long way.
  */
-#define APPROVED_NS 1000000000ULL
-#define SETTLED_NS  10000000ULL
-
 static __always_inline int is_plain(const struct packet *p)
 {
 	return (p->flags & ~TCP_PSH) == TCP_ACK;
 }
 
-/* The client's connection to the sidecar that the packet belongs to; to be released. */
-static __always_inline struct bpf_sock *client_socket(struct __sk_buff *skb, struct work *w)
+/* A second is 2^30 ns here. */
+static __always_inline __u64 approval(__u32 epoch, __u32 port)
 {
-	struct bpf_sock_tuple t = {};
-	struct bpf_sock *sk;
-
-	packet_tuple(&t, &w->p);
-	if (w->p.family == 4)
-		sk = bpf_sk_lookup_tcp(skb, &t, sizeof(t.ipv4), BPF_F_CURRENT_NETNS, 0);
-	else
-		sk = bpf_sk_lookup_tcp(skb, &t, sizeof(t.ipv6), BPF_F_CURRENT_NETNS, 0);
-	if (sk && (sk->state == BPF_TCP_LISTEN || sk->mark != SIDECAR_REPLY)) {
-		bpf_sk_release(sk);
-		return NULL;
-	}
-	return sk;
+	return (__u64)epoch << 32 | (bpf_ktime_get_coarse_ns() >> 30 & 0xffff) << 16 |
+	       (port & 0xffff);
 }
 
-/* to_pod has just judged a packet that came from a pod of this node. */
-__noinline int approve(struct __sk_buff *skb, struct work *w)
+/* to_pod has just judged a packet that perhaps came from a pod of this node. */
+__noinline int approve(struct __sk_buff *skb, __u32 port)
 {
-	__u32 from = skb->ingress_ifindex;
-	struct approval *word;
-	struct bpf_sock *sk;
+	__u32 from = skb->ingress_ifindex, zero = 0;
+	struct flow_key key = {.ifindex = from, .proto = IPPROTO_TCP};
+	struct work *w;
+	struct flow *f;
 
+	w = bpf_map_lookup_elem(&scratch, &zero);
 	if (!w || !bpf_map_lookup_elem(&endpoints, &from))
 		return 0;
-	sk = client_socket(skb, w);
-	if (!sk)
-		return 0;
-	word = bpf_sk_storage_get(&scratch_approve, sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
-	if (word) {
-		word->epoch = w->epoch;
-		word->until = bpf_ktime_get_coarse_ns() + APPROVED_NS;
-	}
-	bpf_sk_release(sk);
+	key.local_port = w->p.sport;
+	key.remote_port = w->p.dport;
+	__builtin_memcpy(key.local, w->p.src, 16);
+	__builtin_memcpy(key.remote, w->p.dst, 16);
+	f = bpf_map_lookup_elem(&flows, &key);
+	if (f)
+		f->approved = approval(w->epoch, port);
 	return 0;
 }
 
-__noinline int is_approved(struct __sk_buff *skb, struct work *w)
+/* The listener that to_pod would send a packet of this flow to, if it said so just now; or 0. */
+static __always_inline __u32 approved_port(struct work *w, struct flow *f)
 {
-	struct approval *word;
-	struct bpf_sock *sk;
-	int found;
+	__u32 port = f->approved & 0xffff;
 
-	if (!w)
-		return 0;
-	sk = client_socket(skb, w);
-	if (!sk)
-		return 0;
-	word = bpf_sk_storage_get(&scratch_approve, sk, NULL, 0);
-	found = word && word->epoch == w->epoch && bpf_ktime_get_coarse_ns() < word->until;
-	bpf_sk_release(sk);
-	return found;
+	return port && f->approved == approval(w->epoch, port) ? port : 0;
 }
 
 #endif

@@ -407,7 +407,6 @@ enum flow_flags {
 	FLOW_RETURNED = 131072, /* server_isn is of an earlier stream on the same ports */
 	FLOW_REDIRECTED = 262144, /* the other end is the sidecar; flow.ruleset is its listener */
 	FLOW_PROXIED = 524288,	  /* the sidecar has a connection of its own on these ports */
-	FLOW_ANSWERED = 1048576,  /* of the client: the sidecar answers for the server */
 	FLOW_FORWARDED = 2097152, /* no socket of this node sent its first packet */
 };
 
@@ -445,6 +444,8 @@ struct flow {
 	__u8 verdict;
 	__u8 reason;
 	__u8 keeping; /* some kept bytes are not acknowledged yet */
+
+	__u64 approved; /* to_pod's word for the short way to the sidecar, see redirect.bpf.h */
 
 	/* TCP positions, sequence numbers in host order */
 	__u32 next_seq;	   /* next byte the engine must see: beyond a body of known length */

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import socket
+import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -63,6 +65,45 @@ def test_an_open_connection_spares_itself_the_way_through_the_node(node: Redirec
     # Envoy's request and Envoy's answer, but not the client's request: that is the third.  The best batch, for
     # a slow machine has lone acknowledgements as well.
     assert min(batches) < 50
+
+
+_TRACKED = """\
+table inet kube {
+  chain forward {
+    type filter hook forward priority filter
+    ct state invalid counter drop
+    ct state established counter
+  }
+}
+"""
+"""As kube-proxy has it."""
+
+
+def _counters(node: Redirect) -> list[int]:
+    """Packets that connection tracking called invalid, and those it knew."""
+    with node.world.topology.node:
+        listed = subprocess.run(
+            ["nft", "-j", "list", "table", "inet", "kube"], capture_output=True, check=True
+        )
+    rules = [item["rule"]["expr"] for item in json.loads(listed.stdout)["nftables"] if "rule" in item]
+    return [part["counter"]["packets"] for rule in rules for part in rule if "counter" in part]
+
+
+def test_connection_tracking_that_sees_some_packets_only_is_content_with_them(node: Redirect) -> None:
+    with node.world.topology.node:
+        subprocess.run(["nft", "-f", "-"], input=_TRACKED, text=True, check=True)
+    with _connect(node) as connection:
+        seen = _counters(node)[1]
+        for _ in range(1000):  # until it has gone the long way twice more, after more than one window
+            assert _ask(connection) == b"HTTP/1.1 200"
+            if _counters(node)[1] > seen + 2:
+                break
+        assert node.world.served() > 100
+        connection.shutdown(socket.SHUT_WR)
+        assert connection.recv(1) == b""
+    invalid, known = _counters(node)
+    assert not invalid
+    assert known > seen + 2
 
 
 def test_a_connection_on_the_short_way_is_reset_when_the_kernel_engine_takes_over(node: Redirect) -> None:

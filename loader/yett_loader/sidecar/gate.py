@@ -32,18 +32,24 @@ _EXISTS = 17
 _GONE = (2, 3, 19, 97)
 _SYSCTLS = (Path("/host/proc/sys"), Path("/proc/sys"))
 """A container's own is read-only, so its manifest mounts the network's part a second time."""
-_MARKS = f"{abi.number('SIDECAR_INGRESS'):#x}, {abi.number('SIDECAR_ANSWER'):#x}"
-
+_LIBERAL = "net/netfilter/nf_conntrack_tcp_be_liberal"
+"""kube-proxy has a switch for it, too.  Not there without connection tracking, which the rules below bring."""
 _UNTRACKED = f"""\
 add table inet yett_sidecar
 delete table inet yett_sidecar
 table inet yett_sidecar {{
-  chain gate {{ type filter hook prerouting priority raw; iifname "{NAME}" notrack; }}
-  chain upstream {{ type filter hook output priority raw; meta mark {{ {_MARKS} }} notrack; }}
+  chain gate {{ type filter hook prerouting priority raw; iif "{NAME}" notrack; }}
+  chain upstream {{
+    type filter hook output priority raw
+    meta mark {abi.number("SIDECAR_INGRESS"):#x} notrack
+    meta mark {abi.number("SIDECAR_ANSWER"):#x} notrack
+  }}
 }}
 """
 """Connection tracking has seen these packets once, under the addresses before or after a
-service's translation; a second look under the others would be another connection to it."""
+service's translation; a second look under the others would be another connection to it.
+Numbers, no name and no set: every packet of the node meets these rules.
+"""
 
 
 class GateError(LoaderError):
@@ -83,6 +89,10 @@ def make() -> int:
     # Loose: the pods' addresses are real, but not behind the gate.
     _sysctl(f"net/ipv4/conf/{NAME}/rp_filter", "2")
     _untrack()
+    if _sysctls().joinpath(_LIBERAL).exists():
+        # Of a client on the short way (redirect.bpf.h) connection tracking sees some packets only.  Those
+        # would be outside of its window, and kube-proxy has a rule that drops what is.
+        _sysctl(_LIBERAL, "1")
     return index
 
 
@@ -148,9 +158,12 @@ def _nft(script: str) -> None:
         log.warning("cannot exempt the sidecar from connection tracking: %s", done.stderr.strip())
 
 
+def _sysctls() -> Path:
+    return next(base for base in _SYSCTLS if (base / "net").is_dir())
+
+
 def _sysctl(name: str, value: str) -> None:
-    base = next(base for base in _SYSCTLS if (base / "net").is_dir())
-    path = base / name
+    path = _sysctls() / name
     try:
         if path.read_text().strip() != value:
             path.write_text(value)

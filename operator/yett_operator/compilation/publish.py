@@ -45,6 +45,8 @@ class Publisher:
         self.nodes_of: defaultdict[int, Counter[str]] = defaultdict(Counter)
         """Identity -> node -> its pods there."""
         self.secrets: dict[str, PublishedSecret] = {}
+        self._numbers: dict[int, int] = {}
+        """One object for equal identities: from another process each comes as an object of its own."""
         self._waiting: dict[PodKey, SlimPod] = {}
         """Pods without an identity."""
         self._epoch = secrets.token_hex(8)
@@ -138,7 +140,9 @@ class Publisher:
         for digest in outcome.rulesets_gone:
             self.rulesets.pop(digest, None)
             self.ruleset_facts.pop(digest, None)
-        _update(self.ipcache, outcome.ipcache)
+        _update(
+            self.ipcache, {prefix: number and self._one(number) for prefix, number in outcome.ipcache.items()}
+        )
         self.node_addresses.update(outcome.node_addresses)
         for node in [node for node, held in outcome.node_addresses.items() if not held]:
             del self.node_addresses[node]
@@ -205,8 +209,11 @@ class Publisher:
                 self._waiting[key] = slim
             return None
         if slim is not None:
-            return PlacedPod(*key, number, slim.facts.addresses, slim.node, slim.uid)
-        return None if old is None else replace(old, identity=number)
+            return PlacedPod(*key, self._one(number), slim.facts.addresses, slim.node, slim.uid)
+        return None if old is None else replace(old, identity=self._one(number))
+
+    def _one(self, number: int) -> int:
+        return self._numbers.setdefault(number, number)
 
     def _move(self, key: PodKey, old: PlacedPod | None, new: PlacedPod | None) -> None:
         if old is not None:

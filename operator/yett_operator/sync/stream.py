@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 
 from yett_operator.ports import Change, NodeSnapshot, SnapshotSource
 from yett_operator.sync.counters import Counters
@@ -37,11 +37,8 @@ class Stream:
         self._counters = counters
         self._settings = settings
         self._node = node
-        self._documents = frozenset(hello.documents)
-        self._rulesets = frozenset(hello.rulesets)
-        """That the loader has: digests, and contents."""
-        self._secrets: dict[str, str] = {}
-        """As `_rulesets`: name -> version, of this stream."""
+        self._kept = set(hello.documents), set(hello.rulesets)
+        """That the loader has before it is sent a node's part: digests, and contents."""
         resume = hello.resume
         known = resume is not None and resume.epoch == source.epoch and resume.revision <= source.revision
         self._told = resume.revision if resume and known else 0
@@ -50,8 +47,6 @@ class Stream:
         """Revision up to which it lacks nothing: what changed since `_told` did not concern it."""
         self._part: NodePart | None = None
         """As the loader was sent it last."""
-        self._here: frozenset[int] = frozenset()
-        """Identities in it."""
         self._touched = True
         """The node's part may have changed."""
         self._wake = asyncio.Event()
@@ -87,8 +82,7 @@ class Stream:
         self._told = self._at = 0
         self._part = None
         self._touched = True
-        self._documents = self._rulesets = frozenset()
-        self._secrets = {}
+        self._kept = set(), set()
         self._outstanding = 0
         self._wake.set()
         self._answered.set()
@@ -168,22 +162,24 @@ class Stream:
         frames = [*self._bodies(snapshot), frame]
         self._touched = False
         self._part = part
-        self._here = frozenset(row[2] for row in part.endpoints)
-        self._documents = frozenset(part.documents.values())
-        self._rulesets = frozenset(part.rulesets.values())
-        self._secrets = dict(part.secrets)
+        self._kept = set(), set()
         return frames
 
     def _bodies(self, snapshot: NodeSnapshot) -> Iterator[bytes]:
         """Secrets, documents and rulesets that the loader lacks."""
+        documents, rulesets = self._kept
+        secrets: Mapping[str, str] = {}
+        if (part := self._part) is not None:
+            documents, rulesets = set(part.documents.values()), set(part.rulesets.values())
+            secrets = part.secrets
         for name, secret in snapshot.secrets.items():
-            if self._secrets.get(name) != secret.version:
+            if secrets.get(name) != secret.version:
                 yield encode.secret(SecretPart(name, secret.version, secret.value))
         for ruleset in snapshot.rulesets.values():
-            if ruleset.content not in self._rulesets:
+            if ruleset.content not in rulesets:
                 yield ruleset.frame
         for document in snapshot.documents.values():
-            if document.digest not in self._documents:
+            if document.digest not in documents:
                 yield document.frame
 
     def _concerns(self, change: Change) -> bool:
@@ -193,7 +189,8 @@ class Stream:
             return True
         if self._part is None:
             return True
-        return not self._here.isdisjoint(change.documents) or not self._here.isdisjoint(change.gone)
+        numbers = change.documents.keys() | change.gone
+        return bool(numbers) and any(identity in numbers for _, _, identity, _ in self._part.endpoints)
 
 
 def node_part(snapshot: NodeSnapshot) -> NodePart:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 from ipaddress import IPv6Network, ip_address, ip_network
+from sys import intern
 
 from yett_policy.sync.values import ADDRESSES_MAX, IDENTITY_MAX, NAME_LIMIT
 
@@ -61,7 +62,7 @@ def digests(rows: object) -> dict[int, str] | None:
     for row in rows:
         if type(row) is not list or len(row) != 2 or not _number(row[0]) or not _digest(row[1]):
             return None
-        found[row[0]] = row[1]
+        found[row[0]] = intern(row[1])  # a hundred nodes name the same ones
     return found if len(found) == len(rows) else None
 
 
