@@ -24,7 +24,8 @@ def texts() -> Texts:
 def write(directory: Path, resources: Resources, known: Texts | None = None) -> None:
     """Put it in the place of what was, whole or not at all; for root only.
 
-    `known` remembers the texts of the same objects from one time to the next.
+    `known` remembers the texts of the same objects from one time to the next.  Nothing waits for the disk: it
+    is for an Envoy that starts while this kernel runs.
     """
     found = iter((known or texts()).of(value for named in resources.values() for value in named.values()))
     body = _object(
@@ -33,8 +34,6 @@ def write(directory: Path, resources: Resources, known: Texts | None = None) -> 
     new = _path(directory).with_suffix(".new")
     with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb") as file:
         file.write(body)
-        file.flush()
-        os.fsync(file.fileno())
     new.replace(_path(directory))
 
 
