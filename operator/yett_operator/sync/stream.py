@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
-from yett_operator.ports import Change, NodeSnapshot, SnapshotSource
+from yett_operator.ports import Change, NodeSnapshot, PublishedDocument, SnapshotSource
 from yett_operator.sync.counters import Counters
 from yett_operator.sync.frames import Frames
 from yett_operator.sync.settings import Settings
@@ -47,8 +48,12 @@ class Stream:
         """Revision up to which it lacks nothing: what changed since `_told` did not concern it."""
         self._part: NodePart | None = None
         """As the loader was sent it last."""
+        self._documents: dict[int, PublishedDocument] = {}
+        """Those in it."""
+        self._stale: set[int] = set()
+        """Identities in it whose document changed."""
         self._touched = True
-        """The node's part may have changed."""
+        """Something else in it may have changed."""
         self._wake = asyncio.Event()
         self._wake.set()
         self._answered = asyncio.Event()
@@ -64,8 +69,10 @@ class Stream:
 
     def changed(self, change: Change) -> None:
         """The source has a new revision."""
-        if not self._touched:
-            self._touched = self._concerns(change)
+        if self._part is None or self._concerns(change):
+            self._touched = True
+        elif numbers := change.documents.keys() | change.gone:
+            self._stale |= {identity for _, _, identity, _ in self._part.endpoints if identity in numbers}
         self._wake.set()
 
     def acked(self, seq: int) -> None:
@@ -148,10 +155,12 @@ class Stream:
 
     def _own(self, *, whole: bool) -> list[bytes]:
         """The node's part, or what is different in it, with the bodies that the loader lacks."""
-        if not (self._touched or whole or self._part is None):
-            return []
+        if not whole and not self._touched and (frames := self._documents_alone()) is not None:
+            return frames
         snapshot = self._source.snapshot(self._node)
         part = node_part(snapshot)
+        self._stale = set()
+        self._documents = dict(snapshot.documents)
         if whole or self._part is None:
             frame = encode.node(part)
         elif changes := NodeChanges.between(self._part, part):
@@ -164,6 +173,24 @@ class Stream:
         self._part = part
         self._kept = set(), set()
         return frames
+
+    def _documents_alone(self) -> list[bytes] | None:
+        """As `_own` if nothing else is different, which is nearly always so and costs next to nothing."""
+        stale, self._stale = self._stale, set()
+        new: dict[int, PublishedDocument] = {}
+        for number in stale:
+            old, document = self._documents.get(number), self._source.document(number)
+            if old is None or document is None or old.rulesets != document.rulesets:
+                return None
+            if old.digest != document.digest:
+                new[number] = document
+        if self._part is None or not new:
+            return []
+        digests = {number: document.digest for number, document in new.items()}
+        self._documents |= new
+        self._part = replace(self._part, documents={**self._part.documents, **digests})
+        changes = NodeChanges(digests, rulesets={}, addresses={}, endpoints={}, secrets={})
+        return [*(document.frame for document in new.values()), encode.node_changes(changes)]
 
     def _bodies(self, snapshot: NodeSnapshot) -> Iterator[bytes]:
         """Secrets, documents and rulesets that the loader lacks."""
@@ -185,12 +212,8 @@ class Stream:
     def _concerns(self, change: Change) -> bool:
         if self._node in change.node_addresses or self._node in change.moved.values():
             return True
-        if change.secrets or any(pod is not None and pod.node == self._node for pod in change.pods.values()):
-            return True
-        if self._part is None:
-            return True
-        numbers = change.documents.keys() | change.gone
-        return bool(numbers) and any(identity in numbers for _, _, identity, _ in self._part.endpoints)
+        here = (pod is not None and pod.node == self._node for pod in change.pods.values())
+        return bool(change.secrets) or any(here)
 
 
 def node_part(snapshot: NodeSnapshot) -> NodePart:
