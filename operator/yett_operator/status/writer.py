@@ -198,12 +198,14 @@ class StatusWriter:
             return
         details, summary = self._objects(policy, roll, written)
         differs = objects.without_times(details) != objects.without_times(written.details)
-        if not differs and (policy.kind not in objects.OWN_KINDS or summary == written.summary):
+        told = policy.kind not in objects.OWN_KINDS or summary == written.summary
+        if told and not differs:
+            written.counting = None
             return
         if now - written.at < INTERVAL:
             self._due[policy.source] = written.at + INTERVAL
             return
-        if _only_counters_differ(details, written.details):
+        if told and _only_counters_differ(details, written.details):
             written.counting = written.counting or now
             if now < written.counting + COUNTERS:
                 self._due[policy.source] = written.counting + COUNTERS
@@ -212,7 +214,7 @@ class StatusWriter:
         if differs:
             await self._write_details(policy, details)
             written.details = details
-        if policy.kind in objects.OWN_KINDS and summary != written.summary:
+        if not told:
             body = {
                 "apiVersion": objects.API_VERSION,
                 "kind": policy.kind,
