@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import signal
 import socket
@@ -30,6 +31,7 @@ from yett_loader.sync.target import AgentTarget
 log = logging.getLogger(__name__)
 
 TIDY_SECONDS = 5.0
+MANY_OBJECTS = 50_000
 LOOK_AGAIN_SECONDS = 1.0
 """While a pod's interface is not found: neighbours and FDB entries come without a message to us."""
 
@@ -161,3 +163,15 @@ async def _keep_tidy(agent: Agent) -> None:
     while True:
         await asyncio.sleep(TIDY_SECONDS)
         await agent.tidy()
+        settle()
+
+
+def settle() -> None:
+    """Let the collector of cycles forget what has stayed for a while, if that is much.
+
+    The state of a cluster of 10,000 pods is 200,000 objects without a cycle among them.  They go when nobody
+    needs them; to look through them takes 80 ms, in which nothing else happens.
+    """
+    if len(gc.get_objects(generation=2)) > MANY_OBJECTS:
+        gc.collect()
+        gc.freeze()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import statistics
 import time
 from collections.abc import Awaitable, Callable
@@ -267,15 +266,6 @@ async def test_an_update_is_answered_however_short_ago_there_was_a_report(
         source.tell(documents=(build.document(build.WEB, rules),), rulesets=(rules,))
         digest = source.documents[build.WEB].digest
         await until(lambda: replica.sink.nodes["node-a"][build.WEB] == digest)  # noqa: B023 - at once
-
-
-async def test_what_has_come_whole_is_not_looked_through_for_garbage_again(serve: Serve, load: Load) -> None:
-    source = Source()
-    source.begin("node-a")
-    gc.unfreeze()
-    load(await serve(source))
-    await until(gc.get_freeze_count)
-    gc.unfreeze()
 
 
 async def test_counters_come_when_they_changed(serve: Serve, load: Load) -> None:
