@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from support.netns import Namespace
+from support.sidecarlab import eventually
 from support.standalone import FIRST_PORT, serving
 from yett_loader.sidecar.counts import let_through
 from yett_policy.http.change import ChangeOp, HeaderChange
@@ -62,6 +63,10 @@ class Server:
         self._thread.join(5)
 
 
+def framed(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
+    return len(payload).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + payload
+
+
 @contextmanager
 def through(spec: RulesetSpec, directory: Path, reply: bytes) -> Iterator[tuple[Namespace, Server]]:
     with serving([spec], directory, server=SERVER) as inside:
@@ -100,6 +105,16 @@ def test_a_connect_that_a_rule_spells_out_is_a_tunnel_to_the_server_and_to_no_ot
         (got,) = server.got
     assert got.lower().startswith(b"connect a.test:443 http/1.1\r\nhost: a.test:443\r\n")
     assert got.endswith(b"\r\n\r\nhello")
+
+
+def test_a_connect_of_http2_is_a_tunnel_only_where_a_rule_spells_it_out(tmp_path: Path) -> None:
+    head = b"\x02\x07CONNECT\x01\x0aa.test:443"
+    sent = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + framed(4, 0, 0) + framed(1, 4, 1, head)
+    for rule, seen in ((HttpRule("r", method="CONNECT"), 1), (HttpRule("r"), 0)):
+        with through(ruleset(rule), tmp_path, OK) as (inside, server):
+            said = b"".join(ask(inside, sent, framed(6, 0, 0, b"pingpong")))
+            assert (b"403" in said) is not bool(seen)
+            assert eventually(lambda: len(server.got) == seen)  # noqa: B023 - called at once
 
 
 def test_nothing_behind_a_connect_reaches_a_server_that_refuses_it(tmp_path: Path) -> None:

@@ -38,6 +38,8 @@ _MALFORMED = {
     "too_many_headers": Reason.HTTP_HEAD_TOO_LONG,
     "timeout": Reason.HTTP_HEAD_TIMEOUT,
     "missing_host": Reason.HTTP_NO_HOST,
+    "invalid_authority": Reason.HTTP_HOST,
+    "invalid_characters": Reason.HTTP_CONTROL_BYTE,
     "content_length_and_chunked": Reason.HTTP_LENGTH_AND_ENCODING,
     "transfer_encoding": Reason.HTTP_TRANSFER_ENCODING,
     "content_length": Reason.HTTP_CONTENT_LENGTH,
@@ -105,7 +107,7 @@ def judgement(entry: Any) -> tuple[str, Reason, str]:
         return "deny", Reason.HTTP_HEADER_UNDERSCORE, rule
     if details == _NO_HOST:
         return "deny", Reason.HTTP_NO_HOST, rule
-    if details == "upgrade_failed":
+    if details == "upgrade_failed" and verdict != "deny":  # else the rules had denied it before
         return "deny", Reason.UPGRADE_DENIED, rule
     if not common.route_name:
         reason = next((each for part, each in _MALFORMED.items() if part in details), Reason.HTTP_TARGET_FORM)
