@@ -1,15 +1,17 @@
 """A hundred simulated loaders: real TLS, websockets, tokens and protocol, and no kernel behind them.
 
-Each keeps everything that it is told and answers as if it were in force.  Frames that are the
-same bytes for many of them are decoded once, so that the loaders, which share a machine with the
-operator here, cost little; a real one decodes its own.
+Each keeps everything that it is told and answers as if it were in force.  They share a machine with
+the operator here, and must cost it little: frames that are the same bytes for many of them are
+decoded once, and documents only after what is measured.  A real one decodes its own.
 """
 
 from __future__ import annotations
 
 import asyncio
+import re
 import ssl
 import time
+import zlib
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -19,7 +21,7 @@ import aiohttp
 
 from yett_policy.document import SCHEMA
 from yett_policy.sync import decode, encode
-from yett_policy.sync.frame import SUBPROTOCOL, TO_LOADER_LIMIT, bundle, unbundle
+from yett_policy.sync.frame import DEFLATED, SUBPROTOCOL, TO_LOADER_LIMIT, bundle, unbundle
 from yett_policy.sync.message import (
     Ack,
     AddressesPart,
@@ -28,6 +30,7 @@ from yett_policy.sync.message import (
     DocumentPart,
     Hello,
     IdentitiesPart,
+    NodeChanges,
     NodePart,
     PodsPart,
     RulesetPart,
@@ -35,6 +38,7 @@ from yett_policy.sync.message import (
     Welcome,
 )
 
+_DOCUMENT = re.compile(rb'\{"digest":"([0-9a-f]{64})","document":')
 _KEPT = 4096
 """Decoded frames."""
 
@@ -43,22 +47,46 @@ class WrongUpdate(Exception):  # noqa: N818 - what it is
     """What the operator sent does not add up."""
 
 
+@dataclass(frozen=True, slots=True)
+class Named:
+    """A document that is decoded later."""
+
+    digest: str
+
+
 class Decoder:
     """Decodes equal frames once."""
 
     def __init__(self) -> None:
-        self._known: dict[bytes, ToLoader] = {}
+        self._known: dict[bytes, ToLoader | Named] = {}
+        self._unread: dict[bytes, Named] = {}
 
-    def __call__(self, frame: bytes) -> ToLoader:
-        """As the protocol's own."""
+    def __call__(self, frame: bytes) -> ToLoader | Named:
+        """As the protocol's own, but for documents."""
         if len(frame) < 128:  # begin, commit
             return decode.from_operator(frame)
         item = self._known.get(frame)
         if item is None:
             if len(self._known) >= _KEPT:
                 self._known.clear()
-            item = self._known[frame] = decode.from_operator(frame)
+            item = self._known[frame] = self._named(frame) or decode.from_operator(frame)
         return item
+
+    def _named(self, frame: bytes) -> Named | None:
+        body = zlib.decompress(frame[1:]) if frame[:1] == DEFLATED else frame[1:]
+        found = _DOCUMENT.match(body)
+        if found is None:
+            return None
+        named = self._unread[frame] = Named(found.group(1).decode())
+        return named
+
+    def read(self) -> None:
+        """Decode the documents that came; WrongUpdate if one is not what it was called."""
+        unread, self._unread = self._unread, {}
+        for frame, named in unread.items():
+            item = decode.from_operator(frame)
+            if not isinstance(item, DocumentPart) or item.digest != named.digest:
+                raise WrongUpdate(f"what came as document {named.digest[:12]} is another")
 
 
 @dataclass(slots=True)
@@ -178,7 +206,7 @@ class Loader:
     def _hello(self) -> Hello:
         return Hello(self._node, "0" * 32, "bench", "none", applied={}, schema=SCHEMA)
 
-    def _take(self, item: ToLoader, at: float) -> Ack | None:
+    def _take(self, item: ToLoader | Named, at: float) -> Ack | None:
         state = self.state
         match item:
             case Welcome():
@@ -187,12 +215,14 @@ class Loader:
                 self._news = set()
                 if base is None:
                     state.ipcache, state.identities, state.pods = {}, {}, {}
-            case DocumentPart():
+            case DocumentPart() | Named():
                 state.documents.add(item.digest)
             case RulesetPart():
                 state.rulesets.add(item.content)
             case NodePart():
                 state.node = item
+            case NodeChanges():
+                state.node = state.node.changed(item)
             case AddressesPart(rows):
                 _put(state.ipcache, rows)
                 self._news.update(prefix for prefix, _ in rows)

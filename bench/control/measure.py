@@ -114,6 +114,7 @@ class Plane:
             heard = fleet.expect(f"{status['podIP']}/32")
             answered = await self.write.status(stored, status)
             samples.append(1000 * (await heard.last() - answered))
+            fleet.decode.read()
             await asyncio.sleep(QUIET)
         return samples
 
@@ -126,6 +127,7 @@ class Plane:
             stored = await self.write.create(pod)
             answered = time.monotonic()
             samples.append(1000 * (await heard.last() - answered))
+            fleet.decode.read()
             await self.write.status(stored, status)
             await asyncio.sleep(2 * QUIET)
         return samples

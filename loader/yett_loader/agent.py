@@ -8,35 +8,31 @@ is pinned and applies the last good snapshot, which changes no verdict.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from yett_loader import discovery
-from yett_loader.assign import Assignment, MapFull, assign, moved
+from yett_loader.assign import Assignment, Numbers, assign, check_room, moved, rules_in
 from yett_loader.datapath import Datapath
-from yett_loader.discovery import Found, NotFound
-from yett_loader.encode import encode
+from yett_loader.encode import Encoder
 from yett_loader.endpoint import LocalEndpoint
-from yett_loader.enforce import Enforcer
-from yett_loader.errors import KernelError, LoaderError, SnapshotError
-from yett_loader.host import with_host
+from yett_loader.enforce import DROPPED_TOGETHER, Enforcer
+from yett_loader.errors import LoaderError, SnapshotError
+from yett_loader.interfaces import Interfaces, present_of
 from yett_loader.kernel import abi
-from yett_loader.lost import Lost
+from yett_loader.memo import Memo
 from yett_loader.metrics import Counter, add, read_counters, read_hits
-from yett_loader.names import Names, names_of
-from yett_loader.newcomers import Newcomers
-from yett_loader.plan import GRACE, NOTHING, Retired, plan, retired
+from yett_loader.names import Names, Pods, names_of
+from yett_loader.plan import GRACE, drops, is_same, plan
+from yett_loader.retirement import Retirement
 from yett_loader.sidecar.engine import Sidecar
 from yett_loader.sidecar.places import Places
-from yett_loader.snapshot import Wanted, to_bytes
-from yett_loader.state import DropEndpoint, MapOp, MapState, SetEpoch, after
+from yett_loader.snapshot import Wanted
+from yett_loader.state import DropEndpoint, MapOp, MapState, SetEpoch, after, reached
 from yett_loader.store import Store, load_or_default
-from yett_policy.document import Document, Engine, Ruleset, Snapshot
-from yett_policy.reason import Reason
+from yett_policy.document import Engine, Ruleset
 
 log = logging.getLogger(__name__)
 
@@ -60,8 +56,8 @@ def fill(datapath: Datapath, store: Store, own: Collection[str]) -> None:
     assignment = assign(wanted.snapshot, Assignment(), MapState(), enforcer.limits)
     endpoints = [item for item in wanted.endpoints if item.ifindex in governed]
     enforcer.tables = tables_of(wanted.snapshot.rulesets, assignment)
-    snapshot = with_host(wanted.snapshot, wanted.endpoints, own)
-    enforcer.apply(plan(MapState(), encode(snapshot, endpoints, assignment)))
+    want = Encoder().encode(wanted.snapshot, endpoints, assignment, own=own, local=wanted.endpoints)
+    enforcer.apply(plan(MapState(), want))
     store.save_assignment(assignment)
 
 
@@ -74,11 +70,6 @@ def tables_of(rulesets: Iterable[Ruleset], assignment: Assignment) -> dict[int, 
     }
 
 
-def is_selected(document: Document) -> bool:
-    """Whether some policy has a word on it."""
-    return any(entry.reason is not Reason.NOT_ENFORCED for entry in document.entries)
-
-
 @dataclass(frozen=True, slots=True)
 class Applied:
     """What one application did."""
@@ -87,7 +78,7 @@ class Applied:
     epoch: int
     seconds: float
     digest: str
-    """Of the snapshot and the endpoints with their interfaces, as kept on disk."""
+    """Of the snapshot and the endpoints with their interfaces, as kept on disk: equal ones have equal digests."""
     waiting: Mapping[str, str]
     """Endpoint name -> why its interface is not known yet."""
 
@@ -107,24 +98,32 @@ class Agent:
     """Seconds since the epoch."""
     error: str = ""
     """Why the last thing wanted is not in force; empty if it is."""
-    waiting: dict[str, str] = field(default_factory=dict)
-    lost: Lost = field(default_factory=Lost)
-    newcomers: Newcomers = field(default_factory=Newcomers)
+    interfaces: Interfaces = field(init=False)
     names: Names = field(default_factory=Names)
     listeners: list[Callable[[], None]] = field(default_factory=list)
     """Called whenever what is in force, or what keeps it from being so, may have changed."""
     _enforcer: Enforcer = field(init=False)
     _own: frozenset[str] | None = None
     """Addresses of the node itself; None: not looked up yet."""
-    _digest: str = ""
+    _asked: tuple[LocalEndpoint, ...] | None = None
+    """Endpoints as they were handed over with what is wanted; None: look at the interfaces."""
     _have: MapState | None = None
     _unsure: bool = True
     """An epoch may be due: we start, or something failed half-way."""
-    _idle_since: dict[tuple[str, int], float] = field(default_factory=dict)
+    _retirement: Retirement = field(default_factory=Retirement)
+    _encoder: Encoder = field(default_factory=Encoder)
+    _numbers: Numbers = field(default_factory=lambda: Memo(rules_in))
+    _pods: Pods = field(default_factory=Pods)
     _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def __post_init__(self) -> None:
         self._enforcer = Enforcer(self.datapath.maps)
+        self.interfaces = Interfaces(self.datapath)
+
+    @property
+    def waiting(self) -> Mapping[str, str]:
+        """Endpoint name -> why its interface is not known yet, or not governed."""
+        return self.interfaces.waiting
 
     # -- beginning ------------------------------------------------------------------------
 
@@ -141,10 +140,11 @@ class Agent:
             log.error("%s", self.error)  # noqa: TRY400 - the message says it all
             return
         if wanted is not None:
-            present = self._present(replace(wanted, secrets=self.store.load_secrets()))
+            governed = frozenset(self.datapath.attached())
+            present = present_of(replace(wanted, secrets=self.store.load_secrets()), governed)
             for item in present.endpoints:
                 if item.ifindex is None:
-                    self.lost.add(item)
+                    self.interfaces.lost.add(item)
             await self.apply(present)
 
     # -- changes --------------------------------------------------------------------------
@@ -153,7 +153,8 @@ class Agent:
         """Put a snapshot in force.  If that fails, what was applied before stays wanted."""
         async with self._turn:
             try:
-                applied = await self._apply(wanted)
+                applied = await self._apply(wanted, look=self._must_look(wanted))
+                self._asked = wanted.endpoints
             except (LoaderError, OSError) as error:
                 self.error = str(error)
                 raise
@@ -165,39 +166,44 @@ class Agent:
 
     async def refresh(self) -> None:
         """Look at the interfaces again: pods that came, pods that went."""
-        async with self._turn:
-            try:
-                self._forget_interfaces()
-                if self.wanted is None:
-                    return
-                present, before = self._present(self.wanted), self._own
-                self._own = await asyncio.to_thread(discovery.node_addresses)
-                if (
-                    self._unsure
-                    or self._own != before
-                    or await self._locate(present) != self.wanted.endpoints
-                ):
-                    try:
-                        await self._apply(present)
-                    except BaseException:
-                        self._own = before  # so that the next look tries again
-                        raise
-                    self.error = ""
-            except (LoaderError, OSError) as error:
-                self.error = str(error)
-                log.error("%s", error)  # noqa: TRY400 - one sentence is what an administrator needs
-            finally:
-                self._tell()
+        try:
+            # Before our turn: no change waits for it.
+            own = await asyncio.to_thread(discovery.node_addresses)
+            there = await asyncio.to_thread(discovery.pod_interfaces)
+            async with self._turn:
+                await self._refresh(own, there)
+        except (LoaderError, OSError) as error:
+            self.error = str(error)
+            log.error("%s", error)  # noqa: TRY400 - one sentence is what an administrator needs
+        finally:
+            self._tell()
 
     async def tidy(self) -> None:
-        """Drop what was retired long enough ago."""
+        """What can wait: attach again what somebody has detached; drop what was retired long enough ago, some
+        at a time, so that no change waits for all of it.
+        """
         if self.sidecar:
             self.sidecar.counts.save()
+        self.store.tidy()
         async with self._turn:
-            if self.wanted is None or not self._expired(time.monotonic()):
-                return
-            with suppress(LoaderError, OSError):
-                await self._apply(self.wanted)
+            try:
+                self.interfaces.mend(self.wanted.endpoints if self.wanted else ())
+            except (LoaderError, OSError) as error:
+                log.warning("cannot look at what is attached: %s", error)
+        while True:
+            async with self._turn:
+                # Not while we are unsure: the next application comes first.
+                due = () if self._unsure else drops(self._retirement.due(time.monotonic(), GRACE))
+                ops = due[:DROPPED_TOGETHER]
+                if not ops:
+                    return
+                try:
+                    await self._run(ops)
+                except (LoaderError, OSError) as error:
+                    log.warning("cannot drop what is retired: %s", error)
+                    return
+                self._have = after(self.have(), *ops)
+                self._retirement.forget(self._have)
 
     def observe(self, *, allowed: bool) -> None:
         """Whether records are written for what is allowed, too."""
@@ -241,7 +247,7 @@ class Agent:
         """The changes that `wanted` would make, with interfaces as far as they are known."""
         places = self.sidecar.plan(wanted.snapshot) if self.sidecar else Places()
         _, want = self._encode(wanted, wanted.endpoints, places)
-        return plan(self.have(), want, NOTHING, self._enforcer.limits.policies)
+        return plan(self.have(), want, self._enforcer.limits.policies)
 
     def endpoint(self, name: str) -> LocalEndpoint | None:
         """By namespace/pod, or by pod name where that is unambiguous."""
@@ -256,63 +262,80 @@ class Agent:
         for listener in self.listeners:
             listener()
 
-    def _present(self, wanted: Wanted) -> Wanted:
-        """Without interfaces that we do not govern: their number may have a new owner by now."""
-        governed = set(self.datapath.attached())
-        return replace(
-            wanted,
-            endpoints=tuple(
-                item if item.ifindex in governed else replace(item, ifindex=None) for item in wanted.endpoints
-            ),
-        )
+    def _must_look(self, wanted: Wanted) -> bool:
+        """Whether `wanted` takes a look at the interfaces: not if its endpoints are those of the last
+        application, and each had its interface.
 
-    async def _apply(self, wanted: Wanted) -> Applied:
-        begin = time.monotonic()
-        self._forget_interfaces()
-        located = await self._locate(wanted)
+        That one of these has gone since, `refresh` finds out: nothing here could give its number to another.
+        That somebody took our programs off one, `tidy` does.
+        """
+        return self._unsure or not self.interfaces.settled or wanted.endpoints != self._asked
+
+    async def _located(self, wanted: Wanted, *, look: bool) -> tuple[LocalEndpoint, ...]:
+        before = self.wanted.endpoints if self.wanted else ()
+        if not look:
+            return before
+        self._asked = None
+        governed = self._forget_interfaces()
         if self._own is None:
             self._own = await asyncio.to_thread(discovery.node_addresses)
-        places = self.sidecar.plan(wanted.snapshot) if self.sidecar else Places()
+        there = await asyncio.to_thread(discovery.pod_interfaces)
+        return await self.interfaces.locate(wanted, before, governed, there)
+
+    async def _refresh(self, own: frozenset[str], there: frozenset[int]) -> None:
+        governed = self._forget_interfaces()
+        if self.wanted is None:
+            return
+        endpoints, before = self.wanted.endpoints, self._own
+        present = present_of(self.wanted, governed)
+        self._own = own
+        if (
+            self._unsure
+            or self._own != before
+            or await self.interfaces.locate(present, endpoints, governed, there) != endpoints
+        ):
+            try:
+                await self._apply(present, look=True)
+            except BaseException:
+                self._own = before  # so that the next look tries again
+                raise
+            self.error = ""
+
+    async def _apply(self, wanted: Wanted, *, look: bool) -> Applied:
+        begin = time.monotonic()
+        located = await self._located(wanted, look=look)
+        planned = places = self.sidecar.plan(wanted.snapshot) if self.sidecar else Places()
         # All of it must fit before anything is touched; an endpoint that is not attached is not put.
-        self._encode(wanted, located, places)
+        assignment, want = self._encode(wanted, located, places)
         if self.sidecar:
             # Before the maps: what they redirect finds its rules in force.
             places = await self.sidecar.apply(wanted.snapshot, places, wanted.secrets)
-        endpoints = tuple(map(self._attached, located))
-        assignment, want = self._encode(wanted, endpoints, places)
-        expired = self._expired(begin)
-        ops = plan(self.have(), want, expired, self._enforcer.limits.policies)
+        endpoints = tuple(map(self.interfaces.govern, located)) if look else located
+        if places is not planned or endpoints != located:
+            assignment, want = self._encode(wanted, endpoints, places)
+        ops = plan(self.have(), want, self._enforcer.limits.policies)
         if self._unsure and not any(isinstance(op, SetEpoch) for op in ops):
             ops = (*ops, SetEpoch((self.have().epoch + 1) & 0xFFFFFFFF))
-        if assignment != self.assignment:
-            # Before the maps: numbers that reached the kernel must be known after a crash.
-            self.store.save_assignment(assignment)
-            self._enforcer.forget_hits(
-                number
-                for number, name in assignment.names.items()
-                if self.assignment.names.get(number) != name
-            )
-            self.assignment = assignment
+        self._give(assignment)
         await self._run(ops, wanted.snapshot.rulesets)
+        self._have = reached(self.have(), want, ops)
         current = replace(wanted, endpoints=endpoints)
-        if current != self.wanted:
-            body = to_bytes(current)
-            self.store.save_snapshot(body)
-            self._digest = hashlib.sha256(body).hexdigest()
+        digest = self.store.save_snapshot(current)
         kept = self.store.load_secrets() if self.wanted is None else self.wanted.secrets
         if current.secrets != kept:
             self.store.save_secrets(current.secrets)
         self.wanted = current
-        self._note_retired(want, begin)
+        self._retirement.note(self._have, want, begin)
         self.names = names_of(
             wanted.snapshot,
             endpoints,
             assignment.names,
             {place.state.id: digest for digest, place in assignment.rulesets.items()},
             {port: digest for (digest, _), port in places.ports.items()},
+            self._pods,
         )
         self.applied = Applied(
-            len(ops), self.have().epoch, time.monotonic() - begin, self._digest, dict(self.waiting)
+            len(ops), self._have.epoch, time.monotonic() - begin, digest, dict(self.waiting)
         )
         self.applied_at = time.time()
         return self.applied
@@ -320,30 +343,41 @@ class Agent:
     def _encode(
         self, wanted: Wanted, endpoints: Iterable[LocalEndpoint], places: Places
     ) -> tuple[Assignment, MapState]:
-        have, limits = self.have(), self._enforcer.limits
-        local = tuple(endpoints)
-        snapshot = with_host(wanted.snapshot, wanted.endpoints, self._own or ())
-        assignment = assign(snapshot, self.assignment, have, limits)
-        want = encode(snapshot, local, assignment, places.ports)
+        have, limits, snapshot, local = self.have(), self._enforcer.limits, wanted.snapshot, tuple(endpoints)
+
+        def encoded(assignment: Assignment) -> MapState:
+            return self._encoder.encode(
+                snapshot, local, assignment, places.ports, self._own or (), wanted.endpoints
+            )
+
+        assignment = assign(snapshot, self.assignment, have, limits, self._numbers)
+        want = encoded(assignment)
         taken = [
             digest
             for digest, slot in assignment.documents.items()
-            if slot in have.policies and have.policies[slot] != want.policies[slot]
+            if slot in have.policies and not is_same(have.policies[slot], want.policies[slot])
         ]
         if taken:
             assignment = moved(assignment, taken, have, limits)
-            want = encode(snapshot, local, assignment, places.ports)
-        if len(want.endpoints) > limits.endpoints:
-            raise MapFull(
-                f"cannot place {len(want.endpoints)} endpoints: map endpoints holds {limits.endpoints}; raise "
-                "the size of endpoints and reload (`yett-loader unload`, `load`)"
-            )
+            want = encoded(assignment)
+        check_room(want, limits)
         return assignment, want
 
-    async def _run(self, ops: tuple[MapOp, ...], rulesets: Iterable[Ruleset]) -> None:
+    def _give(self, assignment: Assignment) -> None:
+        """Remember numbers.  Before the maps: those that reached the kernel must be known after a crash."""
+        if assignment == self.assignment:
+            return
+        self.store.save_assignment(assignment)
+        self._enforcer.forget_hits(
+            number for number, name in assignment.names.items() if self.assignment.names.get(number) != name
+        )
+        self.assignment = assignment
+
+    async def _run(self, ops: tuple[MapOp, ...], rulesets: Iterable[Ruleset] = ()) -> None:
         """Apply, in a thread: many changes take a while, and records must be read meanwhile."""
+        if not ops:
+            return
         self._enforcer.tables = tables_of(rulesets, self.assignment)
-        have = self.have()
         self._unsure = True
         work = asyncio.create_task(asyncio.to_thread(self._enforcer.apply, ops))
         try:
@@ -352,104 +386,18 @@ class Agent:
             await asyncio.wait([work])  # we may be cancelled, the thread not: the maps must stay open for it
             self._have = None  # somewhere between: the kernel knows
             raise
-        self._have = after(have, *ops)
         self._unsure = False
         self._enforcer.tables = {}
 
-    async def _locate(self, wanted: Wanted) -> tuple[LocalEndpoint, ...]:
-        """Each endpoint with its interface: as told, as found before, or found now.
+    def _forget_interfaces(self) -> frozenset[int]:
+        """Interfaces that are gone: their entries and flows must not greet whoever gets their number.
 
-        Whoever is behind the addresses of one that was lost is governed, and denied everything.
+        Those that are governed now.
         """
-        existing = discovery.interfaces()
-        governed = set(self.datapath.attached())
-        before = {item.name: item for item in (self.wanted.endpoints if self.wanted else ())}
-        known = []
-        for item in wanted.endpoints:
-            old = before.get(item.name)
-            if old and old.ifindex is not None and old.ifindex not in existing:
-                self.lost.add(old)
-            if item.ifindex is not None and item.ifindex not in existing:
-                known.append(replace(item, ifindex=None))
-            elif item.ifindex is None and old and old.addresses == item.addresses and old.ifindex in governed:
-                known.append(replace(item, ifindex=old.ifindex))
-            else:
-                known.append(item)
-        self.lost.keep(known)
-        results = await asyncio.to_thread(discovery.find_all, known)
-        taken = {item.ifindex for item in known if item.ifindex is not None}
-        self.waiting = {}
-        held = {item.name for item in known if item.ifindex is None and self.lost.holds(item)}
-        # Those last: what is behind their addresses may be another endpoint's.
-        for index, item in sorted(enumerate(known), key=lambda pair: pair[1].name in held):
-            match results.get(item.name):
-                case Found(ifindex, ifname) if ifindex in taken:
-                    self.waiting[item.name] = f"interface {ifname} belongs to another endpoint"
-                case Found(ifindex, ifname) if item.name in held:
-                    self._attached(replace(item, ifindex=ifindex))
-                    self.waiting.setdefault(
-                        item.name,
-                        f"its interface is gone, and {ifname} with its address is denied everything until "
-                        "the operator has had time to say whose it is",
-                    )
-                case Found(ifindex):
-                    known[index] = replace(item, ifindex=ifindex)
-                    taken.add(ifindex)
-                case NotFound(reason):
-                    self.waiting[item.name] = reason
-        if self.lost.told is not None:
-            await self._hold_newcomers(wanted.snapshot, known, told=self.lost.told())
-        return tuple(known)
-
-    async def _hold_newcomers(
-        self, snapshot: Snapshot, known: Iterable[LocalEndpoint], *, told: bool
-    ) -> None:
-        """Govern interfaces that may be those of pods on their way, and let go of those that are not."""
-        coming = {item.identity for item in known if item.ifindex is None}
-        taken = {item.ifindex for item in known} | (set(self.datapath.attached()) - self.newcomers.held)
-        interfaces = await asyncio.to_thread(discovery.pod_interfaces)
-        expecting = any(item.identity in coming and is_selected(item) for item in snapshot.documents)
-        new, old = self.newcomers.look(interfaces - taken, expecting=expecting, told=told)
-        for ifindex in new:
-            try:
-                self.datapath.attach(ifindex)
-            except KernelError as error:  # gone again, perhaps
-                log.warning("interface %d is not governed: %s", ifindex, error)
-        for ifindex in old:
-            self.datapath.detach(ifindex)
-
-    def _attached(self, endpoint: LocalEndpoint) -> LocalEndpoint:
-        """The endpoint, governed; without its interface if that is not to be had."""
-        if endpoint.ifindex is None:
-            return endpoint
-        try:
-            self.datapath.attach(endpoint.ifindex)
-        except KernelError as error:
-            # One odd interface must not keep the others from their policies.
-            self.waiting[endpoint.name] = str(error)
-            log.error("%s is not governed: %s", endpoint.name, error)  # noqa: TRY400 - the sentence is enough
-            return replace(endpoint, ifindex=None)
-        return endpoint
-
-    def _forget_interfaces(self) -> None:
-        """Interfaces that are gone: their entries and flows must not greet whoever gets their number."""
-        governed = set(self.datapath.attached())
+        governed = frozenset(self.datapath.attached())
         gone = sorted(self.have().endpoints.keys() - governed)
         if gone:
             ops = tuple(map(DropEndpoint, gone))
             self._enforcer.apply(ops)
             self._have = after(self.have(), *ops)
-
-    # -- what is retired ------------------------------------------------------------------
-
-    def _note_retired(self, want: MapState, now: float) -> None:
-        rest = retired(self.have(), want)
-        keys = {("ruleset", number) for number in rest.rulesets} | {("policy", n) for n in rest.policies}
-        self._idle_since = {key: self._idle_since.get(key, now) for key in keys}
-
-    def _expired(self, now: float) -> Retired:
-        old = {key for key, since in self._idle_since.items() if now - since >= GRACE}
-        return Retired(
-            frozenset(number for kind, number in old if kind == "ruleset"),
-            frozenset(number for kind, number in old if kind == "policy"),
-        )
+        return governed

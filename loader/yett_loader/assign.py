@@ -11,11 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
 
 from yett_loader.errors import LoaderError
-from yett_loader.state import MapState, RulesetState
-from yett_policy.document import Document, Engine, Ruleset, Snapshot
+from yett_loader.memo import Memo
+from yett_loader.state import MapState, Policy, RulesetState
+from yett_policy.document import Engine, Ruleset, Snapshot
 from yett_policy.http.layout import TIER_SIZE
 from yett_policy.sync.values import table_header
 
@@ -63,14 +63,39 @@ class Assignment:
     """Number -> rule reference, those of rulesets too."""
 
 
-def assign(snapshot: Snapshot, previous: Assignment, have: MapState, limits: Limits) -> Assignment:
+def rules_in(policy: Policy) -> frozenset[int]:
+    """Every rule number that it can speak of."""
+    return frozenset(value.rule for value in policy.values())
+
+
+Numbers = Memo[Policy, frozenset[int]]
+"""`rules_in`, of policies that mostly were looked at before."""
+
+
+def assign(
+    snapshot: Snapshot,
+    previous: Assignment,
+    have: MapState,
+    limits: Limits,
+    numbers: Numbers | None = None,
+) -> Assignment:
     """Numbers for everything in `snapshot`; MapFull if there are not enough."""
-    in_use = _rule_numbers(have)
+    in_use = _rule_numbers(have, numbers or Memo(rules_in))
     names = {number: name for number, name in previous.names.items() if number in in_use}
     taken = bytearray(RULE_LIMIT)
     taken[0] = 1
     for number in in_use:
         taken[number] = 1
+
+    # First those that stay: what is new must not push them on, and with them every document that names them.
+    references = sorted({name for document in snapshot.documents for name in document.rules})
+    rules: dict[str, int] = {}
+    for reference in references:
+        number = previous.rules.get(reference, 0)
+        if number and (not taken[number] or names.get(number) == reference):
+            taken[number] = 1
+            rules[reference] = number
+            names[number] = reference
 
     kernel = {item.digest: item for item in snapshot.rulesets if item.engine is Engine.KERNEL}
     rulesets = _places(kernel, previous, have, limits, taken)
@@ -80,32 +105,34 @@ def assign(snapshot: Snapshot, previous: Assignment, have: MapState, limits: Lim
         names |= {base + index: rule.ref for index, rule in enumerate(spec.rules)}
         names[base + len(spec.rules)] = spec.default_rule
 
-    rules: dict[str, int] = {}
-    for reference in sorted({name for document in snapshot.documents for name in document.rules}):
-        number = previous.rules.get(reference, 0)
-        if not number or (taken[number] and names.get(number) != reference):
-            number = _block(taken, 1)
-        taken[number] = 1
-        rules[reference] = number
-        names[number] = reference
+    for reference in references:
+        if reference not in rules:
+            number = rules[reference] = _block(taken, 1)
+            taken[number] = 1
+            names[number] = reference
 
-    wanted = sorted({digest_of(document) for document in snapshot.documents})
+    wanted = sorted({document.digest for document in snapshot.documents})
     documents = {digest: previous.documents[digest] for digest in wanted if digest in previous.documents}
     used = set(have.policies) | set(documents.values()) | {0}
     for digest in wanted:
         if digest not in documents:
             documents[digest] = _slot(used, limits.policies - TRANSITIONS, "policies", "documents")
             used.add(documents[digest])
-
-    _room("ipcache", len(snapshot.ipcache), limits.ipcache)
-    _room("services", len(snapshot.services), limits.services)
     return Assignment(rulesets, documents, rules, names)
 
 
-@lru_cache(1 << 14)
-def digest_of(document: Document) -> str:
-    """`document.digest`, which takes a while, of documents that mostly were seen before."""
-    return document.digest
+def check_room(want: MapState, limits: Limits) -> None:
+    """MapFull unless the maps hold all of it; what numbers point into is the business of `assign`."""
+    for name, rows, limit in (
+        ("ipcache", want.ipcache, limits.ipcache),
+        ("services", want.services, limits.services),
+        ("endpoints", want.endpoints, limits.endpoints),
+    ):
+        if len(rows) > limit:
+            raise MapFull(
+                f"cannot place {len(rows)} entries: map {name} holds {limit}; raise the size of {name} and "
+                "reload (`yett-loader unload`, `load`)"
+            )
 
 
 def moved(assignment: Assignment, digests: Iterable[str], have: MapState, limits: Limits) -> Assignment:
@@ -151,12 +178,12 @@ def _places(
     return places
 
 
-def _rule_numbers(have: MapState) -> set[int]:
+def _rule_numbers(have: MapState, numbers: Numbers) -> set[int]:
     """Every rule number that something in the maps can speak of."""
-    numbers = {value.rule for policy in have.policies.values() for value in policy.values()}
+    found: set[int] = set().union(*numbers.of(have.policies.values()))
     for state in have.rulesets.values():
-        numbers |= set(range(state.rule_base, min(state.rule_base + state.rules, RULE_LIMIT)))
-    return numbers - {0}
+        found |= set(range(state.rule_base, min(state.rule_base + state.rules, RULE_LIMIT)))
+    return found - {0}
 
 
 def _block(taken: bytearray, count: int) -> int:
@@ -177,11 +204,3 @@ def _slot(used: set[int], room: int, name: str, what: str) -> int:
             "(`yett-loader unload`, `load`)"
         )
     return slot
-
-
-def _room(name: str, wanted: int, limit: int) -> None:
-    if wanted > limit:
-        raise MapFull(
-            f"cannot place {wanted} entries: map {name} holds {limit}; raise the size of {name} and reload "
-            "(`yett-loader unload`, `load`)"
-        )

@@ -71,6 +71,7 @@ async def serve(options: Options) -> None:
         store.prepare()
         datapath = await _datapath(options, store)
         stack.callback(datapath.close)
+        stack.callback(store.close)
         agent = Agent(datapath, store)
         recorder = Recorder(datapath.maps["events"], lambda: agent.names)
         if "gate" in datapath.programs:
@@ -81,7 +82,7 @@ async def serve(options: Options) -> None:
         changed = asyncio.Event()
         stack.enter_context(Doorbell(changed.set))
         if options.sync is not None:
-            agent.lost.told = lambda: client is not None and client.told
+            agent.interfaces.lost.told = lambda: client is not None and client.told
         client: SyncClient | None = None
         await agent.start()
         client = _client(options.sync, agent)
@@ -149,7 +150,7 @@ async def _datapath(options: Options, store: Store) -> Datapath:
 async def _keep_looking(agent: Agent, changed: asyncio.Event) -> None:
     while True:
         with suppress(TimeoutError):
-            again = agent.waiting or agent.error or agent.newcomers.waiting
+            again = agent.waiting or agent.error or agent.interfaces.newcomers.waiting
             async with asyncio.timeout(LOOK_AGAIN_SECONDS if again else None):
                 await changed.wait()
         changed.clear()

@@ -7,8 +7,11 @@ from functools import lru_cache
 from ipaddress import ip_address
 from types import MappingProxyType
 
-from yett_loader.assign import Assignment, digest_of
+from yett_loader.assign import Assignment
 from yett_loader.endpoint import LocalEndpoint
+from yett_loader.host import Identities, hosts_among, own_rows
+from yett_loader.memo import Memo
+from yett_loader.rows import RowMap
 from yett_loader.state import (
     Backends,
     EndpointState,
@@ -22,7 +25,7 @@ from yett_loader.state import (
 )
 from yett_policy.document import Direction, Document, Engine, Entry, Snapshot, Verdict
 from yett_policy.reason import Reason
-from yett_policy.service import BACKENDS_MAX
+from yett_policy.service import BACKENDS_MAX, Frontend
 
 FORBIDDEN = 1
 """POLICY_FORBIDDEN"""
@@ -31,6 +34,8 @@ FORBIDDEN = 1
 Listeners = Mapping[tuple[str, Direction], int]
 """Digest of a ruleset and direction -> port of the sidecar's listener."""
 _NO_LISTENERS: Listeners = MappingProxyType({})
+_Numbers = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
+"""Of one document on this node: of its rules, of its rulesets in the kernel, of those in the sidecar."""
 
 
 def encode(
@@ -39,75 +44,117 @@ def encode(
     assignment: Assignment,
     listeners: Listeners = _NO_LISTENERS,
 ) -> MapState:
-    """The wanted state.  Its epoch is 0: `plan` counts from what is there.
-
-    An endpoint whose identity has no document is there but not ready: everything is denied.
-    An entry whose ruleset this node cannot run (unknown, or for a sidecar without a listener) denies.
-    """
-    by_identity = {document.identity: document for document in snapshot.documents}
-    kernel = {item.digest for item in snapshot.rulesets if item.engine is Engine.KERNEL}
-    slots = assignment.documents
-    return MapState(
-        rulesets={assignment.rulesets[digest].handle: assignment.rulesets[digest].state for digest in kernel},
-        policies={
-            slots[digest_of(item)]: encode_document(item, assignment, listeners)
-            for item in snapshot.documents
-        },
-        ipcache={Prefix.parse(text): identity for text, identity in snapshot.ipcache},
-        endpoints={
-            item.ifindex: _endpoint(item, by_identity.get(item.identity), assignment)
-            for item in endpoints
-            if item.ifindex is not None
-        },
-        services={
-            ServiceKey(mapped(ip_address(each.address).packed), each.proto, each.port): _backends(backends)
-            for each, backends in snapshot.services
-        },
-    )
+    """As `Encoder.encode`, of a snapshot that is like no other."""
+    return Encoder().encode(snapshot, endpoints, assignment, listeners)
 
 
-def encode_document(
-    document: Document, assignment: Assignment, listeners: Listeners = _NO_LISTENERS
-) -> Policy:
-    """One inner map."""
-    named = {(entry.ruleset, entry.direction) for entry in document.entries if entry.ruleset}
-    digests = sorted({digest for digest, _ in named})
-    places = ((digest, assignment.rulesets.get(digest)) for digest in digests)
-    return _encode_document(
-        document,
+class Encoder:
+    """Of snapshots one after the other: what did not change is the same object in the state as before."""
+
+    def __init__(self) -> None:
+        self._ipcache = RowMap(_address)
+        self._services = RowMap(_service)
+        self._open = Memo(is_open)
+        self._policies: dict[int, tuple[Document, _Numbers, Policy]] = {}
+        """By the document's id."""
+        self._hosts: tuple[Identities, frozenset[int]] = ((), hosts_among(()))
+        self._laid: tuple[Mapping[Prefix, int], Mapping[Prefix, int], Mapping[Prefix, int]] = ({}, {}, {})
+        """The operator's addresses, this node's own, and both together."""
+
+    def encode(
+        self,
+        snapshot: Snapshot,
+        endpoints: Iterable[LocalEndpoint],
+        assignment: Assignment,
+        listeners: Listeners = _NO_LISTENERS,
+        own: Iterable[str] = (),
+        local: Iterable[LocalEndpoint] = (),
+    ) -> MapState:
+        """The wanted state.  Its epoch is 0: `plan` counts from what is there.
+
+        An endpoint whose identity has no document is there but not ready: everything is denied.
+        An entry whose ruleset this node cannot run (unknown, or for a sidecar without a listener) denies.
+        `own` are addresses of the node, `local` all its pods (see `host`).
+        """
+        kernel = (item.digest for item in snapshot.rulesets if item.engine is Engine.KERNEL)
+        places = (assignment.rulesets[digest] for digest in kernel)
+        slots = assignment.documents
+        is_open = dict(
+            zip(
+                (item.identity for item in snapshot.documents), self._open.of(snapshot.documents), strict=True
+            )
+        )
+        by_identity = {item.identity: slots[item.digest] for item in snapshot.documents}
+        return MapState(
+            rulesets={place.handle: place.state for place in places},
+            policies=self._encode_documents(snapshot.documents, assignment, listeners),
+            ipcache=self._addresses(snapshot, local, own),
+            endpoints={
+                item.ifindex: EndpointState(
+                    identity=item.identity,
+                    policy=by_identity.get(item.identity, 0),
+                    ready=item.identity in by_identity,
+                    addresses=_packed(item.addresses),
+                    open=is_open.get(item.identity, False),
+                )
+                for item in endpoints
+                if item.ifindex is not None
+            },
+            services=self._services.of(snapshot.services),
+        )
+
+    def _encode_documents(
+        self, documents: Iterable[Document], assignment: Assignment, listeners: Listeners
+    ) -> dict[int, Policy]:
+        made = {}
+        for document in documents:
+            numbers = _numbers(document, assignment, listeners)
+            before = self._policies.get(id(document))
+            same = before is not None and before[1] == numbers
+            made[id(document)] = (
+                before if before and same else (document, numbers, _policy(document, numbers))
+            )
+        self._policies = made
+        return {assignment.documents[document.digest]: policy for document, _, policy in made.values()}
+
+    def _addresses(
+        self, snapshot: Snapshot, local: Iterable[LocalEndpoint], own: Iterable[str]
+    ) -> Mapping[Prefix, int]:
+        if self._hosts[0] is not snapshot.identities:
+            self._hosts = (snapshot.identities, hosts_among(snapshot.identities))
+        said = self._ipcache.of(snapshot.ipcache)
+        rows = own_rows(said, self._hosts[1], local, own)
+        if self._laid[0] is not said or self._laid[1] != rows:
+            self._laid = (said, rows, said | rows)
+        return self._laid[2]
+
+
+def _numbers(document: Document, assignment: Assignment, listeners: Listeners) -> _Numbers:
+    places = (assignment.rulesets.get(digest) for digest, _ in document.rulesets)
+    return (
         tuple(assignment.rules[reference] for reference in document.rules),
-        tuple((digest, place.handle if place else 0) for digest, place in places),
-        tuple((item, listeners[item]) for item in sorted(named) if item in listeners),
+        tuple(place.handle if place else 0 for place in places),
+        tuple(listeners.get(named, 0) for named in document.rulesets),
     )
 
 
-@lru_cache(1 << 14)
-def _encode_document(
-    document: Document,
-    rules: tuple[int, ...],
-    rulesets: tuple[tuple[str, int], ...],
-    listeners: tuple[tuple[tuple[str, Direction], int], ...],
-) -> Policy:
-    """With the numbers of its rules, the handles of its rulesets (0: not in the kernel), and the
-    listeners of those that the sidecar judges.
-    """
-    handles, ports = dict(rulesets), dict(listeners)
+def _policy(document: Document, numbers: _Numbers) -> Policy:
+    rules, handles, ports = numbers
+    judges = dict(zip(document.rulesets, zip(handles, ports, strict=True), strict=True))
     return MappingProxyType(
         {
             PolicyKey(entry.direction, entry.peer, entry.proto, entry.port, entry.port_bits): _value(
-                entry, rules[entry.rule], handles, ports
+                entry, rules[entry.rule], *judges.get((entry.ruleset, entry.direction), (0, 0))
             )
             for entry in document.entries
         }
     )
 
 
-def _value(entry: Entry, rule: int, handles: Mapping[str, int], ports: Listeners) -> PolicyValue:
+def _value(entry: Entry, rule: int, handle: int, port: int) -> PolicyValue:
     flags = FORBIDDEN if entry.forbidden else 0
     if not entry.ruleset:
         return PolicyValue(entry.verdict, entry.reason, flags, rule, 0)
-    handle = handles[entry.ruleset]
-    port = ports.get((entry.ruleset, entry.direction), 0)
     if port and entry.verdict is Verdict.REDIRECT:
         return PolicyValue(Verdict.REDIRECT, entry.reason, flags, rule, port)
     if not handle:
@@ -115,22 +162,23 @@ def _value(entry: Entry, rule: int, handles: Mapping[str, int], ports: Listeners
     return PolicyValue(entry.verdict, entry.reason, flags, rule, handle)
 
 
-def _endpoint(item: LocalEndpoint, document: Document | None, assignment: Assignment) -> EndpointState:
-    return EndpointState(
-        identity=item.identity,
-        policy=assignment.documents[digest_of(document)] if document else 0,
-        ready=document is not None,
-        addresses=tuple(sorted(mapped(ip_address(text).packed) for text in item.addresses)),
-        open=document is not None and _is_open(document),
-    )
+def _address(row: tuple[str, int]) -> tuple[Prefix, int]:
+    return Prefix.parse(row[0]), row[1]
 
 
-def _backends(backends: Backends) -> Backends:
-    """As the kernel keeps them: of too many it does not say who the last is."""
-    return backends if len(backends) <= BACKENDS_MAX else (*backends[:BACKENDS_MAX], (0, 0))
+def _service(row: tuple[Frontend, Backends]) -> tuple[ServiceKey, Backends]:
+    """As the kernel keeps them: of too many backends it does not say who the last is."""
+    (address, proto, port), backends = row
+    told = backends if len(backends) <= BACKENDS_MAX else (*backends[:BACKENDS_MAX], (0, 0))
+    return ServiceKey(mapped(ip_address(address).packed), proto, port), told
 
 
-def _is_open(document: Document) -> bool:
+@lru_cache(1 << 12)  # of the node's pods
+def _packed(addresses: tuple[str, ...]) -> tuple[bytes, ...]:
+    return tuple(sorted(mapped(ip_address(text).packed) for text in addresses))
+
+
+def is_open(document: Document) -> bool:
     """Whether nothing is said of egress."""
     said = [entry for entry in document.entries if entry.direction is Direction.EGRESS]
     return len(said) == 1 and said[0].reason is Reason.NOT_ENFORCED

@@ -6,7 +6,8 @@ LoaderError
 │   ├── VerifierError(log)
 │   └── AbiMismatch
 ├── NotReady            the node lacks something: bpffs, BTF, a privilege, a pin
-└── SnapshotError       what a caller handed over is malformed
+├── SnapshotError       what a caller handed over is malformed
+└── StoreError          what is in force cannot be kept on disk
 
 `str(error)` is one sentence for people: verb, object, reason, and what to do where we know.
 """
@@ -71,3 +72,7 @@ class NotReady(LoaderError):  # noqa: N818 - reads better
 
 class SnapshotError(LoaderError):
     """A snapshot, or another input from outside, is malformed; nothing of it was applied."""
+
+
+class StoreError(LoaderError):
+    """The state directory does not take what is in force."""

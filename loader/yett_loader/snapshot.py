@@ -39,7 +39,7 @@ def to_bytes(wanted: Wanted) -> bytes:
     return canonical(
         {
             "schema": SCHEMA,
-            "documents": list(map(values.document_json, snapshot.documents)),
+            "documents": [item.to_json() for item in snapshot.documents],
             "rulesets": list(map(values.ruleset_json, snapshot.rulesets)),
             "ipcache": snapshot.ipcache,
             "identities": snapshot.identities,
@@ -112,9 +112,9 @@ def _from_bytes(body: bytes, name: str, memory: Memory) -> Wanted:
         services=tuple(map(values.service_row, services.items())),
     )
     for value, document in zip(documents.items(), snapshot.documents, strict=True):
-        for entry in document.entries:
-            if entry.ruleset and entry.ruleset not in digests:
-                raise value.fail(f"its ruleset {entry.ruleset!r} is not in the snapshot")
+        for digest, _ in document.rulesets:
+            if digest not in digests:
+                raise value.fail(f"its ruleset {digest!r} is not in the snapshot")
     if len({document.identity for document in snapshot.documents}) != len(snapshot.documents):
         raise documents.fail("an identity has two documents")
     if len({values.map_key(text) for text, _ in snapshot.ipcache}) != len(snapshot.ipcache):

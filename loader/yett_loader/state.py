@@ -6,11 +6,13 @@ of `enforce`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Address, ip_network
-from typing import NamedTuple, assert_never
+from typing import Generic, NamedTuple, TypeVar, assert_never
+
+K = TypeVar("K")
+V = TypeVar("V")
 
 WORLD = 2
 """Identity of every address that ipcache does not know (IDENTITY_WORLD)."""
@@ -82,7 +84,6 @@ class Prefix(NamedTuple):
     length: int
 
     @staticmethod
-    @lru_cache(1 << 17)  # every snapshot names mostly the same ones
     def parse(text: str) -> Prefix:
         """From `10.0.0.0/8` or `2001:db8::1/128`; ValueError if it is no prefix."""
         network = ip_network(text)
@@ -201,34 +202,71 @@ MapOp = (
 
 
 def after(state: MapState, *ops: MapOp) -> MapState:
-    """The state once `ops` are done."""
-    rulesets, policies = dict(state.rulesets), dict(state.policies)
-    ipcache, endpoints = dict(state.ipcache), dict(state.endpoints)
-    services, epoch = dict(state.services), state.epoch
+    """The state once `ops` are done; parts that none of them touches are the same objects."""
+    rulesets, policies, ipcache = _Copy(state.rulesets), _Copy(state.policies), _Copy(state.ipcache)
+    endpoints, services, epoch = _Copy(state.endpoints), _Copy(state.services), state.epoch
     for op in ops:
         match op:
             case PutRuleset(handle, value):
-                rulesets[handle] = value
+                rulesets.put(handle, value)
             case DropRuleset(handle):
-                rulesets.pop(handle, None)
+                rulesets.drop(handle)
             case PutPolicy(slot, policy):
-                policies[slot] = policy
+                policies.put(slot, policy)
             case DropPolicy(slot):
-                policies.pop(slot, None)
+                policies.drop(slot)
             case PutAddress(prefix, identity):
-                ipcache[prefix] = identity
+                ipcache.put(prefix, identity)
             case DropAddress(prefix):
-                ipcache.pop(prefix, None)
+                ipcache.drop(prefix)
             case PutService(key, backends):
-                services[key] = backends
+                services.put(key, backends)
             case DropService(key):
-                services.pop(key, None)
+                services.drop(key)
             case PutEndpoint(ifindex, endpoint):
-                endpoints[ifindex] = endpoint
+                endpoints.put(ifindex, endpoint)
             case DropEndpoint(ifindex):
-                endpoints.pop(ifindex, None)
+                endpoints.drop(ifindex)
             case SetEpoch(number):
                 epoch = number
             case _:
                 assert_never(op)
-    return MapState(rulesets, policies, ipcache, endpoints, epoch, services)
+    return MapState(rulesets.now, policies.now, ipcache.now, endpoints.now, epoch, services.now)
+
+
+class _Copy(Generic[K, V]):
+    """A mapping, copied when it is changed for the first time."""
+
+    def __init__(self, of: Mapping[K, V]) -> None:
+        self.now = of
+        self._own: dict[K, V] | None = None
+
+    def put(self, key: K, value: V) -> None:
+        self._changing()[key] = value
+
+    def drop(self, key: K) -> None:
+        self._changing().pop(key, None)
+
+    def _changing(self) -> dict[K, V]:
+        if self._own is None:
+            self.now = self._own = dict(self.now)
+        return self._own
+
+
+def reached(have: MapState, want: MapState, ops: Iterable[MapOp]) -> MapState:
+    """`after(have, *ops)`, where `ops` are all of a plan from `have` to `want`.
+
+    Made of `want`'s own parts: the next plan sees at once which of them are the same.
+    """
+    done = after(
+        have,
+        *(op for op in ops if isinstance(op, PutPolicy | DropPolicy | PutRuleset | DropRuleset | SetEpoch)),
+    )
+    return MapState(
+        done.rulesets,
+        {**done.policies, **want.policies},
+        want.ipcache,
+        want.endpoints,
+        done.epoch,
+        want.services,
+    )

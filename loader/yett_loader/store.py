@@ -1,8 +1,8 @@
 """The state directory: the last good snapshot and the node's numbers, each written in one step.
 
-snapshot.json      what was last applied
+state.db           what was last applied (`lastgood`)
 secrets.json       values of Secrets that its rules name; apart, for the snapshot is shown to people
-assignments.json   numbers given; losing it costs numbers, never meaning (`assign`)
+numbers.db         numbers given (`given`)
 """
 
 from __future__ import annotations
@@ -11,17 +11,16 @@ import os
 import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from yett_loader.assign import RULE_LIMIT, Assignment, Place
+from yett_loader.assign import Assignment
 from yett_loader.errors import NotReady, SnapshotError
-from yett_loader.snapshot import Wanted, from_bytes
-from yett_loader.state import RulesetState
+from yett_loader.given import Given
+from yett_loader.lastgood import LastGood
+from yett_loader.snapshot import Wanted
 from yett_policy.document import canonical
 from yett_policy.sync.reader import Malformed, parse
-
-SCHEMA = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +28,12 @@ class Store:
     """Files below one directory, which is made if it is missing."""
 
     directory: Path
+    _last: LastGood = field(init=False, repr=False, compare=False)
+    _given: Given = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_last", LastGood(self.directory / "state.db"))
+        object.__setattr__(self, "_given", Given(self.directory / "numbers.db"))
 
     def prepare(self) -> None:
         """NotReady unless the directory is there and can be written."""
@@ -43,15 +48,21 @@ class Store:
 
     def load_snapshot(self) -> Wanted | None:
         """What was last applied, None if nothing was; SnapshotError if the file is damaged."""
-        path = self.directory / "snapshot.json"
-        try:
-            return from_bytes(path.read_bytes(), str(path))
-        except FileNotFoundError:
-            return None
+        return self._last.load()
 
-    def save_snapshot(self, body: bytes) -> None:
-        """Replace it; `body` is what `snapshot.to_bytes` gives."""
-        _write(self.directory / "snapshot.json", body)
+    def save_snapshot(self, wanted: Wanted) -> str:
+        """Put it in the place of the last one; its digest.  StoreError if that fails: then the last one stays."""
+        return self._last.save(wanted)
+
+    def tidy(self) -> None:
+        """Do what no change should wait for."""
+        self._last.tidy()
+        self._given.tidy()
+
+    def close(self) -> None:
+        """Give up the files."""
+        self._last.close()
+        self._given.close()
 
     def load_secrets(self) -> dict[str, str]:
         """Values by `namespace/name`; none if the file is missing or damaged: they will be sent again."""
@@ -69,62 +80,11 @@ class Store:
 
     def load_assignment(self) -> Assignment:
         """The numbers given; none if the file is missing. SnapshotError if it is damaged."""
-        path = self.directory / "assignments.json"
-        try:
-            return assignment_from_bytes(path.read_bytes(), str(path))
-        except FileNotFoundError:
-            return Assignment()
+        return self._given.load()
 
-    def save_assignment(self, assignment: Assignment) -> None:
-        """Replace it."""
-        _write(self.directory / "assignments.json", assignment_to_bytes(assignment))
-
-
-def assignment_to_bytes(assignment: Assignment) -> bytes:
-    """Canonical JSON."""
-    return canonical(
-        {
-            "schema": SCHEMA,
-            "rulesets": {
-                digest: [place.handle, *place.state] for digest, place in assignment.rulesets.items()
-            },
-            "documents": assignment.documents,
-            "rules": assignment.rules,
-            "names": [[number, name] for number, name in sorted(assignment.names.items())],
-        }
-    )
-
-
-def assignment_from_bytes(body: bytes, name: str) -> Assignment:
-    """The inverse; SnapshotError if it is damaged."""
-    try:
-        return _assignment(body, name)
-    except Malformed as error:
-        raise SnapshotError(str(error)) from None
-
-
-def _assignment(body: bytes, name: str) -> Assignment:
-    schema, rulesets, documents, rules, names = parse(body, name).fields(
-        "schema", "rulesets", "documents", "rules", "names"
-    )
-    if schema.raw != SCHEMA:
-        raise schema.fail(f"schema {str(schema.raw)[:40]} is not {SCHEMA}")
-    places = {}
-    for digest, value in rulesets.mapping():
-        handle, identifier, base, count = value.row(4)
-        state = RulesetState(
-            identifier.integer(1, 2**64 - 1),
-            base.integer(1, RULE_LIMIT - 1),
-            count.integer(1, RULE_LIMIT - 1),
-        )
-        places[digest] = Place(handle.integer(1, 2**32 - 1), state)
-    pairs = [item.row(2) for item in names.items()]
-    return Assignment(
-        rulesets=places,
-        documents={digest: value.integer(1, 2**31 - 1) for digest, value in documents.mapping()},
-        rules={reference: value.integer(1, RULE_LIMIT - 1) for reference, value in rules.mapping()},
-        names={number.integer(1, RULE_LIMIT - 1): text.text() for number, text in pairs},
-    )
+    def save_assignment(self, given: Assignment) -> None:
+        """Replace them; StoreError if that fails: then the last ones stay."""
+        self._given.save(given)
 
 
 def load_or_default(store: Store) -> tuple[Assignment, str]:

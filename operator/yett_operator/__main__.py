@@ -10,6 +10,8 @@ import sys
 from collections.abc import Coroutine
 from typing import Any
 
+import uvloop
+
 from yett_operator.logs import configure
 from yett_operator.settings import Settings, SettingsError, from_environment
 
@@ -73,7 +75,8 @@ def main() -> int:
     from yett_operator.kube.client import ApiError  # noqa: PLC0415 - as above
 
     try:
-        asyncio.run(run(settings))
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(run(settings))
     except ApiError as error:
         print(f"yett-operator: {error}", file=sys.stderr)
         return 1

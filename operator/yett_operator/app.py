@@ -24,6 +24,7 @@ from yett_operator.kube import slim
 from yett_operator.kube.client import Kube
 from yett_operator.kube.reflector import Reflector
 from yett_operator.leader import Election
+from yett_operator.memory import keep_trimmed
 from yett_operator.metrics import (
     BUILD_INFO,
     DOCUMENTS,
@@ -149,6 +150,7 @@ class Operator:
                     tasks.create_task(reflector.run())
                 tasks.create_task(self.probes.run())
                 tasks.create_task(self.events.run())
+                tasks.create_task(keep_trimmed())
                 await self.keeper.start()
                 tasks.create_task(self.keeper.run())
                 for reflector in self.reflectors.values():

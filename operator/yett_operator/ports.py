@@ -23,11 +23,11 @@ class PublishedDocument:
 
     identity: int
     digest: str
-    """SHA-256 of `body`, hex: `Document.digest`.  What a loader acknowledges."""
+    """`Document.digest`: what a loader acknowledges."""
     rulesets: tuple[str, ...]
     """Digests of the rulesets that its entries name, sorted."""
-    body: bytes = field(repr=False)
-    """`Document.to_bytes()`."""
+    frame: bytes = field(repr=False)
+    """As it is sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +37,12 @@ class PublishedRuleset:
     digest: str
     """Of the rules: `Ruleset.digest`."""
     content: str
-    """SHA-256 of `body`, hex.  Another version of the compiler may make other tables of the
+    """SHA-256 of the canonical JSON, hex.  Another version of the compiler may make other tables of the
     same rules, so this, not `digest`, says whether a node has it already."""
     engine: str
     """`kernel` or `sidecar`."""
-    body: bytes = field(repr=False)
-    """Canonical JSON: digest, spec, engine, engine_reason, tier, tables (zlib, base64)."""
+    frame: bytes = field(repr=False)
+    """As it is sent."""
     secrets: tuple[str, ...] = ()
     """`namespace/name` of the Secrets that its rules name, sorted."""
 
@@ -137,6 +137,10 @@ class SnapshotSource(Protocol):
     @property
     def revision(self) -> int:
         """Grows by 1 with each change.  0: nothing is known yet, and nothing may be sent."""
+
+    @property
+    def sizes(self) -> tuple[int, int, int, int]:
+        """How many addresses, identities, pods and services there are."""
 
     def snapshot(self, node: str) -> NodeSnapshot:
         """For one node, which need not be known; RuntimeError while `revision` is 0."""

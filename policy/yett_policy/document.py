@@ -15,7 +15,7 @@ from yett_policy.http.rule import RulesetSpec
 from yett_policy.reason import Reason
 from yett_policy.service import Backends, Frontend
 
-SCHEMA = 2
+SCHEMA = 3
 """Revision of these values on the wire and on disk; another number is refused."""
 
 
@@ -72,9 +72,6 @@ class Entry:
     """A denial answers (403) instead of a bare reset."""
 
 
-_ENTRY_FIELDS = tuple(Entry.__dataclass_fields__)
-
-
 @dataclass(frozen=True, slots=True)
 class Document:
     """The policy of one identity, both directions."""
@@ -85,18 +82,55 @@ class Document:
     rules: tuple[str, ...]
     """Rule references: `Kind/namespace/name:ingress[0].toPorts[0]`, for a default deny
     `Kind/namespace/name:default-deny` (several joined by `, `), for no policy `none`."""
+    _digest: str = field(default="", init=False, repr=False, compare=False)
+    _rulesets: tuple[tuple[str, Direction], ...] | None = field(
+        default=None, init=False, repr=False, compare=False
+    )
+
+    def __hash__(self) -> int:
+        return hash(self.digest)
 
     def to_bytes(self) -> bytes:
         """Canonical JSON; equal documents give equal bytes."""
-        entries = [{name: getattr(entry, name) for name in _ENTRY_FIELDS} for entry in self.entries]
-        return canonical(
-            {"schema": SCHEMA, "identity": self.identity, "entries": entries, "rules": self.rules}
-        )
+        return canonical({"schema": SCHEMA, **self.to_json()})
+
+    def to_json(self) -> dict[str, object]:
+        """Without its schema, entries as rows: direction, peer, proto, port, port_bits, verdict, reason,
+        rule, which of `rulesets` (from 1; 0: none), forbidden (0 or 1).
+        """
+        rulesets = sorted({entry.ruleset for entry in self.entries} - {""})
+        place = {digest: index for index, digest in enumerate(("", *rulesets))}
+        rows = [
+            (
+                each.direction,
+                each.peer,
+                each.proto,
+                each.port,
+                each.port_bits,
+                each.verdict,
+                each.reason,
+                each.rule,
+                place[each.ruleset],
+                +each.forbidden,
+            )
+            for each in self.entries
+        ]
+        return {"identity": self.identity, "entries": rows, "rules": self.rules, "rulesets": rulesets}
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the canonical bytes, hex."""
-        return hashlib.sha256(self.to_bytes()).hexdigest()
+        """SHA-256 of the canonical bytes, hex; computed once."""
+        if not self._digest:
+            object.__setattr__(self, "_digest", hashlib.sha256(self.to_bytes()).hexdigest())
+        return self._digest
+
+    @property
+    def rulesets(self) -> tuple[tuple[str, Direction], ...]:
+        """Digest and direction of every ruleset that entries name, each once, sorted; computed once."""
+        if self._rulesets is None:
+            named = {(entry.ruleset, entry.direction) for entry in self.entries if entry.ruleset}
+            object.__setattr__(self, "_rulesets", tuple(sorted(named)))
+        return self._rulesets or ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +146,9 @@ class Ruleset:
     """Of the kernel tables, see `struct ruleset` in yett_abi.h."""
     tables: bytes = field(default=b"", repr=False)
     """Kernel tables, padded by the loader to the tier's size; empty for the sidecar."""
+
+    def __hash__(self) -> int:
+        return hash(self.digest)
 
 
 @dataclass(frozen=True, slots=True)

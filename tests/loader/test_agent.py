@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 import stat
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -24,10 +25,12 @@ from yett_loader.agent import Agent, fill
 from yett_loader.api import Api, Server
 from yett_loader.assign import MapFull
 from yett_loader.datapath import Datapath, Sizes
+from yett_loader.encode import Encoder
 from yett_loader.enforce import Enforcer
 from yett_loader.errors import AbiMismatch, KernelError
 from yett_loader.image import Effect, run
 from yett_loader.kernel import Program, abi
+from yett_loader.kernel.link import Link
 from yett_loader.lost import HOLD, Lost
 from yett_loader.pins import Pins, remove_tree
 from yett_loader.recorder import Recorder
@@ -35,9 +38,10 @@ from yett_loader.snapshot import Wanted, to_bytes
 from yett_loader.state import DropPolicy, MapState, Prefix, PutEndpoint
 from yett_loader.store import Store
 from yett_loader.sync.target import AgentTarget
-from yett_policy.document import Engine, Verdict
+from yett_policy.document import SCHEMA, Engine, Verdict
 from yett_policy.identity import HOST
 from yett_policy.reason import Reason
+from yett_policy.service import Frontend
 
 pytestmark = [pytest.mark.bpf, pytest.mark.net, pytest.mark.usefixtures("as_in_the_container")]
 
@@ -117,7 +121,7 @@ async def test_a_restart_without_its_numbers_still_changes_no_verdict(host: Node
     await first.apply(build.wanted(build.web()))
     before = first.have()
     first.datapath.close()
-    (host.state / "assignments.json").write_text("damaged")
+    damage(host.state / "numbers.db")
     second = await host.start()
     after = second.have()
     assert after.endpoints.keys() == before.endpoints.keys()
@@ -157,7 +161,7 @@ def test_an_agent_killed_at_any_step_is_followed_by_one_that_goes_on(
     host: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """SIGKILL at every step that changes pins, from start to application; then another start."""
-    monkeypatch.setattr(agent_module, "GRACE", 0.0)  # an application also drops what the one before retired
+    monkeypatch.setattr(agent_module, "GRACE", 0.0)
     before, _ = asyncio.run(restart_and_apply(host, "/0"))
     for at in count():
 
@@ -183,6 +187,7 @@ async def restart_and_apply(host: Node, path: str, effect: Effect = run) -> tupl
     found = agent.have()
     await agent.start()
     await agent.apply(build.wanted(build.web(), build.client(), path=path))
+    await agent.tidy()
     agent.datapath.close()
     return Enforcer(Datapath.adopt(host.pins).maps).read_state(), found
 
@@ -206,12 +211,18 @@ async def test_maps_that_an_older_loader_did_not_pin_are_replaced_by_filled_ones
     second.datapath.close()
 
 
+def damage(path: Path) -> None:
+    """Of a file that SQLite keeps, its log included."""
+    for end in ("", "-wal"):
+        path.with_name(path.name + end).write_bytes(b"damaged" * 1000)
+
+
 async def test_a_damaged_snapshot_leaves_what_is_pinned_in_force(host: Node) -> None:
     first = await host.start()
     await first.apply(build.wanted(build.web()))
     before = first.have()
     first.datapath.close()
-    (host.state / "snapshot.json").write_text('{"schema": 7}')
+    damage(host.state / "state.db")
     second = await host.start()
     assert second.have() == before
     assert "what is pinned stays in force" in second.error
@@ -254,6 +265,104 @@ async def test_a_failure_half_way_is_made_good_by_the_next_application(
     assert agent.have() == agent._enforcer.read_state()
     digest = wanted.snapshot.rulesets[0].digest
     assert agent.assignment.rulesets[digest].handle in agent.have().rulesets
+    agent.datapath.close()
+
+
+async def test_whatever_was_applied_before_the_last_snapshot_is_in_force_as_if_alone(host: Node) -> None:
+    agent = await host.start()
+    chance = random.Random(4)
+    rules = [build.ruleset(f"/{number}") for number in range(4)]
+    rows = [(f"10.8.{number}.0/24", build.WEB + number % 3) for number in range(9)]
+    pods = [("default", f"p{number}", build.WEB, (f"10.8.{number}.1",)) for number in range(9)]
+    ports = [(Frontend("10.96.0.1", 6, number), ((build.WEB, number),)) for number in range(1, 6)]
+    snapshot, endpoints = build.snapshot(), (build.web(), build.client())
+    for _ in range(25):
+        part = chance.choice(["policies", "ipcache", "pods", "services", "endpoints"])
+        if part == "policies":
+            some = chance.sample(rules, 2)
+            snapshot = replace(snapshot, documents=(build.document(build.WEB, *some),), rulesets=tuple(some))
+        elif part == "endpoints":
+            endpoints = chance.choice([(build.web(),), (build.client(),), (build.client(), build.web())])
+        else:
+            every = {"ipcache": rows, "pods": pods, "services": ports}[part]
+            changed = tuple(sorted(chance.sample(every, chance.randint(0, len(every)))))
+            snapshot = replace(snapshot, **{part: changed})
+        await agent.apply(Wanted(snapshot, endpoints))
+        have, names = agent.have(), agent.names
+        assert agent.wanted is not None
+        assert agent.wanted.snapshot == snapshot
+        local = agent.wanted.endpoints
+        assert have == agent._enforcer.read_state()
+        want = Encoder().encode(snapshot, local, agent.assignment, own=OWN, local=endpoints)
+        assert (have.ipcache, have.services, have.endpoints) == (want.ipcache, want.services, want.endpoints)
+        assert {slot: have.policies[slot] for slot in want.policies} == want.policies
+        assert {handle: have.rulesets[handle] for handle in want.rulesets} == want.rulesets
+        known = {address: row[:2] for row in snapshot.pods for address in row[3]}
+        assert {address: max(found)[:2] for address, found in names.pods.items()} == known
+        with closing(Store(host.state)) as store:
+            stored = store.load_snapshot()
+        assert stored == replace(agent.wanted, endpoints=tuple(sorted(local, key=lambda item: item.name)))
+    agent.datapath.close()
+
+
+async def test_a_pod_whose_interface_changed_is_looked_for_though_no_endpoint_did(host: Node) -> None:
+    """An application of what has the same endpoints does not look; what it knows of them stays true."""
+    agent = await host.start()
+    inside = Namespace("moves")
+
+    def appear(name: str) -> int:
+        ip(f"""
+            link add {name} type veth peer name {name}p netns {inside.path}
+            link set {name} up
+            route add 10.70.0.1/32 dev {name}
+        """)
+        return if_nametoindex(name)
+
+    pod = build.LocalEndpoint("default", "moves", build.WEB, ("10.70.0.1",))
+    first = appear("moves0")
+    await agent.apply(build.wanted(pod, path="/one"))
+    await agent.apply(build.wanted(pod, path="/two"))
+    assert agent.have().endpoints.keys() == {first}
+    ip("link del moves0")
+    second = appear("moves1")
+    await agent.refresh()
+    await agent.apply(build.wanted(pod, path="/three"))
+    assert agent.have().endpoints.keys() == {second}
+    assert second in agent.datapath.attached()
+    ip("link del moves1")
+    await agent.refresh()
+    await agent.apply(build.wanted(pod, path="/four"))
+    assert agent.have().endpoints == {}
+    assert set(agent.waiting) == {"default/moves"}
+    third = appear("moves2")
+    await agent.apply(build.wanted(pod, path="/five"))  # something is waited for, so it looks
+    assert agent.have().endpoints.keys() == {third}
+    ip("link del moves2")
+    inside.close()
+    agent.datapath.close()
+
+
+async def test_what_is_found_while_an_application_fails_is_found_again(
+    host: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent = await host.start()
+    late = build.LocalEndpoint("default", "late", build.WEB, ("10.70.0.1",))
+    await agent.apply(build.wanted(late))
+    assert set(agent.waiting) == {"default/late"}
+    inside = Namespace("late")
+    ip(f"""
+        link add late0 type veth peer name eth0 netns {inside.path}
+        link set late0 up
+        route add 10.70.0.1/32 dev late0
+    """)
+    rows = tuple((f"10.1.{index}.0/24", 400) for index in range(65))
+    with pytest.raises(MapFull):
+        await agent.apply(Wanted(build.snapshot(build.document(), ipcache=rows), (late,)))
+    assert agent.waiting == {}
+    await agent.apply(build.wanted(late))
+    assert agent.have().endpoints.keys() == {if_nametoindex("late0")}
+    ip("link del late0")
+    inside.close()
     agent.datapath.close()
 
 
@@ -306,7 +415,7 @@ async def test_a_new_interface_is_denied_everything_while_a_pod_that_a_policy_se
     host: Node, is_selected: bool
 ) -> None:
     agent = await host.start()
-    agent.lost.told = lambda: True
+    agent.interfaces.lost.told = lambda: True
     document = build.document()
     if not is_selected:
         entries = (replace(entry, reason=Reason.NOT_ENFORCED) for entry in document.entries)
@@ -326,7 +435,7 @@ async def test_a_new_interface_is_denied_everything_while_a_pod_that_a_policy_se
     named = replace(coming, addresses=("10.71.0.1",))
     await agent.apply(Wanted(build.snapshot(document), (named,)))
     assert agent.have().endpoints.keys() == {index}
-    assert not agent.newcomers.waiting
+    assert not agent.interfaces.newcomers.waiting
     ip("link del coming0")
     inside.close()
     agent.datapath.close()
@@ -337,8 +446,8 @@ async def test_who_gets_the_address_of_a_pod_that_has_gone_is_denied_until_the_o
 ) -> None:
     agent = await host.start()
     now, told = 100.0, False
-    agent.lost = Lost(lambda: now)
-    agent.lost.told = lambda: told
+    agent.interfaces.lost = Lost(lambda: now)
+    agent.interfaces.lost.told = lambda: told
     gone = build.LocalEndpoint("default", "gone", build.WEB, ("10.70.0.1",))
     inside = Namespace("reuse")
 
@@ -602,7 +711,7 @@ async def test_allowed_traffic_is_recorded_only_while_observed(
     ("method", "path", "body", "status", "message"),
     [
         ("PUT", "/v1/snapshot", b"{", 400, "snapshot: this is not JSON"),
-        ("PUT", "/v1/snapshot", b'{"schema": 2}', 400, "snapshot: field 'documents' is missing"),
+        ("PUT", "/v1/snapshot", b'{"schema": %d}' % SCHEMA, 400, "snapshot: field 'documents' is missing"),
         ("GET", "/v1/policy/default/nobody", b"", 404, "no endpoint 'default/nobody' on this node"),
         ("GET", "/v1/flows?last=-1", b"", 400, "last is '-1'; it must be a number in 0..4096"),
         ("GET", "/v1/flows?last=99999", b"", 400, "it must be a number in 0..4096"),
@@ -640,4 +749,43 @@ async def test_a_slow_follower_is_told_what_it_missed(host: Node, monkeypatch: p
         assert follower.lost == 3
         assert await follower.next() == {"number": 0}
     recorder.close()
+    agent.datapath.close()
+
+
+@pytest.mark.parametrize("hook", ["ingress", "egress"])
+async def test_a_program_that_somebody_took_off_is_attached_again(
+    host: Node, node: Topology, hook: str
+) -> None:
+    agent = await host.start()
+    await agent.apply(build.wanted(build.web()))
+    pin = host.pins.link(node.server.ifindex, hook)
+    with Link.open(pin) as link:
+        link.detach()
+        assert link.info().ifindex == 0
+    await agent.tidy()
+    with Link.open(pin) as link:
+        assert link.info().ifindex == node.server.ifindex
+    assert agent.have().endpoints.keys() == {node.server.ifindex}
+    assert agent.waiting == {}
+    agent.datapath.close()
+
+
+async def test_many_retired_policies_are_dropped_while_changes_go_on(
+    host: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent = await host.start()
+    documents = tuple(build.document(400 + number) for number in range(20))
+    await agent.apply(Wanted(build.snapshot(*documents), (build.web(),)))
+    await agent.apply(build.wanted(build.web(), path="/one"))
+    assert len(agent.have().policies) == 22
+    monkeypatch.setattr(agent_module, "GRACE", 0.0)
+    tidying = asyncio.create_task(agent.tidy())
+    await asyncio.sleep(0)  # it has the turn
+    await agent.apply(build.wanted(build.web(), path="/two"))
+    assert agent.have() == agent._enforcer.read_state()
+    await tidying
+    await agent.tidy()
+    assert len(agent.have().policies) == 2
+    assert len(agent.have().rulesets) == 1
+    assert agent.have() == agent._enforcer.read_state()
     agent.datapath.close()

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ import pytest
 from support import wanted as build
 from support.netns import Topology
 from yett_loader.snapshot import to_bytes
+from yett_loader.store import Store
 
 pytestmark = [pytest.mark.bpf, pytest.mark.net]
 
@@ -147,7 +149,8 @@ def test_however_the_agent_ends_everything_stays_pinned(
 ) -> None:
     state = tmp_path / "state"
     state.mkdir()
-    (state / "snapshot.json").write_bytes(to_bytes(build.wanted(build.web(), build.client())))
+    with closing(Store(state)) as store:
+        store.save_snapshot(build.wanted(build.web(), build.client()))
     socket = tmp_path / "api.sock"
     options = [
         "--pin-dir",

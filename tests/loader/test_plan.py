@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from yett_loader.lookup import effective, identity_of, judge, look_up
-from yett_loader.plan import DENIED, Retired, plan, retired, transition
+from yett_loader.plan import DENIED, Retired, drops, plan, retired, transition
 from yett_loader.state import (
     WORLD,
     DropAddress,
@@ -31,6 +31,7 @@ from yett_loader.state import (
     ServiceKey,
     SetEpoch,
     after,
+    reached,
 )
 from yett_policy.document import Verdict
 
@@ -157,7 +158,7 @@ def slot_of(policy: dict[PolicyKey, PolicyValue]) -> int:
 
 def walk(have: MapState, want: MapState, *, slots: int = 1 << 16) -> list[MapState]:
     states = [have]
-    for op in plan(have, want, retired(have, want), slots):
+    for op in (*plan(have, want, slots), *drops(retired(have, want))):
         states.append(after(states[-1], op))
     return states
 
@@ -224,12 +225,18 @@ def test_a_plan_ends_in_what_is_wanted(have: MapState, want: MapState) -> None:
     assert end.services == want.services
     for packet in each_packet():
         assert outcome(end, *packet) == outcome(want, *packet)
-    again = plan(end, want, retired(end, want))
-    assert not [op for op in again if not isinstance(op, DropPolicy | DropRuleset)]
-    final = end
-    for op in again:
-        final = after(final, op)
+    assert plan(end, want) == ()
+    final = after(end, *drops(retired(end, want)))
     assert replace(final, epoch=0) == replace(want, epoch=0)
+
+
+@given(states(), states())
+def test_what_is_reached_by_a_plan_is_what_its_steps_add_up_to(have: MapState, want: MapState) -> None:
+    ops = plan(have, want)
+    end = reached(have, want, ops)
+    assert end == after(have, *ops)
+    assert (end.ipcache, end.endpoints, end.services) == (want.ipcache, want.endpoints, want.services)
+    assert all(end.policies[slot] is policy for slot, policy in want.policies.items())
 
 
 @given(states(), states())
@@ -246,7 +253,7 @@ _DECIDING = PutAddress | DropAddress | PutEndpoint | PutService | DropService
 
 @given(states(), states())
 def test_the_epoch_changes_after_everything_that_may_change_a_verdict(have: MapState, want: MapState) -> None:
-    ops = plan(have, want, retired(have, want))
+    ops = plan(have, want)
     deciding = [at for at, op in enumerate(ops) if isinstance(op, _DECIDING)]
     epochs = [at for at, op in enumerate(ops) if isinstance(op, SetEpoch)]
     assert len(epochs) <= 1
@@ -399,12 +406,12 @@ def test_nothing_to_do_is_an_empty_plan() -> None:
     assert plan(state, replace(state, epoch=0)) == ()
 
 
-def test_what_is_retired_stays_until_it_expires() -> None:
+def test_what_is_retired_stays_until_it_is_dropped() -> None:
     have = MapState(rulesets={1: RulesetState(9, 10, 2)}, policies={3: policy(any=DENY)})
     want = MapState()
     assert plan(have, want) == ()
     assert retired(have, want) == Retired(frozenset({1}), frozenset({3}))
-    assert plan(have, want, retired(have, want)) == (DropPolicy(3), DropRuleset(1))
+    assert drops(retired(have, want)) == (DropPolicy(3), DropRuleset(1))
 
 
 def test_rulesets_come_before_the_policies_that_name_them() -> None:

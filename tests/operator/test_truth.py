@@ -165,10 +165,10 @@ class Cluster:
 
     def needing(self, source: str) -> set[str]:
         return {
-            pod.node
+            node
             for number, sources in self.subjects.items()
             if source in sources
-            for pod in self.publisher.by_identity.get(number, {}).values()
+            for node in self.publisher.nodes_of.get(number, ())
         }
 
 

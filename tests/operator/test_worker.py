@@ -22,6 +22,7 @@ from yett_policy.compiler import compile as compile_all
 from yett_policy.identity import Labels, Table
 from yett_policy.service import Frontend
 from yett_policy.source.parse import parse_policy
+from yett_policy.sync import encode
 
 
 def l7policy(spec: dict[str, Any], name: str = "p") -> bytes:
@@ -91,8 +92,8 @@ def test_documents_come_as_the_bytes_that_the_core_makes() -> None:
     expected = compile_all(
         parse_policy(json.loads(l7policy(http("/a")))), Cluster((SERVER, CLIENT)), numbers.table
     )
-    assert {n: d.body for n, d in outcome.documents.items()} == {
-        n: d.to_bytes() for n, d in expected.documents.items()
+    assert {n: d.frame for n, d in outcome.documents.items()} == {
+        n: encode.document(d.digest, d.to_bytes()) for n, d in expected.documents.items()
     }
     assert {n: d.digest for n, d in outcome.documents.items()} == {
         n: d.digest for n, d in expected.documents.items()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import stat
 from pathlib import Path
 from typing import Any
@@ -96,3 +97,18 @@ def test_what_was_accepted_is_for_root_only_and_whole(tmp_path: Path) -> None:
     (path,) = tmp_path.iterdir()
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert accepted.read(tmp_path) == state
+
+
+def test_what_was_written_before_is_written_again_as_it_is(tmp_path: Path) -> None:
+    known = accepted.texts()
+    resources = {'a "name"': {"deep": ["ä", 1, None]}, "b": {}}
+    for state in (
+        {"kind": resources, "none": {}},
+        {"kind": {**resources, "c": {"new": 1}}},
+        {"kind": {}},
+        {},
+    ):
+        accepted.write(tmp_path, state, known)
+        assert accepted.read(tmp_path) == state
+        text = (tmp_path / "accepted.json").read_text()
+        assert text == json.dumps(state, separators=(",", ":"))

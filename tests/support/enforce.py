@@ -23,7 +23,7 @@ from yett_loader.endpoint import LocalEndpoint
 from yett_loader.enforce import Enforcer
 from yett_loader.kernel import RingBuffer, abi
 from yett_loader.pins import Pins, remove_tree
-from yett_loader.plan import NOTHING, plan
+from yett_loader.plan import plan
 from yett_loader.state import MapState, after
 from yett_policy.document import ANY_PEER, Direction, Document, Entry, Ruleset, Snapshot, Verdict
 from yett_policy.http.compile import compile_ruleset
@@ -155,7 +155,7 @@ class Gate:
         self.enforcer.tables = {
             self._assignment.rulesets[item.digest].handle: item.tables for item in snapshot.rulesets
         }
-        ops = plan(have, want, NOTHING, self.enforcer.limits.policies)  # nothing expires: tests are short
+        ops = plan(have, want, self.enforcer.limits.policies)  # what is retired stays: tests are short
         self.enforcer.apply(ops)
         self._have = after(have, *ops)
 

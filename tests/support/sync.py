@@ -5,7 +5,6 @@ that remember, certificates, and a real server on loopback.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import ssl
 import subprocess
 import time
@@ -20,6 +19,7 @@ from yett_loader.sync.client import SyncClient
 from yett_loader.sync.follower import Follower
 from yett_loader.sync.settings import Credentials, Operator, Times
 from yett_loader.sync.target import InForce
+from yett_operator.compilation import encode
 from yett_operator.ports import (
     Ack,
     Change,
@@ -34,8 +34,7 @@ from yett_operator.ports import (
 from yett_operator.sync.auth import Caller, Denied
 from yett_operator.sync.server import SyncServer
 from yett_operator.sync.settings import Settings
-from yett_policy.document import Document, Ruleset, canonical
-from yett_policy.sync import values
+from yett_policy.document import Document, Ruleset
 from yett_policy.sync.message import Failing
 
 FAST = Times(
@@ -48,20 +47,6 @@ FAST = Times(
     again=0.2,
     report=0.0,
 )
-
-
-def published(document: Document) -> PublishedDocument:
-    """As the publisher does it."""
-    body = document.to_bytes()
-    rulesets = tuple(sorted({entry.ruleset for entry in document.entries if entry.ruleset}))
-    return PublishedDocument(document.identity, hashlib.sha256(body).hexdigest(), rulesets, body)
-
-
-def published_ruleset(ruleset: Ruleset) -> PublishedRuleset:
-    """As the publisher does it."""
-    body = canonical(values.ruleset_json(ruleset))
-    content = hashlib.sha256(body).hexdigest()
-    return PublishedRuleset(ruleset.digest, content, str(ruleset.engine), body, ruleset.spec.secrets)
 
 
 class Source:
@@ -78,6 +63,10 @@ class Source:
         self.pods: dict[PodKey, PlacedPod] = {}
         self.secrets: dict[str, PublishedSecret] = {}
         self._listeners: list[Callable[[Change], None]] = []
+
+    @property
+    def sizes(self) -> tuple[int, int, int, int]:
+        return len(self.ipcache), len(self.identities), len(self.pods), 0
 
     def snapshot(self, node: str) -> NodeSnapshot:
         if self.revision == 0:
@@ -127,8 +116,8 @@ class Source:
         secrets: Mapping[str, PublishedSecret | None] | None = None,
     ) -> int:
         """Make a change; its revision."""
-        bodies = {item.identity: published(item) for item in documents}
-        compiled = {item.digest: published_ruleset(item) for item in rulesets}
+        bodies = {item.identity: encode.document(item) for item in documents}
+        compiled = {item.digest: encode.ruleset(item) for item in rulesets}
         self.documents |= bodies
         self.rulesets |= compiled
         _put(self.ipcache, ipcache or {})

@@ -24,7 +24,7 @@ from yett_loader.enforce import Enforcer
 from yett_loader.inner import OuterMap, outer
 from yett_loader.kernel import Map, MapType, Object, ObjectMap, RingBuffer, abi
 from yett_loader.pins import remove_tree
-from yett_loader.plan import NOTHING, plan
+from yett_loader.plan import plan
 from yett_policy.document import Document, Ruleset, Snapshot, Verdict
 from yett_policy.reason import Reason
 from yett_policy.service import Backends, Frontend
@@ -99,7 +99,7 @@ class Kernel:
         self.enforcer.tables = {
             self._assignment.rulesets[item.digest].handle: item.tables for item in snapshot.rulesets
         }
-        self.enforcer.apply(plan(have, want, NOTHING, self.enforcer.limits.policies))
+        self.enforcer.apply(plan(have, want, self.enforcer.limits.policies))
 
     def name_of(self, rule: int) -> str:
         """Reference behind a rule number, `none` if there is none."""

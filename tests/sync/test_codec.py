@@ -11,11 +11,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from support import wanted as build
-from support.sync import published, published_ruleset
+from yett_operator.compilation import encode as publish
 from yett_policy.document import SCHEMA, Engine, Verdict
 from yett_policy.http.change import ChangeOp, HeaderChange
 from yett_policy.service import Backends, Frontend
-from yett_policy.sync import decode, encode, rows_fast
+from yett_policy.sync import decode, encode, entry_fast, rows_fast, values
 from yett_policy.sync.frame import (
     BUNDLE,
     INFLATED_LIMIT,
@@ -36,6 +36,7 @@ from yett_policy.sync.message import (
     Failing,
     Hello,
     IdentitiesPart,
+    NodeChanges,
     NodePart,
     PodsPart,
     Problem,
@@ -119,6 +120,31 @@ def test_a_nodes_part_survives_the_round_trip(message: NodePart) -> None:
     assert decode.from_operator(encode.node(message)) == message
 
 
+endpoints = st.lists(
+    st.tuples(st.sampled_from("ab"), st.sampled_from("cd"), identities, pods), unique_by=lambda row: row[:2]
+).map(lambda rows: tuple(sorted(rows)))
+few_digests = st.sampled_from(["0" * 64, "1" * 64])
+few_prefixes = st.sampled_from(["10.0.0.1/32", "::1/128"])
+similar_parts = st.builds(
+    NodePart,
+    st.dictionaries(st.integers(1, 3), few_digests),
+    st.dictionaries(few_digests, few_digests),
+    st.dictionaries(few_prefixes, st.integers(1, 3)),
+    endpoints,
+    st.dictionaries(st.sampled_from(["n/a", "n/b"]), st.sampled_from(["0" * 32, "1" * 32])),
+)
+
+
+@given(similar_parts, similar_parts)
+def test_changes_of_a_nodes_part_make_the_new_one_of_the_old_one_and_are_nothing_between_equals(
+    old: NodePart, new: NodePart
+) -> None:
+    changes = NodeChanges.between(old, new)
+    assert bool(changes) is (old != new)
+    assert decode.from_operator(encode.node_changes(changes)) == changes
+    assert old.changed(changes) == new
+
+
 @given(
     several(st.tuples(prefixes, st.none() | identities)),
     several(st.tuples(identities, st.none() | several(names))),
@@ -177,13 +203,46 @@ def test_the_other_answers_survive_the_round_trip(message: Refusal | Counters | 
 def test_a_document_and_a_ruleset_survive_as_published() -> None:
     rules = build.ruleset()
     document = build.document(build.WEB, rules)
-    body, compiled = published(document), published_ruleset(rules)
-    assert decode.from_operator(encode.document(body.digest, body.body)) == DocumentPart(
-        document.digest, document
-    )
-    assert decode.from_operator(encode.ruleset(compiled.content, compiled.body)) == RulesetPart(
-        compiled.content, rules
-    )
+    assert decode.from_operator(publish.document(document).frame) == DocumentPart(document.digest, document)
+    compiled = publish.ruleset(rules)
+    assert decode.from_operator(compiled.frame) == RulesetPart(compiled.content, rules)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        [2, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+        [0, -1, 0, 0, 0, 0, 0, 0, 0, 0],
+        [0, 0, 256, 0, 0, 0, 0, 0, 0, 0],
+        [0, 0, 6, 65536, 16, 0, 0, 0, 0, 0],
+        [0, 0, 6, 81, 15, 0, 0, 0, 0, 0],
+        [0, 0, 6, 80, 17, 0, 0, 0, 0, 0],
+        [0, 0, 0, 0, 0, 4, 0, 0, 0, 0],
+        [0, 0, 0, 0, 0, 0, 255, 0, 0, 0],
+        [0, 0, 0, 0, 0, 0, 0, 1, 0, 0],
+        [0, 0, 0, 0, 0, 0, 0, 0, 2, 0],
+        [0, 0, 0, 0, 0, 0, 0, 0, 0, 2],
+        [0, 0, 0, 0, 0, 0, 0, 0, 0, True],
+        [0, 0.0, 0, 0, 0, 0, 0, 0, 0, 0],
+        [0, 0, 0, 0, 0, 0, 0, 0, 0],
+        [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+        "0000000000",
+    ],
+)
+def test_an_entry_that_is_none_is_refused_in_words(row: object) -> None:
+    good = build.document(build.WEB, build.ruleset()).to_json()
+    assert values.document(Value(json.loads(json.dumps(good)), "document"))
+    bad = {**good, "rules": ["none"], "entries": [[0] * 10, [1] + [0] * 9, row], "rulesets": ["0" * 64]}
+    with pytest.raises(Malformed, match=r"entries\[2\]"):
+        values.document(Value(bad, "document"))
+
+
+@pytest.mark.parametrize("listed", [["a", "a"], ["b", "a"], ["", "a"], ["a", "b"]])
+def test_the_rulesets_of_a_document_are_listed_in_one_way(listed: list[str]) -> None:
+    entries = [[0] * 10, [1] + [0] * 9, [0, 7, 6, 80, 16, 1, 1, 0, listed.index("a") + 1, 0]]
+    raw = {"identity": 300, "entries": entries, "rules": ["none"], "rulesets": listed}
+    with pytest.raises(Malformed, match="rulesets"):
+        values.document(Value(raw, "document"))
 
 
 @given(
@@ -204,6 +263,50 @@ def test_the_fast_way_accepts_nothing_that_the_slow_one_refuses(row: list[object
         quick = fast(row)
         if quick is not None:
             assert quick == checked(Value(row, "row"))
+
+
+@given(
+    st.integers(0, 10),
+    st.none()
+    | st.booleans()
+    | st.floats(allow_nan=False)
+    | st.integers(-2, 70000)
+    | st.sampled_from([2**32 - 1, 2**32, 1.0, "", "1", []]),
+)
+@example(4, 15)
+@example(9, True)
+def test_the_fast_way_reads_no_entry_in_another_way_than_the_slow_one(place: int, value: object) -> None:
+    body = build.document(build.WEB, build.ruleset()).to_json()
+    (*_, row) = json.loads(json.dumps(body["entries"]))
+    places = ("", "0" * 64)
+    assert entry_fast.entry(row, 3, places) is not None
+    row[place : place + 1] = [value]
+    quick = entry_fast.entry(row, 3, places)
+    if quick is not None:
+        assert quick == values._entry(Value(row, "entry"), 3, places)
+
+
+digests = st.sampled_from(["a" * 64, "0" * 64, "A" * 64, "a" * 63, "a" * 64 + "\n", "g" * 64, "", 1, None])
+digest_rows = st.lists(
+    st.lists(st.one_of(digests, st.integers(-1, 3), st.just(2**32), st.booleans()), max_size=3), max_size=3
+)
+
+
+@given(st.one_of(digest_rows, st.dictionaries(st.text(max_size=3) | st.just("b" * 64), digests), digests))
+@example([[1, "a" * 64], [2, "0" * 64]])
+@example([[1, "a" * 64], [1, "0" * 64]])
+@example([[1.0, "a" * 64]])
+@example({"a" * 64: "0" * 64})
+def test_the_fast_way_takes_no_digests_that_the_slow_one_refuses(raw: object) -> None:
+    if quick := rows_fast.digests(raw):
+        assert isinstance(raw, list)
+        assert quick == {number: decode._digest(Value(digest, "digest")) for number, digest in raw}
+        assert all(Value(number, "identity").integer(1, values.IDENTITY_MAX) for number, _ in raw)
+        assert len(quick) == len(raw)
+    if found := rows_fast.contents(raw):
+        assert isinstance(raw, dict)
+        assert found == {key: decode._digest(Value(digest, "digest")) for key, digest in raw.items()}
+        assert [decode._digest(Value(key, "key")) for key in found] == list(raw)
 
 
 def test_a_secret_survives_the_round_trip_and_is_shown_nowhere() -> None:
@@ -234,8 +337,7 @@ def test_a_secret_that_is_none_is_refused_without_its_value(part: SecretPart) ->
 
 def test_a_change_of_headers_that_no_policy_may_make_is_refused() -> None:
     good = HeaderChange("x-a", ChangeOp.REPLACE, "v", "n/s")
-    made = published_ruleset(build.ruleset(engine=Engine.SIDECAR, changes=(good,)))
-    assert decode.from_operator(encode.ruleset(made.content, made.body))
+    assert decode.from_operator(publish.ruleset(build.ruleset(engine=Engine.SIDECAR, changes=(good,))).frame)
     for bad in (
         replace(good, name="host"),
         replace(good, name="x-envoy-retry-on"),
@@ -243,9 +345,9 @@ def test_a_change_of_headers_that_no_policy_may_make_is_refused() -> None:
         replace(good, value="v\r\nx: y"),
         replace(good, value=None, secret=""),
     ):
-        made = published_ruleset(build.ruleset(engine=Engine.SIDECAR, changes=(bad,)))
+        made = publish.ruleset(build.ruleset(engine=Engine.SIDECAR, changes=(bad,)))
         with pytest.raises(Malformed):
-            decode.from_operator(encode.ruleset(made.content, made.body))
+            decode.from_operator(made.frame)
 
 
 def test_a_token_is_shown_nowhere() -> None:
@@ -262,8 +364,8 @@ SAMPLES = [
     encode.node(
         NodePart({300: "0" * 64}, {"1" * 64: "2" * 64}, {"::1/128": 1}, (("a", "b", 300, ("::1",)),))
     ),
-    encode.document((item := published(build.document(build.WEB, verdict=Verdict.ALLOW))).digest, item.body),
-    encode.ruleset((made := published_ruleset(build.ruleset())).content, made.body),
+    publish.document(build.document(build.WEB, verdict=Verdict.ALLOW)).frame,
+    publish.ruleset(build.ruleset()).frame,
     encode.secret(SecretPart("n/s", "0" * 32, "value")),
     encode.addresses([("10.0.0.1/32", 300), ("::/0", None)]),
     encode.identities([(300, ("a=b",)), (301, None)]),

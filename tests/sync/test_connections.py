@@ -122,7 +122,7 @@ async def test_while_no_operator_is_there_the_loader_says_since_when(serve: Serv
     source.begin("node-a")
     replica = await serve(source)
     loader = load(replica)
-    await until(lambda: loader.follower.stale_since is None)
+    await until(lambda: loader.target.wanted)
     assert loader.client.status()["stale_since"] is None
     await replica.stop()
     await until(lambda: loader.follower.stale_since)

@@ -12,8 +12,10 @@ import pytest
 from aiohttp import web
 
 from support import wanted as build
-from support.sync import Certificates, Loader, Target, published, published_ruleset, until
-from yett_policy.sync import decode, encode
+from support.sync import Certificates, Loader, Target, until
+from yett_operator.compilation import encode as publish
+from yett_policy.document import SCHEMA
+from yett_policy.sync import decode, encode, values
 from yett_policy.sync.frame import (
     DEFLATED,
     SUBPROTOCOL,
@@ -24,10 +26,12 @@ from yett_policy.sync.frame import (
     unpack,
 )
 from yett_policy.sync.message import (
+    LOCAL_MAX,
     Ack,
     Begin,
     Commit,
     Hello,
+    NodeChanges,
     NodePart,
     Problem,
     Refusal,
@@ -38,8 +42,8 @@ from yett_policy.sync.message import (
 
 RULES = build.ruleset()
 DOCUMENT = build.document(build.WEB, RULES)
-GOOD_DOCUMENT = published(DOCUMENT)
-GOOD_RULESET = published_ruleset(RULES)
+GOOD_DOCUMENT = publish.document(DOCUMENT)
+GOOD_RULESET = publish.ruleset(RULES)
 NODE = NodePart(
     {build.WEB: GOOD_DOCUMENT.digest},
     {RULES.digest: GOOD_RULESET.content},
@@ -52,8 +56,8 @@ def snapshot(seq: int = 1, revision: int = 1, parts: dict[str, bytes] | None = N
     """A good one; `parts` take the place of its own."""
     whole = {
         "begin": encode.begin(Begin(seq, None, revision)),
-        "ruleset": encode.ruleset(GOOD_RULESET.content, GOOD_RULESET.body),
-        "document": encode.document(GOOD_DOCUMENT.digest, GOOD_DOCUMENT.body),
+        "ruleset": GOOD_RULESET.frame,
+        "document": GOOD_DOCUMENT.frame,
         "node": encode.node(NODE),
         "addresses": encode.addresses([("10.0.0.2/32", build.WEB)]),
         "commit": encode.commit(Commit(seq, 1, 0, 0, 0)),
@@ -148,23 +152,23 @@ def changed(frame: bytes, change: Callable[[dict[str, object]], object]) -> byte
 
 def document_changed(change: Callable[[dict[str, object]], object]) -> bytes:
     """A document with other contents, whose digest was not made anew."""
-    body = json.loads(GOOD_DOCUMENT.body)
+    body = json.loads(DOCUMENT.to_bytes())
     change(body)
     return encode.document(GOOD_DOCUMENT.digest, json.dumps(body).encode())
 
 
 def ruleset_changed(change: Callable[[dict[str, object]], object]) -> bytes:
-    body = json.loads(GOOD_RULESET.body)
+    body = json.loads(json.dumps(values.ruleset_json(RULES)))
     change(body)
     return encode.ruleset(GOOD_RULESET.content, json.dumps(body).encode())
 
 
-OTHER = published(build.document(build.WEB, build.ruleset("/other")))
+OTHER = publish.document(build.document(build.WEB, build.ruleset("/other")))
 
 LIES: list[tuple[str, dict[str, bytes], Problem, str]] = [
     (
         "a document behind its digest's back",
-        {"document": document_changed(lambda d: d["entries"][0].update(verdict=1))},  # type: ignore[index]
+        {"document": document_changed(lambda d: d["entries"][0].__setitem__(5, 1))},  # type: ignore[index]
         Problem.MALFORMED,
         "document.digest: the digest of the document is ",
     ),
@@ -172,13 +176,13 @@ LIES: list[tuple[str, dict[str, bytes], Problem, str]] = [
         "a document of another revision",
         {"document": document_changed(lambda d: d.update(schema=7))},
         Problem.MALFORMED,
-        "document.document.schema: revision 7 is not the 2",
+        f"document.document.schema: revision 7 is not the {SCHEMA}",
     ),
     (
         "a port that is none",
-        {"document": document_changed(lambda d: d["entries"][0].update(port=65536))},  # type: ignore[index]
+        {"document": document_changed(lambda d: d["entries"][0].__setitem__(3, 65536))},  # type: ignore[index]
         Problem.MALFORMED,
-        "document.document.entries[0].port: 65536 is not in 0..65535",
+        "document.document.entries[0][3]: 65536 is not in 0..65535",
     ),
     (
         "an unknown field",
@@ -206,7 +210,7 @@ LIES: list[tuple[str, dict[str, bytes], Problem, str]] = [
     ),
     (
         "another document than the one named",
-        {"document": encode.document(OTHER.digest, OTHER.body)},
+        {"document": OTHER.frame},
         Problem.GAP,
         "was not sent",
     ),
@@ -356,6 +360,96 @@ async def test_what_is_in_force_stays_when_a_change_is_refused(liar: Liar, follo
     assert loader.snapshots == 1
 
 
+def node_changes(**fields: object) -> bytes:
+    nothing = NodeChanges({}, {}, {}, {}, {})
+    return encode.node_changes(replace(nothing, **fields))  # type: ignore[arg-type]
+
+
+LYING_CHANGES: list[tuple[str, bytes, Problem, str]] = [
+    (
+        "a document that was not sent",
+        node_changes(documents={build.WEB: OTHER.digest}),
+        Problem.GAP,
+        "of identity 300 was not sent",
+    ),
+    (
+        "a document under another identity",
+        node_changes(documents={301: GOOD_DOCUMENT.digest}),
+        Problem.MALFORMED,
+        "is of 300, not 301",
+    ),
+    (
+        "a ruleset that is taken away from its document",
+        node_changes(rulesets={RULES.digest: None}),
+        Problem.MALFORMED,
+        "is not listed",
+    ),
+    (
+        "more endpoints than a node has",
+        node_changes(endpoints={("n", f"p{number}"): (300, ()) for number in range(LOCAL_MAX)}),
+        Problem.MALFORMED,
+        f"{LOCAL_MAX + 1} endpoints",
+    ),
+    (
+        "an endpoint twice",
+        changed(
+            node_changes(endpoints={("n", "p"): (300, ())}),
+            lambda n: n["endpoints"].extend(n["endpoints"]),  # type: ignore[attr-defined]
+        ),
+        Problem.MALFORMED,
+        "an endpoint occurs twice",
+    ),
+    (
+        "an address of the node in another spelling",
+        node_changes(addresses={"::ffff:10.0.0.2/128": 1}),
+        Problem.MALFORMED,
+        "is spelled in another way",
+    ),
+    (
+        "a secret that was not sent",
+        node_changes(secrets={"n/s": "0" * 32}),
+        Problem.GAP,
+        "secret n/s was not sent",
+    ),
+    (
+        "an identity out of range",
+        node_changes(endpoints={("n", "p"): (0, ())}),
+        Problem.MALFORMED,
+        "0 is not in 1..4294967295",
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("part", "problem", "text"), [row[1:] for row in LYING_CHANGES], ids=[row[0] for row in LYING_CHANGES]
+)
+async def test_a_lying_change_of_the_nodes_part_is_refused_and_what_is_in_force_stays(
+    liar: Liar, follow: Follow, part: bytes, problem: Problem, text: str
+) -> None:
+    change = [encode.begin(Begin(2, 1, 2)), part, encode.commit(Commit(2, 1, 0, 0, 0))]
+    liar.script = [snapshot(), change]
+    loader = follow(liar)
+    await until(lambda: len(liar.answers()) == 2)
+    refusal = liar.answers()[1]
+    assert isinstance(refusal, Refusal)
+    assert refusal.problem == problem
+    assert text in refusal.message
+    assert loader.snapshots == 1
+    assert len(liar.hellos) == 1
+
+
+async def test_changes_of_the_nodes_part_in_a_snapshot_are_refused(liar: Liar, follow: Follow) -> None:
+    liar.script = [snapshot(parts={"node": node_changes()}), snapshot(2)]
+    follow(liar)
+    await until(lambda: len(liar.answers()) == 2)
+    refusal, _ = liar.answers()
+    assert isinstance(refusal, Refusal)
+    assert (refusal.problem, refusal.message) == (
+        Problem.MALFORMED,
+        "changes of the node's part in a snapshot",
+    )
+
+
 async def test_a_replayed_update_is_refused_and_changes_nothing(liar: Liar, follow: Follow) -> None:
     change = [
         encode.begin(Begin(2, 1, 2)),
@@ -409,7 +503,9 @@ async def test_an_oversize_frame_ends_the_stream(liar: Liar, follow: Follow) -> 
 
 
 async def test_another_revision_of_documents_is_refused(liar: Liar, follow: Follow) -> None:
-    liar.welcome = pack(b'{"type":"welcome","schema":3,"epoch":"e","counters_seconds":30,"new":1}')
+    liar.welcome = pack(
+        b'{"type":"welcome","schema":%d,"epoch":"e","counters_seconds":30,"new":1}' % (SCHEMA + 1)
+    )
     loader = follow(liar)
     await until(lambda: loader.follower.numbers.refused["UnknownRevision"] >= 2)
     assert loader.follower.stale_since is not None

@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from support import wanted as build
-from support.sync import published, published_ruleset
 from yett_loader.snapshot import Wanted, to_bytes
 from yett_loader.sync.replica import Replica, Update, content_of, from_disk
+from yett_operator.compilation import encode as publish
 from yett_policy.document import Document
 from yett_policy.service import Frontend
 from yett_policy.sync.message import (
@@ -81,7 +81,7 @@ def test_differences_one_by_one_give_what_one_snapshot_gives(
 def test_what_is_on_disk_has_the_digests_that_the_operator_gives() -> None:
     wanted: Wanted = build.wanted(build.web())
     replica = from_disk(wanted)
-    assert set(replica.documents) == {published(item).digest for item in wanted.snapshot.documents}
-    assert set(replica.rulesets) == {published_ruleset(item).content for item in wanted.snapshot.rulesets}
+    assert set(replica.documents) == {publish.document(item).digest for item in wanted.snapshot.documents}
+    assert set(replica.rulesets) == {publish.ruleset(item).content for item in wanted.snapshot.rulesets}
     assert content_of(build.ruleset()) in replica.rulesets
     assert replica.revision == 0

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import statistics
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 import pytest
 
 from support import wanted as build
-from support.sync import Loader, Replica, Source, Target, pod, until
+from support.sync import FAST, Loader, Replica, Source, Target, pod, until
 from yett_operator.ports import PublishedSecret
 from yett_operator.sync import history
 from yett_policy.document import Engine, Verdict
@@ -247,6 +249,33 @@ async def test_what_changes_on_the_node_alone_is_reported_too(serve: Serve, load
     loader.target.waiting = ()
     loader.target.changed()
     await until(lambda: not replica.sink.failures["node-a"])
+
+
+async def test_an_update_is_answered_however_short_ago_there_was_a_report(
+    serve: Serve, load: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("support.sync.FAST", replace(FAST, report=3600.0))
+    source = Source()
+    source.begin("node-a")
+    replica = await serve(source)
+    loader = load(replica)
+    await until(lambda: replica.sink.nodes.get("node-a"))
+    loader.target.waiting = (Failing(build.WEB, "NotAttached", "said within the hour"),)
+    loader.target.changed()
+    for path in ("/one", "/two", "/three"):
+        rules = build.ruleset(path)
+        source.tell(documents=(build.document(build.WEB, rules),), rulesets=(rules,))
+        digest = source.documents[build.WEB].digest
+        await until(lambda: replica.sink.nodes["node-a"][build.WEB] == digest)  # noqa: B023 - at once
+
+
+async def test_what_has_come_whole_is_not_looked_through_for_garbage_again(serve: Serve, load: Load) -> None:
+    source = Source()
+    source.begin("node-a")
+    gc.unfreeze()
+    load(await serve(source))
+    await until(gc.get_freeze_count)
+    gc.unfreeze()
 
 
 async def test_counters_come_when_they_changed(serve: Serve, load: Load) -> None:

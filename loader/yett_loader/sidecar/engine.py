@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
+from operator import is_
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from yett_loader.sidecar.places import Places, place
 from yett_loader.sidecar.process import check_version, control, envoy, find_envoy, prepare, supervisor
 from yett_loader.sidecar.routes import route_table
 from yett_loader.sidecar.xds import ROUTES, Ads, SidecarNack
-from yett_policy.document import Direction, Snapshot
+from yett_policy.document import Direction, Document, Ruleset, Snapshot
 from yett_policy.evaluate import NO_SECRETS
 from yett_policy.http.rule import RulesetSpec
 
@@ -76,6 +77,12 @@ class Sidecar:
     _tables: dict[_Table, Any] = field(default_factory=dict)
     """The same object as long as it is the same."""
     _idle: dict[str, float] = field(default_factory=dict)
+    _planned: tuple[tuple[Document, ...], tuple[Ruleset, ...], Places, Places] = field(
+        default_factory=lambda: ((), (), Places(), Places())
+    )
+    """What `plan` was asked last (documents, rulesets, places before), and its answer."""
+    _done: tuple[tuple[Ruleset, ...], Places, Mapping[str, str]] | None = None
+    """What was applied last (rulesets, places, secrets), if there is no more to do about it."""
 
     def __post_init__(self) -> None:
         self._envoy, self._supervisor = envoy(self.directory), supervisor(self.directory)
@@ -83,7 +90,10 @@ class Sidecar:
 
     def plan(self, snapshot: Snapshot) -> Places:
         """Where the rulesets of `snapshot` are judged."""
-        return place(snapshot, self.places)
+        asked = (snapshot.documents, snapshot.rulesets, self.places)
+        if not all(map(is_, asked, self._planned[:3])):
+            self._planned = (*asked, place(snapshot, self.places))
+        return self._planned[3]
 
     async def _without_the_refused(
         self,
@@ -144,6 +154,9 @@ class Sidecar:
         """
         if not places.ports and self._ads is None:
             return places
+        if self._done and self._done[0] is snapshot.rulesets and self._done[1:] == (places, secrets):
+            return places
+        self._done = None
         try:
             ads = self._ads or await self._start()
         except LoaderError as error:
@@ -185,6 +198,8 @@ class Sidecar:
         else:
             log.error("the sidecar does not answer: its flows are refused until it does")
         self._listeners, self._routes, self._tables = listeners, routes, tables
+        if answered and not self._idle and not self.refused:
+            self._done = (snapshot.rulesets, places, dict(secrets))
         if places != self.places:
             self.places = places
             _write(self.directory / "places.json", places)
@@ -244,9 +259,10 @@ class Sidecar:
 
 async def _save(ads: Ads, directory: Path) -> None:
     """Keep what Envoy accepts for an Envoy that starts while we are gone."""
+    known = accepted.texts()
     async for state in ads.accepted():
         try:
-            await asyncio.to_thread(accepted.write, directory, state)
+            await asyncio.to_thread(accepted.write, directory, state, known)
         except OSError as error:
             log.error("cannot keep what Envoy has accepted: %s", error.strerror)  # noqa: TRY400 - one sentence
 

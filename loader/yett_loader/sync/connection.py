@@ -70,6 +70,8 @@ class Connection:
         """An update is on its way into force."""
         self._said = InForce()
         self._changed = asyncio.Event()
+        self._due = asyncio.Event()
+        """An update waits for its answer."""
 
     async def run(self, welcomed: Callable[[], None]) -> None:
         """Until either side ends it: Broken says why."""
@@ -227,6 +229,7 @@ class Connection:
             seq, replica = await self._committed.get()
             await self._follower.take(replica)
             self._taken, self._busy = seq, False
+            self._due.set()
             self._changed.set()
 
     # -- sending ---------------------------------------------------------------------------
@@ -238,6 +241,7 @@ class Connection:
             self._changed.clear()
             if self._busy:
                 continue  # one answer for both
+            self._due.clear()
             now = self._follower.target.in_force()
             if now == self._said and self._taken == self._answered:
                 continue
@@ -249,7 +253,9 @@ class Connection:
             }
             dropped = tuple(sorted(before.applied.keys() - now.applied.keys()))
             await self._send(encode.ack(message.Ack(self._taken, changed, dropped, failures=now.failures)))
-            await asyncio.sleep(self._times.report)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._times.report):
+                    await self._due.wait()
 
     async def _count(self) -> None:
         sent: Mapping[str, int] = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import time
 from collections import Counter
@@ -39,6 +40,8 @@ class Follower:
         self.once = Once()
         self.stale_since: float | None = time.time()
         """Seconds since the epoch from when on nobody told us of changes; None: somebody does."""
+        self._fresh = False
+        """A whole state has come."""
         self._turn = asyncio.Lock()
         self._work: set[asyncio.Task[None]] = set()
         self._listeners: set[Callable[[], None]] = set()
@@ -49,6 +52,7 @@ class Follower:
 
         It goes on to the end also if the connection that brought it is lost meanwhile.
         """
+        self._fresh = self._fresh or replica.epoch != self.replica.epoch
         self.replica = replica
         self.numbers.updates += 1
         task = asyncio.create_task(self._apply())
@@ -62,6 +66,9 @@ class Follower:
             await asyncio.sleep(seconds)
             if self.target.failed and self.replica.revision:
                 await self._apply()
+            if self._fresh:
+                self._fresh = False
+                _settle()
 
     async def close(self) -> None:
         """Wait for what is under way."""
@@ -84,3 +91,11 @@ class Follower:
     def _changed(self) -> None:
         for listener in tuple(self._listeners):
             listener()
+
+
+def _settle() -> None:
+    """Most of what there is now stays, and goes without the help of the collector of cycles: a look of it at the
+    state of a cluster of 10,000 pods takes 80 ms, in which nothing else happens.
+    """
+    gc.collect()
+    gc.freeze()

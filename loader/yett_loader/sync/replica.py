@@ -5,19 +5,22 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TypeVar, assert_never
+from typing import Any, TypeVar, assert_never
 
 from yett_loader.endpoint import LocalEndpoint
+from yett_loader.rows import updated
 from yett_loader.snapshot import Wanted
 from yett_policy.document import Document, Ruleset, Snapshot, canonical
 from yett_policy.service import Backends, Frontend
 from yett_policy.sync import values
 from yett_policy.sync.message import (
+    LOCAL_MAX,
     AddressesPart,
     Begin,
     Commit,
     DocumentPart,
     IdentitiesPart,
+    NodeChanges,
     NodePart,
     Part,
     PodKey,
@@ -103,7 +106,7 @@ class Update:
         self._identities = {} if whole else dict(base.identities)
         self._pods = {} if whole else dict(base.pods)
         self._services = {} if whole else dict(base.services)
-        self._changed: dict[type, set[object]] = {kind: set() for kind in _CLUSTER}
+        self._changed: dict[type, set[Any]] = {kind: set() for kind in _CLUSTER}
         """Keys that changed, by kind of part."""
 
     def take(self, part: Part) -> None:
@@ -111,6 +114,10 @@ class Update:
         match part:
             case NodePart():
                 self._node = part
+            case NodeChanges():
+                if self.begin.base is None:
+                    raise Refused(Problem.MALFORMED, "changes of the node's part in a snapshot")
+                self._node = (self._node or self._base.node).changed(part)
             case DocumentPart(digest, document):
                 self._documents[digest] = document
             case RulesetPart(content, ruleset):
@@ -154,6 +161,9 @@ class Update:
         if self._node is None and self.begin.base is None:
             raise Refused(Problem.MALFORMED, "a snapshot without the node's part")
         node = self._node or self._base.node
+        for kind, count in ("documents", len(node.documents)), ("endpoints", len(node.endpoints)):
+            if count > LOCAL_MAX:
+                raise Refused(Problem.MALFORMED, f"{count} {kind} on one node, at most {LOCAL_MAX} are taken")
         documents, rulesets = self._bodies(node)
         secrets = self._values(node)
         return Replica(
@@ -204,11 +214,11 @@ class Update:
                 raise Refused(Problem.MALFORMED, f"ruleset {ruleset.digest[:12]} stands as {digest[:12]}")
             rulesets[content] = ruleset
         for document in documents.values():
-            for entry in document.entries:
-                if entry.ruleset and entry.ruleset not in node.rulesets:
+            for digest, _ in document.rulesets:
+                if digest not in node.rulesets:
                     raise Refused(
                         Problem.MALFORMED,
-                        f"ruleset {entry.ruleset[:12]} of identity {document.identity} is not listed",
+                        f"ruleset {digest[:12]} of identity {document.identity} is not listed",
                     )
         return documents, rulesets
 
@@ -225,9 +235,9 @@ class Update:
         if whole or (self._node is not None and node.addresses != self._base.node.addresses):
             snapshot = replace(snapshot, ipcache=tuple(sorted({**self._ipcache, **node.addresses}.items())))
         elif changed := self._changed[AddressesPart] - node.addresses.keys():
-            rows = ((key, self._ipcache[key]) for key in changed if key in self._ipcache)
-            kept = (row for row in snapshot.ipcache if row[0] not in changed)
-            snapshot = replace(snapshot, ipcache=tuple(sorted([*kept, *rows])))
+            rows = {(key,): self._ipcache.get(key) for key in changed}
+            now = {key: None if value is None else (*key, value) for key, value in rows.items()}
+            snapshot = replace(snapshot, ipcache=updated(snapshot.ipcache, now))
         if self._node is not None:
             snapshot = replace(
                 snapshot,
@@ -240,9 +250,9 @@ class Update:
         if whole:
             snapshot = replace(snapshot, pods=tuple(sorted((*key, *pod) for key, pod in self._pods.items())))
         elif changed := self._changed[PodsPart]:
-            named = ((*key, *self._pods[key]) for key in self._pods.keys() & changed)
-            staying = (row for row in snapshot.pods if row[:2] not in changed)
-            snapshot = replace(snapshot, pods=tuple(sorted([*staying, *named])))
+            pods = {key: self._pods.get(key) for key in changed}
+            named = {key: None if pod is None else (*key, *pod) for key, pod in pods.items()}
+            snapshot = replace(snapshot, pods=updated(snapshot.pods, named))
         if whole or self._changed[ServicesPart]:
             snapshot = replace(snapshot, services=tuple(sorted(self._services.items())))
         return Wanted(snapshot, endpoints, {name: part.value for name, part in secrets.items()})

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from yett_loader.agent import Agent
-from yett_loader.assign import MapFull, digest_of
+from yett_loader.assign import MapFull
 from yett_loader.errors import KernelError, LoaderError
 from yett_loader.sidecar.xds import SidecarNack
 from yett_loader.snapshot import Wanted
@@ -84,7 +84,7 @@ class AgentTarget:
             return InForce(failures=tuple(self._error()))
         failures = [*self._error(), *self._unattached(wanted), *self._unjudged(wanted)]
         return InForce(
-            {item.identity: digest_of(item) for item in wanted.snapshot.documents},
+            {item.identity: item.digest for item in wanted.snapshot.documents},
             tuple(failures[:FAILURES_MAX]),
         )
 
@@ -125,7 +125,7 @@ class AgentTarget:
         return [
             Failing(document.identity, "SidecarNACK", problems[digest])
             for document in wanted.snapshot.documents
-            for digest in sorted({entry.ruleset for entry in document.entries} & problems.keys())[:1]
+            for digest in sorted({digest for digest, _ in document.rulesets} & problems.keys())[:1]
         ]
 
 

@@ -1,4 +1,4 @@
-"""Documents and rulesets as the bytes that every loader gets."""
+"""Documents and rulesets as the frames that every loader gets."""
 
 from __future__ import annotations
 
@@ -7,21 +7,23 @@ import hashlib
 from yett_operator.compilation.batch import RulesetFacts
 from yett_operator.ports import PublishedDocument, PublishedRuleset
 from yett_policy.document import Document, Ruleset, canonical
-from yett_policy.sync import values
+from yett_policy.sync import encode, values
 
 
 def document(value: Document) -> PublishedDocument:
     """Encoded once, however many nodes need it."""
     body = value.to_bytes()
+    digest = hashlib.sha256(body).hexdigest()
     rulesets = sorted({entry.ruleset for entry in value.entries if entry.ruleset})
-    return PublishedDocument(value.identity, hashlib.sha256(body).hexdigest(), tuple(rulesets), body)
+    return PublishedDocument(value.identity, digest, tuple(rulesets), encode.document(digest, body))
 
 
 def ruleset(value: Ruleset) -> PublishedRuleset:
     """As the loader reads rulesets in snapshots."""
     body = canonical(values.ruleset_json(value))
     content = hashlib.sha256(body).hexdigest()
-    return PublishedRuleset(value.digest, content, value.engine.value, body, value.spec.secrets)
+    frame = encode.ruleset(content, body)
+    return PublishedRuleset(value.digest, content, value.engine.value, frame, value.spec.secrets)
 
 
 def facts(value: Ruleset) -> RulesetFacts:

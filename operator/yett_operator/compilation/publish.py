@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TypeVar
@@ -42,8 +42,11 @@ class Publisher:
         self.pods: dict[PodKey, PlacedPod] = {}
         self.services: dict[Frontend, Backends] = {}
         self.by_node: defaultdict[str, dict[PodKey, PlacedPod]] = defaultdict(dict)
-        self.by_identity: defaultdict[int, dict[PodKey, PlacedPod]] = defaultdict(dict)
+        self.nodes_of: defaultdict[int, Counter[str]] = defaultdict(Counter)
+        """Identity -> node -> its pods there."""
         self.secrets: dict[str, PublishedSecret] = {}
+        self._numbers: dict[int, int] = {}
+        """One object for equal identities: from another process each comes as an object of its own."""
         self._waiting: dict[PodKey, SlimPod] = {}
         """Pods without an identity."""
         self._epoch = secrets.token_hex(8)
@@ -59,6 +62,11 @@ class Publisher:
     def revision(self) -> int:
         """See `SnapshotSource`."""
         return self._revision
+
+    @property
+    def sizes(self) -> tuple[int, int, int, int]:
+        """See `SnapshotSource`."""
+        return len(self.ipcache), len(self.identities), len(self.pods), len(self.services)
 
     def snapshot(self, node: str) -> NodeSnapshot:
         """See `SnapshotSource`."""
@@ -132,7 +140,9 @@ class Publisher:
         for digest in outcome.rulesets_gone:
             self.rulesets.pop(digest, None)
             self.ruleset_facts.pop(digest, None)
-        _update(self.ipcache, outcome.ipcache)
+        _update(
+            self.ipcache, {prefix: number and self._one(number) for prefix, number in outcome.ipcache.items()}
+        )
         self.node_addresses.update(outcome.node_addresses)
         for node in [node for node, held in outcome.node_addresses.items() if not held]:
             del self.node_addresses[node]
@@ -199,23 +209,30 @@ class Publisher:
                 self._waiting[key] = slim
             return None
         if slim is not None:
-            return PlacedPod(*key, number, slim.facts.addresses, slim.node, slim.uid)
-        return None if old is None else replace(old, identity=number)
+            return PlacedPod(*key, self._one(number), slim.facts.addresses, slim.node, slim.uid)
+        return None if old is None else replace(old, identity=self._one(number))
+
+    def _one(self, number: int) -> int:
+        return self._numbers.setdefault(number, number)
 
     def _move(self, key: PodKey, old: PlacedPod | None, new: PlacedPod | None) -> None:
-        for index, of in ((self.by_node, "node"), (self.by_identity, "identity")):
-            held: defaultdict[str | int, dict[PodKey, PlacedPod]] = index  # type: ignore[assignment]
-            if old is not None:
-                place = getattr(old, of)
-                held[place].pop(key, None)
-                if not held[place]:
-                    del held[place]
-            if new is not None:
-                held[getattr(new, of)][key] = new
+        if old is not None:
+            here = self.by_node[old.node]
+            del here[key]
+            if not here:
+                del self.by_node[old.node]
+            counted = self.nodes_of[old.identity]
+            counted[old.node] -= 1
+            if not counted[old.node]:
+                del counted[old.node]
+            if not counted:
+                del self.nodes_of[old.identity]
         if new is None:
             self.pods.pop(key, None)
         else:
             self.pods[key] = new
+            self.by_node[new.node][key] = new
+            self.nodes_of[new.identity][new.node] += 1
 
 
 def _update(held: dict[K, V], changes: Mapping[K, V | None]) -> None:

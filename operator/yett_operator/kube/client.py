@@ -13,6 +13,8 @@ from collections.abc import AsyncGenerator, Mapping
 from datetime import UTC, datetime, timedelta
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 import kopf
@@ -116,7 +118,10 @@ class Kube:
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
         connector = aiohttp.TCPConnector(limit=self._connections, ssl=context, socket_factory=_socket)
-        self._session = aiohttp.ClientSession(connector=connector, read_bufsize=1 << 20, trust_env=True)
+        # Not `trust_env`: that reads netrc for each request.
+        self._session = aiohttp.ClientSession(
+            connector=connector, read_bufsize=1 << 20, proxy=_proxy(self.server)
+        )
         return self
 
     async def __aexit__(
@@ -208,6 +213,12 @@ class Kube:
         if self._session is None:
             raise RuntimeError("the client is not open; use `async with`")
         return self._session
+
+
+def _proxy(server: str) -> str | None:
+    """That the environment names for the API server."""
+    parts = urlsplit(server)
+    return None if proxy_bypass(parts.hostname or "") else getproxies().get(parts.scheme)
 
 
 def _socket(info: Any) -> socket.socket:

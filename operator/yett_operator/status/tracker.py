@@ -178,8 +178,8 @@ class Tracker:
 
     def pods_of(self, source: str) -> int:
         """How many pods a policy selects."""
-        by_identity = self._publisher.by_identity
-        return sum(len(by_identity.get(each, ())) for each in self.identities_of.get(source, ()))
+        nodes_of = self._publisher.nodes_of
+        return sum(nodes_of[each].total() for each in self.identities_of.get(source, ()) if each in nodes_of)
 
     def digest_of(self, source: str) -> str:
         """Over the documents of everything that a policy selects."""
@@ -212,19 +212,21 @@ class Tracker:
             document = self._publisher.documents.get(identity)
             if document is None:
                 continue
-            for node in {pod.node for pod in self._publisher.by_identity.get(identity, {}).values()}:
+            for node in self._publisher.nodes_of.get(identity, ()):
                 if node:
-                    since = self._behind_since(node, identity)
+                    since = self._behind_since(node, identity, document.digest)
                     wanted[node][identity] = Wanted(document.digest, since)
         return wanted
 
-    def _behind_since(self, node: str, identity: int) -> float:
+    def _behind_since(self, node: str, identity: int, digest: str) -> float:
         """When what the node has in force ceased to be right; of no meaning if it is."""
-        versions = self._versions.get(identity, [])
         state = self.nodes.states.get(node)
         applied = state.applied.get(identity) if state is not None else None
-        for (_, digest), (after, _) in pairwise(versions):
-            if digest == applied:
+        if applied == digest:
+            return 0.0
+        versions = self._versions.get(identity, [])
+        for (_, before), (after, _) in pairwise(versions):
+            if before == applied:
                 return after
         begin = versions[0][0] if versions else 0.0
         return max(begin, self._placed_at.get(node, {}).get(identity, 0.0))

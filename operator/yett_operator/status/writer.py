@@ -28,9 +28,13 @@ SETTLE = 0.15
 INTERVAL = 1.0
 """Seconds between two writes for one policy."""
 COUNTERS = 10.0
-"""Seconds between two writes if only counters differ."""
+"""Seconds for which a difference may wait if only counters differ, so that others come with it."""
 PATIENCE = 3.5
 """Seconds after taking the lead in which a node that has not come yet is no news."""
+_COUNTERS = dict.fromkeys(("requests", "pods", "documentDigest"))
+"""Of a PolicyStatus: they say nothing of whether the policy is in force.  The digest is another one
+whenever some peer of the policy comes or goes.
+"""
 _TICK = 0.05
 _PARALLEL = 16
 _RETRY = 2.0
@@ -48,6 +52,8 @@ class Written:
     details: Json = field(default_factory=dict)
     summary: Json = field(default_factory=dict)
     at: float = -1e9
+    counting: float | None = None
+    """Since when only counters differ."""
     ready: bool | None = None
     ready_generation: int = 0
 
@@ -97,7 +103,9 @@ class StatusWriter:
                 self._seen_at[source] = (policy.generation, now)
                 self._due[source] = now
                 self._news.set()
-            self._due.setdefault(source, now + SETTLE)
+            due = self._due.get(source)
+            # Not later than an interval from now, whatever it waits for: a node may have failed.
+            self._due[source] = now + SETTLE if due is None else min(due, now + INTERVAL)
 
     def status_changed(self, key: tuple[str, str], status: SlimStatus | None) -> None:
         """What the reflector saw: we follow it to repair what others change."""
@@ -195,10 +203,12 @@ class StatusWriter:
         if now - written.at < INTERVAL:
             self._due[policy.source] = written.at + INTERVAL
             return
-        if _only_counters_differ(details, written.details) and now - written.at < COUNTERS:
-            self._due[policy.source] = written.at + COUNTERS
-            return
-        written.at = now
+        if _only_counters_differ(details, written.details):
+            written.counting = written.counting or now
+            if now < written.counting + COUNTERS:
+                self._due[policy.source] = written.counting + COUNTERS
+                return
+        written.at, written.counting = now, None
         if differs:
             await self._write_details(policy, details)
             written.details = details
@@ -315,5 +325,5 @@ class StatusWriter:
 
 
 def _only_counters_differ(new: dict[str, Any], old: dict[str, Any]) -> bool:
-    bare = [objects.without_times({**each, "requests": None}) for each in (new, old)]
+    bare = [objects.without_times({**each, **_COUNTERS}) for each in (new, old)]
     return bare[0] == bare[1]

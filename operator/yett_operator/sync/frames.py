@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import TypeVar
 
-from yett_operator.ports import NodeSnapshot, PlacedPod, PodKey, PublishedDocument, PublishedRuleset
+from yett_operator.ports import NodeSnapshot, PlacedPod, PodKey
 from yett_operator.sync.history import Difference, History
 from yett_policy.service import Backends, Frontend
 from yett_policy.sync import encode
@@ -17,8 +16,6 @@ T = TypeVar("T")
 
 ROWS = 4096
 """In one part: some 100 KB of JSON, so that reading one stops nobody for long."""
-KEPT_BYTES = 32 << 20
-"""Of documents and rulesets, as frames."""
 STALE_SHARE = 4
 """A snapshot kept is topped up with what changed since, until that is a quarter of it."""
 
@@ -30,21 +27,11 @@ class Frames:
 
     def __init__(self, history: History) -> None:
         self._history = history
-        self._bodies: OrderedDict[str, bytes] = OrderedDict()
-        self._bytes = 0
         self._deltas: dict[int, tuple[bytes, ...] | None] = {}
         self._deltas_now = 0
         self._snapshot: asyncio.Task[tuple[bytes, ...]] | None = None
         self._snapshot_at = 0
         self._snapshot_rows = 0
-
-    def document(self, item: PublishedDocument) -> bytes:
-        """Its frame."""
-        return self._body(item.digest, lambda: encode.document(item.digest, item.body))
-
-    def ruleset(self, item: PublishedRuleset) -> bytes:
-        """Its frame."""
-        return self._body(item.content, lambda: encode.ruleset(item.content, item.body))
 
     def delta(self, base: int, now: int) -> tuple[bytes, ...] | None:
         """The cluster's parts from one revision to another; None: the history is too short."""
@@ -78,17 +65,6 @@ class Frames:
             return False
         difference = self._history.since(self._snapshot_at, now)
         return difference is not None and len(difference) * STALE_SHARE <= max(ROWS, self._snapshot_rows)
-
-    def _body(self, key: str, make: Callable[[], bytes]) -> bytes:
-        frame = self._bodies.get(key)
-        if frame is None:
-            frame = self._bodies[key] = make()
-            self._bytes += len(frame)
-            while self._bytes > KEPT_BYTES and len(self._bodies) > 1:
-                self._bytes -= len(self._bodies.popitem(last=False)[1])
-        else:
-            self._bodies.move_to_end(key)
-        return frame
 
 
 def _changed(difference: Difference) -> Iterator[bytes]:

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 
 from yett_operator.ports import Change, NodeSnapshot, SnapshotSource
 from yett_operator.sync.counters import Counters
 from yett_operator.sync.frames import Frames
 from yett_operator.sync.settings import Settings
 from yett_policy.sync import encode
-from yett_policy.sync.message import Begin, Commit, Hello, NodePart, SecretPart
+from yett_policy.sync.message import Begin, Commit, Hello, NodeChanges, NodePart, SecretPart
 
 Send = Callable[[Sequence[bytes]], Awaitable[None]]
 
@@ -37,11 +37,8 @@ class Stream:
         self._counters = counters
         self._settings = settings
         self._node = node
-        self._documents = frozenset(hello.documents)
-        self._rulesets = frozenset(hello.rulesets)
-        """That the loader has: digests, and contents."""
-        self._secrets: dict[str, str] = {}
-        """As `_rulesets`: name -> version, of this stream."""
+        self._kept = set(hello.documents), set(hello.rulesets)
+        """That the loader has before it is sent a node's part: digests, and contents."""
         resume = hello.resume
         known = resume is not None and resume.epoch == source.epoch and resume.revision <= source.revision
         self._told = resume.revision if resume and known else 0
@@ -49,6 +46,7 @@ class Stream:
         self._at = self._told
         """Revision up to which it lacks nothing: what changed since `_told` did not concern it."""
         self._part: NodePart | None = None
+        """As the loader was sent it last."""
         self._touched = True
         """The node's part may have changed."""
         self._wake = asyncio.Event()
@@ -84,8 +82,7 @@ class Stream:
         self._told = self._at = 0
         self._part = None
         self._touched = True
-        self._documents = self._rulesets = frozenset()
-        self._secrets = {}
+        self._kept = set(), set()
         self._outstanding = 0
         self._wake.set()
         self._answered.set()
@@ -124,52 +121,66 @@ class Stream:
             now = self._source.revision
             more = self._frames.delta(made_at, now)
             if more is not None:
-                return self._update(None, (*cluster, *more), self._source.snapshot(self._node))
-        now = self._source.revision
-        delta = self._frames.delta(self._at, now)
+                return self._update(None, (*cluster, *more))
+        delta = self._frames.delta(self._at, self._source.revision)
         if delta is None:
             self._told = 0
             return await self._next()
-        if not delta and not self._touched:
-            self._at = now
-            return []
-        return self._update(self._told, delta, self._source.snapshot(self._node))
+        return self._update(self._told, delta)
 
-    def _update(self, base: int | None, cluster: Sequence[bytes], snapshot: NodeSnapshot) -> list[bytes]:
-        part = node_part(snapshot) if self._touched or self._part is None else self._part
-        self._touched = False
-        self._at = snapshot.revision
-        if not cluster and part == self._part and base is not None:
+    def _update(self, base: int | None, cluster: Sequence[bytes]) -> list[bytes]:
+        """Up to what is newest; empty if that does not concern the loader."""
+        self._at = revision = self._source.revision
+        own = self._own(whole=base is None)
+        if not cluster and not own:
             return []
         self.seq += 1
         self._outstanding = self.seq
         self._whole = base is None
-        self._told = snapshot.revision
-        frames = [encode.begin(Begin(self.seq, base, snapshot.revision))]
-        if base is None or part != self._part:
-            frames += self._bodies(snapshot)
-            frames.append(encode.node(part))
-        frames += cluster
-        sizes = len(snapshot.ipcache), len(snapshot.identities), len(snapshot.pods), len(snapshot.services)
-        frames.append(encode.commit(Commit(self.seq, *sizes)))
-        self._part = part
-        self._documents = frozenset(part.documents.values())
-        self._rulesets = frozenset(part.rulesets.values())
-        self._secrets = dict(part.secrets)
+        self._told = revision
         self._counters.updates["snapshot" if base is None else "delta"] += 1
+        return [
+            encode.begin(Begin(self.seq, base, revision)),
+            *own,
+            *cluster,
+            encode.commit(Commit(self.seq, *self._source.sizes)),
+        ]
+
+    def _own(self, *, whole: bool) -> list[bytes]:
+        """The node's part, or what is different in it, with the bodies that the loader lacks."""
+        if not (self._touched or whole or self._part is None):
+            return []
+        snapshot = self._source.snapshot(self._node)
+        part = node_part(snapshot)
+        if whole or self._part is None:
+            frame = encode.node(part)
+        elif changes := NodeChanges.between(self._part, part):
+            frame = encode.node_changes(changes)
+        else:
+            self._touched = False
+            return []
+        frames = [*self._bodies(snapshot), frame]
+        self._touched = False
+        self._part = part
+        self._kept = set(), set()
         return frames
 
     def _bodies(self, snapshot: NodeSnapshot) -> Iterator[bytes]:
         """Secrets, documents and rulesets that the loader lacks."""
+        documents, rulesets = self._kept
+        secrets: Mapping[str, str] = {}
+        if (part := self._part) is not None:
+            documents, rulesets = set(part.documents.values()), set(part.rulesets.values())
+            secrets = part.secrets
         for name, secret in snapshot.secrets.items():
-            if self._secrets.get(name) != secret.version:
+            if secrets.get(name) != secret.version:
                 yield encode.secret(SecretPart(name, secret.version, secret.value))
         for ruleset in snapshot.rulesets.values():
-            if ruleset.content not in self._rulesets:
-                yield self._frames.ruleset(ruleset)
+            if ruleset.content not in rulesets:
+                yield ruleset.frame
         for document in snapshot.documents.values():
-            if document.digest not in self._documents:
-                yield self._frames.document(document)
+            if document.digest not in documents:
+                yield document.frame
 
     def _concerns(self, change: Change) -> bool:
         if self._node in change.node_addresses or self._node in change.moved.values():
@@ -178,8 +189,8 @@ class Stream:
             return True
         if self._part is None:
             return True
-        here = {row[2] for row in self._part.endpoints}
-        return not here.isdisjoint(change.documents) or not here.isdisjoint(change.gone)
+        numbers = change.documents.keys() | change.gone
+        return bool(numbers) and any(identity in numbers for _, _, identity, _ in self._part.endpoints)
 
 
 def node_part(snapshot: NodeSnapshot) -> NodePart:

@@ -6,6 +6,7 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass
 from enum import StrEnum
+from functools import lru_cache
 
 from yett_policy.http.change import HeaderChange
 from yett_policy.reason import Reason
@@ -112,7 +113,12 @@ class RulesetSpec:
     @property
     def digest(self) -> str:
         """SHA-256 of the canonical bytes, hex."""
-        return hashlib.sha256(self.to_bytes()).hexdigest()
+        return _digest(self)
+
+
+@lru_cache(4096)  # every body that names a spec asks, and most were asked before
+def _digest(spec: RulesetSpec) -> str:
+    return hashlib.sha256(spec.to_bytes()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,9 @@ from yett_policy.sync.message import (
     Failing,
     Hello,
     IdentitiesPart,
+    NodeChanges,
     NodePart,
+    PlacedPod,
     PodKey,
     PodsPart,
     Problem,
@@ -176,20 +178,68 @@ def _node(value: Value) -> NodePart:
     )
     return NodePart(
         documents=_digests(documents),
-        rulesets={
-            _digest(Value(digest, f"{rulesets.path}[{index}]")): _digest(content)
-            for index, (digest, content) in enumerate(rulesets.mapping(ROWS_MAX))
-        },
+        rulesets=_contents(rulesets),
         addresses={
             _prefix(Value(text, own.path)): identity.integer(1, values.IDENTITY_MAX)
             for text, identity in own.mapping(ROWS_MAX)
         },
-        endpoints=tuple(map(values.pod_row, endpoints.items(LOCAL_MAX))),
+        endpoints=tuple(_local(item) for item in endpoints.items(LOCAL_MAX)),
         secrets={
             _secret_name(Value(name, secrets.path)): _version(version)
             for name, version in secrets.mapping(SECRETS_MAX)
         },
     )
+
+
+def _contents(value: Value) -> dict[str, str]:
+    rows = value.mapping(ROWS_MAX)
+    return rows_fast.contents(value.raw) or {
+        _digest(Value(digest, f"{value.path}[{index}]")): _digest(content)
+        for index, (digest, content) in enumerate(rows)
+    }
+
+
+def _local(value: Value) -> values.PodRow:
+    quick = rows_fast.pod(value.raw)
+    return (*quick[0], *quick[1]) if quick and quick[1] else values.pod_row(value)
+
+
+def _node_changes(value: Value) -> NodeChanges:
+    _, documents, rulesets, own, endpoints, secrets = value.fields(
+        "type", "documents", "rulesets", "addresses", "endpoints", "secrets"
+    )
+    pods = _rows(endpoints, rows_fast.pod, _pod_row, LOCAL_MAX)
+    made = NodeChanges(
+        documents=dict(_changed_document(item.row(2)) for item in documents.items(LOCAL_MAX)),
+        rulesets={
+            _digest(Value(digest, rulesets.path)): _or_none(_digest)(content)
+            for digest, content in rulesets.mapping(ROWS_MAX)
+        },
+        addresses={
+            _prefix(Value(text, own.path)): _or_none(_identity)(identity)
+            for text, identity in own.mapping(ROWS_MAX)
+        },
+        endpoints=dict(pods),
+        secrets={
+            _secret_name(Value(name, secrets.path)): _or_none(_version)(version)
+            for name, version in secrets.mapping(SECRETS_MAX)
+        },
+    )
+    if len(made.endpoints) != len(pods):
+        raise endpoints.fail("an endpoint occurs twice")
+    return made
+
+
+def _changed_document(row: list[Value]) -> tuple[int, str | None]:
+    return _identity(row[0]), _or_none(_digest)(row[1])
+
+
+def _or_none(read: Callable[[Value], T]) -> Callable[[Value], T | None]:
+    return lambda value: None if value.raw is None else read(value)
+
+
+def _identity(value: Value) -> int:
+    return value.integer(1, values.IDENTITY_MAX)
 
 
 def _secret(value: Value) -> SecretPart:
@@ -237,9 +287,11 @@ def _addresses(value: Value) -> AddressesPart:
     return AddressesPart(_rows(rows, rows_fast.address, _address_row))
 
 
-def _rows(value: Value, fast: Callable[[object], T | None], checked: Callable[[Value], T]) -> tuple[T, ...]:
+def _rows(
+    value: Value, fast: Callable[[object], T | None], checked: Callable[[Value], T], limit: int = ROWS_MAX
+) -> tuple[T, ...]:
     """Rows as they mostly are in a fraction of the time; all others in the way that can complain."""
-    value.items(ROWS_MAX)
+    value.items(limit)
     raw = value.raw if isinstance(value.raw, list) else []
     found: list[T] = []
     for index, item in enumerate(raw):
@@ -278,7 +330,7 @@ def _pods(value: Value) -> PodsPart:
     return PodsPart(_rows(rows, rows_fast.pod, _pod_row))
 
 
-def _pod_row(value: Value) -> tuple[PodKey, tuple[int, tuple[str, ...]] | None]:
+def _pod_row(value: Value) -> tuple[PodKey, PlacedPod | None]:
     namespace, name, identity, listed = value.row(4)
     key = namespace.text(values.NAME_LIMIT), name.text(values.NAME_LIMIT)
     if identity.raw is None:
@@ -303,8 +355,11 @@ def _commit(value: Value) -> Commit:
 
 
 def _digests(value: Value) -> dict[int, str]:
-    rows = [item.row(2) for item in value.items(LOCAL_MAX)]
-    found = {identity.integer(1, values.IDENTITY_MAX): _digest(digest) for identity, digest in rows}
+    listed = value.items(LOCAL_MAX)
+    if quick := rows_fast.digests(value.raw):
+        return quick
+    rows = [item.row(2) for item in listed]
+    found = {_identity(identity): _digest(digest) for identity, digest in rows}
     if len(found) != len(rows):
         raise value.fail("an identity occurs twice")
     return found
@@ -340,6 +395,7 @@ _FROM_OPERATOR: dict[str, Callable[[Value], ToLoader]] = {
     "welcome": _welcome,
     "begin": _begin,
     "node": _node,
+    "node-changes": _node_changes,
     "document": _document,
     "ruleset": _ruleset,
     "secret": _secret,

@@ -6,6 +6,7 @@ Documents and rulesets go in as the bytes that they were published as.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import TypeVar
 
 from yett_policy.document import canonical
 from yett_policy.service import Backends, Frontend
@@ -17,13 +18,17 @@ from yett_policy.sync.message import (
     Counters,
     Failing,
     Hello,
+    NodeChanges,
     NodePart,
+    PlacedPod,
     PodKey,
     Refusal,
     Renewal,
     SecretPart,
     Welcome,
 )
+
+T = TypeVar("T")
 
 
 def hello(message: Hello) -> bytes:
@@ -82,8 +87,9 @@ def welcome(message: Welcome) -> bytes:
 
 
 def begin(message: Begin) -> bytes:
-    """Frame."""
-    return _frame("begin", seq=message.seq, base=message.base, revision=message.revision)
+    """Frame; by hand, for each loader gets another."""
+    base = b"null" if message.base is None else b"%d" % message.base
+    return pack(b'{"base":%b,"revision":%d,"seq":%d,"type":"begin"}' % (base, message.revision, message.seq))
 
 
 def node(message: NodePart) -> bytes:
@@ -94,6 +100,18 @@ def node(message: NodePart) -> bytes:
         rulesets=dict(message.rulesets),
         addresses=dict(message.addresses),
         endpoints=message.endpoints,
+        secrets=dict(message.secrets),
+    )
+
+
+def node_changes(message: NodeChanges) -> bytes:
+    """Frame."""
+    return _frame(
+        "node-changes",
+        documents=_pairs(message.documents),
+        rulesets=dict(message.rulesets),
+        addresses=dict(message.addresses),
+        endpoints=_pod_rows(message.endpoints.items()),
         secrets=dict(message.secrets),
     )
 
@@ -123,9 +141,9 @@ def identities(rows: Iterable[tuple[int, tuple[str, ...] | None]]) -> bytes:
     return _frame("identities", rows=list(rows))
 
 
-def pods(rows: Iterable[tuple[PodKey, tuple[int, tuple[str, ...]] | None]]) -> bytes:
+def pods(rows: Iterable[tuple[PodKey, PlacedPod | None]]) -> bytes:
     """Frame."""
-    return _frame("pods", rows=[[*key, *(value or (None, ()))] for key, value in rows])
+    return _frame("pods", rows=_pod_rows(rows))
 
 
 def services(rows: Iterable[tuple[Frontend, Backends | None]]) -> bytes:
@@ -134,14 +152,10 @@ def services(rows: Iterable[tuple[Frontend, Backends | None]]) -> bytes:
 
 
 def commit(message: Commit) -> bytes:
-    """Frame."""
-    return _frame(
-        "commit",
-        seq=message.seq,
-        ipcache=message.ipcache,
-        identities=message.identities,
-        pods=message.pods,
-        services=message.services,
+    """Frame; as `begin`."""
+    return pack(
+        b'{"identities":%d,"ipcache":%d,"pods":%d,"seq":%d,"services":%d,"type":"commit"}'
+        % (message.identities, message.ipcache, message.pods, message.seq, message.services)
     )
 
 
@@ -149,8 +163,12 @@ def _frame(kind: str, **fields: object) -> bytes:
     return pack(canonical({"type": kind, **fields}))
 
 
-def _pairs(mapping: Mapping[int, str]) -> list[tuple[int, str]]:
-    return sorted(mapping.items())
+def _pairs(mapping: Mapping[int, T]) -> list[tuple[int, T]]:
+    return [(number, mapping[number]) for number in sorted(mapping)]
+
+
+def _pod_rows(rows: Iterable[tuple[PodKey, PlacedPod | None]]) -> list[list[object]]:
+    return [[*key, *(value or (None, ()))] for key, value in rows]
 
 
 def _failures(failures: Iterable[Failing]) -> list[tuple[int, str, str]]:

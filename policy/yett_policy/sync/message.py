@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
+from typing import TypeVar
 
 from yett_policy.document import SCHEMA, Document, Ruleset
 from yett_policy.service import Backends, Frontend
@@ -56,6 +57,11 @@ class Problem(StrEnum):
 
 PodKey = tuple[str, str]
 """(namespace, name)."""
+PlacedPod = tuple[int, tuple[str, ...]]
+"""(identity, addresses)."""
+
+K = TypeVar("K")
+V = TypeVar("V")
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +183,60 @@ class NodePart:
     secrets: Mapping[str, str] = field(default_factory=dict)
     """`namespace/name` of a Secret that the rulesets name and that is there -> its version."""
 
+    def changed(self, changes: NodeChanges) -> NodePart:
+        """With these changes made."""
+        endpoints: dict[PodKey, PlacedPod] = {row[:2]: row[2:] for row in self.endpoints}
+        placed = _put(endpoints, changes.endpoints) if changes.endpoints else endpoints
+        return NodePart(
+            documents=_put(self.documents, changes.documents),
+            rulesets=_put(self.rulesets, changes.rulesets),
+            addresses=_put(self.addresses, changes.addresses),
+            endpoints=tuple(sorted((*key, *pod) for key, pod in placed.items())),
+            secrets=_put(self.secrets, changes.secrets),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class NodeChanges:
+    """What of the node's part is different; None: no longer there."""
+
+    documents: Mapping[int, str | None]
+    rulesets: Mapping[str, str | None]
+    addresses: Mapping[str, int | None]
+    endpoints: Mapping[PodKey, PlacedPod | None]
+    secrets: Mapping[str, str | None]
+
+    @staticmethod
+    def between(old: NodePart, new: NodePart) -> NodeChanges:
+        """What makes the new one of the old one."""
+        return NodeChanges(
+            documents=_differing(old.documents, new.documents),
+            rulesets=_differing(old.rulesets, new.rulesets),
+            addresses=_differing(old.addresses, new.addresses),
+            endpoints={}
+            if old.endpoints == new.endpoints
+            else _differing(
+                {row[:2]: row[2:] for row in old.endpoints}, {row[:2]: row[2:] for row in new.endpoints}
+            ),
+            secrets=_differing(old.secrets, new.secrets),
+        )
+
+    def __bool__(self) -> bool:
+        return bool(self.documents or self.rulesets or self.addresses or self.endpoints or self.secrets)
+
+
+def _put(held: Mapping[K, V], changes: Mapping[K, V | None]) -> dict[K, V]:
+    there = {**held, **changes}
+    return {key: value for key, value in there.items() if value is not None}
+
+
+def _differing(old: Mapping[K, V], new: Mapping[K, V]) -> dict[K, V | None]:
+    """C-fast where nothing is different: a node has hundreds of each."""
+    found: dict[K, V | None] = dict.fromkeys(old.keys() - new.keys())
+    if old != new:
+        found |= {key: value for key, value in new.items() if old.get(key) != value}
+    return found
+
 
 @dataclass(frozen=True, slots=True)
 class SecretPart:
@@ -222,7 +282,7 @@ class IdentitiesPart:
 class PodsPart:
     """(namespace, name) -> (identity, addresses); None: gone."""
 
-    rows: tuple[tuple[PodKey, tuple[int, tuple[str, ...]] | None], ...]
+    rows: tuple[tuple[PodKey, PlacedPod | None], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,6 +305,7 @@ class Commit:
 
 Part = (
     NodePart
+    | NodeChanges
     | DocumentPart
     | RulesetPart
     | SecretPart

@@ -6,14 +6,17 @@ the checks that can say what is wrong with it; whatever is accepted here they ac
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 from ipaddress import IPv6Network, ip_address, ip_network
+from sys import intern
 
 from yett_policy.sync.values import ADDRESSES_MAX, IDENTITY_MAX, NAME_LIMIT
 
 _MAPPED = IPv6Network("::ffff:0:0/96")
 """In the kernel an IPv4 address is one of these: there it would be the same prefix."""
 _TEXT_MAX = 64
+_is_digest = re.compile("[0-9a-f]{64}").fullmatch
 
 PodRow = tuple[tuple[str, str], tuple[int, tuple[str, ...]] | None]
 
@@ -51,6 +54,25 @@ def pod(row: object) -> PodRow | None:
     return (namespace, name), (identity, tuple(addresses))
 
 
+def digests(rows: object) -> dict[int, str] | None:
+    """[[identity, digest]...], each identity once"""
+    if type(rows) is not list:
+        return None
+    found = {}
+    for row in rows:
+        if type(row) is not list or len(row) != 2 or not _number(row[0]) or not _digest(row[1]):
+            return None
+        found[row[0]] = intern(row[1])  # a hundred nodes name the same ones
+    return found if len(found) == len(rows) else None
+
+
+def contents(rows: object) -> dict[str, str] | None:
+    """{digest: digest...}"""
+    if type(rows) is not dict or not all(map(_digest, rows)) or not all(map(_digest, rows.values())):
+        return None
+    return rows
+
+
 @lru_cache(1 << 17)  # a snapshot names mostly what the one before named
 def one_spelling(text: str) -> bool:
     """Whether no other text is the same prefix; ValueError if it is none."""
@@ -65,6 +87,10 @@ def _spelled(text: str) -> str:
         return str(ip_address(text))
     except ValueError:
         return ""
+
+
+def _digest(value: object) -> bool:
+    return type(value) is str and _is_digest(value) is not None
 
 
 def _name(value: object) -> bool:

@@ -10,7 +10,8 @@ import base64
 import binascii
 import struct
 import zlib
-from dataclasses import asdict, fields
+from collections.abc import Sequence
+from dataclasses import asdict
 from functools import lru_cache
 from ipaddress import IPv4Network, ip_address, ip_network
 
@@ -30,6 +31,7 @@ from yett_policy.http.layout import ABI_VERSION, HEAD_FIELDS, HEAD_FORMAT, HEAD_
 from yett_policy.http.rule import HeaderOp, HeaderRule, HttpRule, PathKind, RuleAction, RulesetSpec
 from yett_policy.reason import Reason
 from yett_policy.service import BACKENDS_MAX, Backends, Frontend
+from yett_policy.sync import entry_fast
 from yett_policy.sync.reader import Value
 
 IDENTITY_MAX = 2**32 - 1
@@ -41,29 +43,19 @@ SECRET_LIMIT = 63 + 1 + NAME_LIMIT
 PodRow = tuple[str, str, int, tuple[str, ...]]
 """(namespace, name, identity, addresses)."""
 
-_ENTRY = tuple(field.name for field in fields(Entry))
-
+_DOCUMENT = ("identity", "entries", "rules", "rulesets")
 
 # -- documents ----------------------------------------------------------------------------
 
 
-def document_json(item: Document) -> dict[str, object]:
-    """Without its schema: as it stands inside something that has one."""
-    return {
-        "identity": item.identity,
-        "entries": [{name: getattr(entry, name) for name in _ENTRY} for entry in item.entries],
-        "rules": item.rules,
-    }
-
-
 def document(value: Value) -> Document:
-    """The inverse."""
-    return _document(*value.fields("identity", "entries", "rules"))
+    """The inverse of `Document.to_json`."""
+    return _document(*value.fields(*_DOCUMENT))
 
 
 def published_document(value: Value) -> Document:
     """The inverse of `Document.to_bytes`."""
-    schema, *rest = value.fields("schema", "identity", "entries", "rules")
+    schema, *rest = value.fields("schema", *_DOCUMENT)
     check_schema(schema)
     return _document(*rest)
 
@@ -74,13 +66,22 @@ def check_schema(value: Value) -> None:
         raise value.fail(f"revision {value.raw} is not the {SCHEMA} that is spoken here")
 
 
-def _document(identity: Value, entries: Value, rules: Value) -> Document:
+def _document(identity: Value, entries: Value, rules: Value, rulesets: Value) -> Document:
     references = tuple(item.text() for item in rules.items())
+    digests = tuple(item.text(64) for item in rulesets.items())
+    if digests != tuple(sorted({*digests} - {""})):
+        raise rulesets.fail("the digests are not sorted, or one occurs twice")
+    places = ("", *digests)
     made = Document(
         identity=identity.integer(1, IDENTITY_MAX),
-        entries=tuple(_entry(item, len(references)) for item in entries.items()),
+        entries=tuple(
+            entry_fast.entry(item.raw, len(references), places) or _entry(item, len(references), places)
+            for item in entries.items()
+        ),
         rules=references,
     )
+    if {entry.ruleset for entry in made.entries} - {""} != {*digests}:
+        raise rulesets.fail("a ruleset is listed that no entry names")
     keys = {(e.direction, e.peer, e.proto, e.port, e.port_bits) for e in made.entries}
     if len(keys) != len(made.entries):
         raise entries.fail("a key occurs twice")
@@ -90,19 +91,9 @@ def _document(identity: Value, entries: Value, rules: Value) -> Document:
     return made
 
 
-def _entry(value: Value, rules: int) -> Entry:
-    direction, peer, proto, port, port_bits, verdict, reason, rule, ruleset, forbidden = value.fields(
-        "direction",
-        "peer",
-        "proto",
-        "port",
-        "port_bits",
-        "verdict",
-        "reason",
-        "rule",
-        "ruleset",
-        "forbidden",
-    )
+def _entry(value: Value, rules: int, rulesets: Sequence[str]) -> Entry:
+    """Malformed says what is wrong."""
+    direction, peer, proto, port, port_bits, verdict, reason, rule, ruleset, forbidden = value.row(10)
     entry = Entry(
         direction=direction.one_of(Direction),
         peer=peer.integer(0, IDENTITY_MAX),
@@ -112,8 +103,8 @@ def _entry(value: Value, rules: int) -> Entry:
         verdict=verdict.one_of(Verdict),
         reason=reason.one_of(Reason),
         rule=rule.integer(0, rules - 1),
-        ruleset=ruleset.text(64),
-        forbidden=forbidden.flag(),
+        ruleset=rulesets[ruleset.integer(0, len(rulesets) - 1)],
+        forbidden=bool(forbidden.integer(0, 1)),
     )
     if entry.port & (0xFFFF >> entry.port_bits):
         raise port.fail(f"{entry.port} has more than {entry.port_bits} leading bits")
