@@ -191,7 +191,8 @@ def _denial(forbidden: bool, words: Sequence[str], counted: str = "") -> Json:
     """How a request is denied, what denies it, and what it counts as if it passes; see deny.c."""
     text = " ".join(["answer" if forbidden else "reset", *words])
     if counted:
-        text += f"\n{counted}"
+        # The space is for a module from before the second line: to it these are names that no header has.
+        text += f" \n{counted}"
     config = {"@type": "type.googleapis.com/google.protobuf.StringValue", "value": text}
     return {DENY: {"@type": _PER_ROUTE, "dynamic_module_config": MODULE, "filter_config": config}}
 
