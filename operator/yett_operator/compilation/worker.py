@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 
+from yett_operator import memory
 from yett_operator.compilation import encode
 from yett_operator.compilation.batch import KEPT_MAX, Batch, Judgement, Outcome, PolicyText
 from yett_operator.labels import Labels, noise_in, noise_in_service, quiet, shared
@@ -249,6 +250,7 @@ def start(forbidden: bool) -> None:
     """In the new process: signals are for the parent, and without it there is nothing to do."""
     global _worker  # noqa: PLW0603 - the one thing that this process is for
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    memory.set_up()
     _worker = Worker(forbidden=forbidden)
     parent = multiprocessing.parent_process()
     if parent is not None:
