@@ -12,6 +12,7 @@ from typing import Any
 
 import uvloop
 
+from yett_operator import memory
 from yett_operator.logs import configure
 from yett_operator.settings import Settings, SettingsError, from_environment
 
@@ -71,6 +72,7 @@ def main() -> int:
     except SettingsError as error:
         print(f"yett-operator: {error}", file=sys.stderr)
         return 2
+    memory.set_up()
     configure(settings.log_level, settings.log_format)
     from yett_operator.kube.client import ApiError  # noqa: PLC0415 - as above
 

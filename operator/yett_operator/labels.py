@@ -9,7 +9,7 @@ says what is spoken on a port.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from weakref import WeakValueDictionary
 
 from yett_policy.app_protocol import selector_of
@@ -40,6 +40,10 @@ class Labels(dict[str, str]):
     """Labels that the pods of one workload share; never changed."""
 
     __slots__ = ("__weakref__",)
+
+    def __reduce__(self) -> tuple[Callable[[Mapping[str, str]], Labels], tuple[dict[str, str]]]:
+        """Shared in another process too."""
+        return shared, (dict(self),)
 
 
 _pool: WeakValueDictionary[tuple[tuple[str, str], ...], Labels] = WeakValueDictionary()

@@ -35,22 +35,23 @@ class Addresses:
     def replace(self, holder: Holder, new: Claims) -> set[str]:
         """Put claims in place of those that a holder had; the prefixes of both."""
         old = self._claims.get(holder, NOTHING)
-        for prefix, _ in old.addresses:
+        for prefix in old.prefixes:
             self._let_go(prefix, holder)
-        for prefix, _ in new.addresses:
+        for prefix in new.prefixes:
             self._hold(prefix, holder)
         if new == NOTHING:
             self._claims.pop(holder, None)
         else:
             self._claims[holder] = new
-        return {prefix for prefix, _ in (*old.addresses, *new.addresses)}
+        return {*old.prefixes, *new.prefixes}
 
     def settle(self, prefix: str) -> bool:
         """Give a prefix to its first holder; whether that changed anything."""
         holder = self.first(prefix)
         if holder is None:
             return self.ipcache.pop(prefix, None) is not None
-        number = self._number(dict(self._claims[holder].addresses)[prefix])
+        claims = self._claims[holder]
+        number = self._number(claims.labels[claims.prefixes.index(prefix)])
         if self.ipcache.get(prefix) == number:
             return False
         self.ipcache[prefix] = number
@@ -66,7 +67,8 @@ class Addresses:
             if known is None:
                 continue
             holder = self.first(prefix)
-            local = () if holder is None else self._claims[holder].as_local
+            claims = NOTHING if holder is None else self._claims[holder]
+            local = zip(claims.prefixes, claims.as_local, strict=False)  # only nodes have any
             return {known, *(self._number(labels) for own, labels in local if own == prefix)}
         return {WORLD}
 

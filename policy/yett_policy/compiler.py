@@ -7,7 +7,8 @@ select it, and only bodies whose policies own one of those are built again.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from yett_policy.addresses import NOTHING, Addresses
 from yett_policy.app_protocol import AppProtocols, Spoken
@@ -69,14 +70,17 @@ class Compiler:
         rulesets: CompileRuleset = compile_spec,
         allocate: bool = True,
         forbidden: bool = False,
+        counted: Callable[[Mapping[str, str]], Mapping[str, str]] = lambda labels: labels,
     ) -> None:
         """`allocate` False: numbers come only from `learn`, and whoever needs one that is not
-        known yet keeps what it had until then.  `forbidden`: see `Cluster`.
+        known yet keeps what it had until then.  `forbidden`: see `Cluster`.  `counted`: which of a pod's
+        labels count; see `count_anew`.
         """
         self._table = table or Table()
         self._rulesets = Rulesets(rulesets)
         self._allocate = allocate
         self._forbidden = forbidden
+        self._counted = counted
         self._index = SelectorIndex()
         self._blocks = Blocks()
         self._app_protocols = AppProtocols(self._index)
@@ -86,10 +90,10 @@ class Compiler:
         self._namespaces: dict[str, Namespace] = {}
         self._nodes: dict[str, Node] = {}
         self._api_servers: tuple[str, ...] = ()
-        self._pods: dict[tuple[str, str], Pod] = {}
+        self._pods: dict[Holder, Pod] = {}
 
         self._new_policies: dict[str, Sequence[Policy]] = {}
-        self._stale_pods: set[tuple[str, str]] = set()
+        self._stale_pods: set[Holder] = set()
         self._stale_nodes: set[str] = set()
         self._stale_namespaces: set[str] = set()
         self._stale_others = True
@@ -135,13 +139,19 @@ class Compiler:
 
     def put_pod(self, pod: Pod) -> None:
         """A pod that is new or has changed."""
-        self._pods[pod.key] = pod
-        self._stale_pods.add(pod.key)
+        holder = _holder(*pod.key)
+        self._pods[holder] = pod
+        self._stale_pods.add(holder)
 
     def drop_pod(self, namespace: str, name: str) -> None:
         """A pod is gone; one that was never known is no error."""
-        self._pods.pop((namespace, name), None)
-        self._stale_pods.add((namespace, name))
+        holder = _holder(namespace, name)
+        self._pods.pop(holder, None)
+        self._stale_pods.add(holder)
+
+    def count_anew(self) -> None:
+        """Other labels of pods count from now on."""
+        self._stale_pods |= self._pods.keys()
 
     def put_namespace(self, namespace: Namespace) -> None:
         """A namespace that is new or has changed."""
@@ -213,7 +223,7 @@ class Compiler:
     def missing(self) -> frozenset[Labels]:
         """Label sets that the changes so far need a number for."""
         self._gather_claims()
-        wanted = {labels for claims in self._new_claims.values() for labels in _label_sets(claims)}
+        wanted = {labels for claims in self._new_claims.values() for labels in claims.label_sets}
         return frozenset(labels for labels in wanted if not self._table.knows(labels))
 
     @property
@@ -253,11 +263,6 @@ class Compiler:
         return self._rulesets.fits(spec)
 
     @property
-    def pods(self) -> Mapping[tuple[str, str], Pod]:
-        """As they were put."""
-        return self._pods
-
-    @property
     def rulesets(self) -> Mapping[str, Ruleset]:
         """By digest: those that documents name, and some that they named."""
         return self._rulesets.held
@@ -272,8 +277,8 @@ class Compiler:
         number = self._table.number
         pods = [
             (pod.namespace, pod.name, number(claims.own), tuple(sorted(pod.addresses)))
-            for key, pod in sorted(self._pods.items())
-            if (claims := self._addresses.claims(("2-pod", *key))).own is not None
+            for holder, pod in sorted(self._pods.items())
+            if (claims := self._addresses.claims(holder)).own is not None
         ]
         return Compiled(
             documents=dict(sorted(self._bodies.documents.items())),
@@ -288,7 +293,8 @@ class Compiler:
 
     def _local_addresses(self, node: str) -> dict[str, int]:
         claims = self._addresses.claims(("0-node", node))
-        return {prefix: self._table.number(labels) for prefix, labels in sorted(claims.as_local)}
+        local = sorted(zip(claims.prefixes, claims.as_local, strict=True))
+        return {prefix: self._table.number(labels) for prefix, labels in local}
 
     # -- policies
 
@@ -357,16 +363,10 @@ class Compiler:
             self._stale_pods |= self._pods.keys()
             self._stale_nodes |= self._nodes.keys()
         elif self._stale_namespaces:
-            self._stale_pods |= {key for key in self._pods if key[0] in self._stale_namespaces}
+            self._stale_pods |= {holder for holder in self._pods if holder[1] in self._stale_namespaces}
         new: dict[Holder, Claims] = {}
-        for key in self._stale_pods:
-            pod = self._pods.get(key)
-            namespace = self._namespaces.get(key[0])
-            new["2-pod", *key] = (
-                Claims()
-                if pod is None or pod.host_network
-                else pod_claims(pod, namespace.labels if namespace else {}, self._blocks)
-            )
+        for holder in self._stale_pods:
+            new[holder] = self._pod_claims(holder)
         for name in self._stale_nodes:
             node = self._nodes.get(name)
             new["0-node", name] = Claims() if node is None else node_claims(node, self._blocks)
@@ -379,6 +379,14 @@ class Compiler:
         self._stale_others = False
         self._new_claims |= new
 
+    def _pod_claims(self, holder: Holder) -> Claims:
+        pod = self._pods.get(holder)
+        if pod is None or pod.host_network:
+            return NOTHING
+        pod = replace(pod, labels=self._counted(pod.labels))
+        namespace = self._namespaces.get(pod.namespace)
+        return pod_claims(pod, namespace.labels if namespace else {}, self._blocks)
+
     def _settled_claims(self) -> dict[Holder, Claims]:
         """Claims whose numbers are known; the others go on waiting."""
         new, self._new_claims = self._new_claims, {}
@@ -386,7 +394,7 @@ class Compiler:
             return new
         knows = self._table.knows
         self._new_claims = {
-            holder: claims for holder, claims in new.items() if not all(map(knows, _label_sets(claims)))
+            holder: claims for holder, claims in new.items() if not all(map(knows, claims.label_sets))
         }
         return {holder: claims for holder, claims in new.items() if holder not in self._new_claims}
 
@@ -395,11 +403,9 @@ class Compiler:
         addresses = self._addresses
         old = {holder: addresses.claims(holder) for holder in new}
         changed = [holder for holder in new if new[holder] != old[holder]]
-        self._table = self._table.allocate(
-            labels for holder in changed for labels in _label_sets(new[holder])
-        )
+        self._table = self._table.allocate(labels for holder in changed for labels in new[holder].label_sets)
         for holder in changed:
-            for labels in _label_sets(new[holder]):
+            for labels in new[holder].label_sets:
                 self._acquire(labels)
             if (own := new[holder].own) is not None:
                 self._become_subject(self._table.number(own), 1)
@@ -408,7 +414,7 @@ class Compiler:
             touched |= addresses.replace(holder, new[holder])
             if (own := old[holder].own) is not None:
                 self._become_subject(self._table.number(own), -1)
-            for labels in _label_sets(old[holder]):
+            for labels in old[holder].label_sets:
                 self._release(labels)
             if holder[0] == "2-pod":
                 own = new[holder].own
@@ -534,9 +540,8 @@ class Compiler:
         return self._index.selected(_HOSTS)
 
 
-def _label_sets(claims: Claims) -> list[Labels]:
-    found = [labels for _, labels in (*claims.addresses, *claims.as_local)]
-    return found if claims.own is None else [*found, claims.own]
+def _holder(namespace: str, name: str) -> Holder:
+    return "2-pod", namespace, name
 
 
 def _peer_selectors(policy: Policy) -> list[Selector]:

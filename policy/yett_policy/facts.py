@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 from yett_policy.cluster import Node, Pod
 from yett_policy.document import Direction
@@ -32,12 +33,19 @@ _ALL_IPV4 = parse_prefix("0.0.0.0/0")
 class Claims:
     """What one holder says."""
 
-    addresses: tuple[tuple[str, Labels], ...] = ()
-    """Prefixes as text, once each."""
+    prefixes: tuple[str, ...] = ()
+    """As text, once each."""
+    labels: tuple[Labels, ...] = ()
+    """Of each of them."""
     own: Labels | None = None
     """Labels of the holder as a subject of policies."""
-    as_local: tuple[tuple[str, Labels], ...] = ()
-    """A node's addresses as the node itself sees them."""
+    as_local: tuple[Labels, ...] = ()
+    """Of a node's prefixes as the node itself sees them."""
+
+    @property
+    def label_sets(self) -> tuple[Labels, ...]:
+        """All that need a number."""
+        return (*self.labels, *self.as_local, *(() if self.own is None else (self.own,)))
 
 
 class Blocks:
@@ -77,38 +85,54 @@ class Blocks:
     def claims(self) -> Iterator[tuple[Holder, Claims]]:
         """Identities of addresses outside the cluster."""
         for prefix in self.cidrs:
-            yield ("3-cidr", str(prefix)), Claims(((str(prefix), cidr_labels(prefix)),))
+            yield ("3-cidr", str(prefix)), Claims((str(prefix),), (cidr_labels(prefix),))
         if any(prefix.covers(_MAPPED) for prefix in self.cidrs):
             # Addresses are looked up as 16 bytes, IPv4 as ::ffff:a.b.c.d, which ::/0 covers.
-            yield ("4-ipv4",), Claims(((str(_ALL_IPV4), _WORLD),))
+            yield ("4-ipv4",), Claims((str(_ALL_IPV4),), (_WORLD,))
 
 
 def pod_claims(pod: Pod, namespace_labels: Mapping[str, str], blocks: Blocks) -> Claims:
     """Of a pod that has its own addresses."""
     own = pod_labels(pod, namespace_labels, probes=blocks.denials_of_nodes > 0)
-    return Claims(tuple(_addresses(pod.addresses, own, blocks)), own)
+    found = _prefixes(pod.addresses)
+    return Claims(_texts(found), _seen_as(found, own, blocks), own)
 
 
 def node_claims(node: Node, blocks: Blocks) -> Claims:
     """Of a node's addresses."""
     more = (_API_SERVER,) if node.api_server else ()
+    found = _prefixes(node.addresses)
     return Claims(
-        tuple(_addresses(node.addresses, tuple(sorted((_REMOTE, *more))), blocks)),
-        as_local=tuple(_addresses(node.addresses, tuple(sorted((_HOST, *more))), blocks)),
+        _texts(found),
+        _seen_as(found, tuple(sorted((_REMOTE, *more))), blocks),
+        as_local=_seen_as(found, tuple(sorted((_HOST, *more))), blocks),
     )
 
 
 def api_server_claims(address: str) -> Claims:
     """Of an API server outside the cluster."""
     prefix = parse_prefix(address)
-    return Claims(((str(prefix), tuple(sorted((*cidr_labels(prefix), _API_SERVER)))),))
+    return Claims((str(prefix),), (tuple(sorted((*cidr_labels(prefix), _API_SERVER))),))
 
 
 def _covers_node(rule: Rule) -> bool:
     return rule.peers is None or exists(_HOST) in rule.peers
 
 
-def _addresses(addresses: Iterable[str], labels: Labels, blocks: Blocks) -> Iterator[tuple[str, Labels]]:
-    for address in dict.fromkeys(map(parse_prefix, addresses)):
-        block = blocks.smallest(address)
-        yield str(address), labels if block is None else inside_block(labels, block)
+def _prefixes(addresses: Iterable[str]) -> tuple[Prefix, ...]:
+    return tuple(dict.fromkeys(map(parse_prefix, addresses)))
+
+
+def _texts(prefixes: Iterable[Prefix]) -> tuple[str, ...]:
+    return tuple(map(str, prefixes))
+
+
+def _seen_as(prefixes: Iterable[Prefix], labels: Labels, blocks: Blocks) -> tuple[Labels, ...]:
+    found = map(blocks.smallest, prefixes)
+    return _one(tuple(labels if block is None else inside_block(labels, block) for block in found))
+
+
+@lru_cache(maxsize=4096)
+def _one(labels: tuple[Labels, ...]) -> tuple[Labels, ...]:
+    """Pods of one workload share the object."""
+    return labels

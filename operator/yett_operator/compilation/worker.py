@@ -12,12 +12,13 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 
+from yett_operator import memory
 from yett_operator.compilation import encode
 from yett_operator.compilation.batch import KEPT_MAX, Batch, Judgement, Outcome, PolicyText
-from yett_operator.labels import Labels, noise_in, noise_in_service, quiet, shared
-from yett_operator.ports import PodKey, PublishedDocument, PublishedRuleset
+from yett_operator.labels import noise_in, noise_in_service, quiet
+from yett_operator.ports import PublishedDocument, PublishedRuleset
 from yett_policy import budget
-from yett_policy.cluster import Pod, Service
+from yett_policy.cluster import Service
 from yett_policy.compiled import Delta
 from yett_policy.compiler import Compiler
 from yett_policy.document import Ruleset
@@ -34,14 +35,14 @@ class Worker:
     """Holds the compiler between batches."""
 
     def __init__(self, *, forbidden: bool = False) -> None:
-        self._compiler = Compiler(rulesets=self._compile, allocate=False, forbidden=forbidden)
+        self._compiler = Compiler(
+            rulesets=self._compile, allocate=False, forbidden=forbidden, counted=self._quiet
+        )
         self._packed: dict[str, PublishedRuleset] = {}
         """Of the compiler's rulesets, which are without tables: those take twenty times the room."""
         self._policies: dict[str, list[Policy]] = {}
         """Source -> the version in force."""
         self._noise: Counter[str] = Counter()
-        self._labels: dict[PodKey, Labels] = {}
-        """Of pods as they are, noise included."""
         self._services: dict[tuple[str, str], Service] = {}
         self._named: dict[int, tuple[str, ...]] = {}
         """Identity -> rulesets that its document names."""
@@ -62,9 +63,12 @@ class Worker:
             else:
                 compiler.put_slice(item)
         if frozenset(+self._noise) != noise:
-            for key, labels in self._labels.items():
-                self._put_pod(self._compiler.pods[key], labels)
-        self._take_pods(batch)
+            compiler.count_anew()
+        for pod_key, pod in batch.pods.items():
+            if pod is None:
+                compiler.drop_pod(*pod_key)
+            else:
+                compiler.put_pod(pod)
         for name, namespace in batch.namespaces.items():
             if namespace is None:
                 compiler.drop_namespace(name)
@@ -161,17 +165,8 @@ class Worker:
                 return []
         return self._policies.get(source, [])
 
-    def _take_pods(self, batch: Batch) -> None:
-        for key, pod in batch.pods.items():
-            if pod is None:
-                self._labels.pop(key, None)
-                self._compiler.drop_pod(*key)
-            else:
-                self._labels[key] = shared(pod.labels)
-                self._put_pod(pod, self._labels[key])
-
-    def _put_pod(self, pod: Pod, labels: Labels) -> None:
-        self._compiler.put_pod(replace(pod, labels=quiet(labels, frozenset(+self._noise))))
+    def _quiet(self, labels: Mapping[str, str]) -> Mapping[str, str]:
+        return quiet(labels, frozenset(+self._noise))
 
     def _compile(self, spec: RulesetSpec) -> Ruleset:
         ruleset = compile_spec(spec)
@@ -249,6 +244,7 @@ def start(forbidden: bool) -> None:
     """In the new process: signals are for the parent, and without it there is nothing to do."""
     global _worker  # noqa: PLW0603 - the one thing that this process is for
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    memory.set_up()
     _worker = Worker(forbidden=forbidden)
     parent = multiprocessing.parent_process()
     if parent is not None:

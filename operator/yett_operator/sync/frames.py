@@ -14,8 +14,11 @@ from yett_policy.sync import encode
 
 T = TypeVar("T")
 
-ROWS = 4096
-"""In one part: some 100 KB of JSON, so that reading one stops nobody for long."""
+ROWS = 512
+"""In one part: some 10 KB of JSON, deflated half of that, so that neither reading nor sending one stops anybody
+for long."""
+SMALL = 4096
+"""Rows of a snapshot that is quickly made."""
 STALE_SHARE = 4
 """A snapshot kept is topped up with what changed since, until that is a quarter of it."""
 
@@ -64,7 +67,7 @@ class Frames:
         if self._snapshot is not None and self._snapshot.done() and self._snapshot.exception():
             return False
         difference = self._history.since(self._snapshot_at, now)
-        return difference is not None and len(difference) * STALE_SHARE <= max(ROWS, self._snapshot_rows)
+        return difference is not None and len(difference) * STALE_SHARE <= max(SMALL, self._snapshot_rows)
 
 
 def _changed(difference: Difference) -> Iterator[bytes]:

@@ -28,6 +28,9 @@ log = logging.getLogger(__name__)
 PATH = "/v1/sync"
 MESSAGE_LIMIT = TO_OPERATOR_LIMIT + 4
 """One frame of the greatest size and its length; small ones share a message."""
+UNSENT = 16 << 10
+"""Bytes that wait for a loader to read before its sender waits too.  OpenSSL keeps the room for the most that
+ever waited as long as the connection lives, so what is let wait costs memory for each node."""
 
 
 class SyncServer:
@@ -114,8 +117,11 @@ class SyncServer:
             protocols=(SUBPROTOCOL,),
             compress=False,  # frames are deflated already
             max_msg_size=MESSAGE_LIMIT,
+            writer_limit=UNSENT,
         )
         await socket.prepare(request)
+        if request.transport is not None:
+            request.transport.set_write_buffer_limits(UNSENT)
         self.counters.streams += 1
         self.counters.accepted += 1
         try:

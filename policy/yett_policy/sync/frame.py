@@ -17,8 +17,8 @@ SUBPROTOCOL = "yett.sync.v1"
 
 PLAIN, DEFLATED = b"\0", b"\1"
 _LENGTH = struct.Struct(">I")
-BUNDLE = 64 << 10
-"""Bytes that a sender puts into one websocket message, if there is more than one frame."""
+BUNDLE = 16 << 10
+"""Bytes that a sender puts into one websocket message, if there is more than one frame: one record of TLS."""
 DEFLATE_FROM = 256
 """Bytes below which deflate saves next to nothing."""
 
