@@ -19,6 +19,7 @@
  *
  * Envoy's ABI for modules is bound to its version, which the loader checks.
  */
+#include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -99,7 +100,8 @@ static bool open_counters(void)
 		return true;
 	if (path) {
 		file = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-		if (file >= 0 && !ftruncate(file, size))
+		/* With all its pages: a write to one that cannot be had later would end Envoy. */
+		if (file >= 0 && !(errno = posix_fallocate(file, 0, size)))
 			at = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
 		if (file >= 0)
 			close(file);
