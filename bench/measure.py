@@ -75,7 +75,7 @@ def _measure(point: Point, systems: dict[str, System]) -> dict[str, Any]:
     chosen = [systems[name] for name in point.systems if point.rules.count <= systems[name].most_rules]
     samples: dict[str, list[load.Sample]] = {system.name: [] for system in chosen}
     for number in range(point.rounds):
-        for system in chosen:
+        for system in chosen[:: -1 if number % 2 else 1]:  # none is always after the same one
             sample = _sample(system, point, wanted, port)
             if number:
                 samples[system.name].append(sample)

@@ -14,19 +14,6 @@ char LICENSE[] SEC("license") = "GPL";
 
 #define HEAD_TIMEOUT_MS 10000
 
-static __always_inline void make_key(struct __sk_buff *skb, struct work *w, const int from_pod)
-{
-	struct packet *p = &w->p;
-
-	w->key.ifindex = skb->ifindex;
-	w->key.proto = p->proto;
-	__builtin_memset(w->key.pad, 0, sizeof(w->key.pad));
-	w->key.local_port = from_pod ? p->sport : p->dport;
-	w->key.remote_port = from_pod ? p->dport : p->sport;
-	__builtin_memcpy(w->key.local, from_pod ? p->src : p->dst, 16);
-	__builtin_memcpy(w->key.remote, from_pod ? p->dst : p->src, 16);
-}
-
 /* ARP (RFC 826): a pod speaks only for its own addresses. */
 static __always_inline void judge_arp(struct __sk_buff *skb, struct work *w, const int from_pod)
 {
@@ -81,7 +68,7 @@ static __always_inline int redirect_flow(struct __sk_buff *skb, struct work *w, 
 		set_flags(f, FLOW_ESTABLISHED);
 	if (f->direction == DIR_INGRESS && is_plain(&w->p))
 		approve(skb, f->ruleset);
-	return to_gate(skb, f->ruleset);
+	return to_gate(skb, f->ruleset, f->direction);
 }
 
 static __always_inline int judge(struct __sk_buff *skb, const int from_pod)
@@ -143,7 +130,7 @@ static __always_inline int judge(struct __sk_buff *skb, const int from_pod)
 					w->reason = REASON_SPOOFED_SOURCE;
 				return finish(skb, w);
 			}
-			return to_gate(skb, 0);
+			return to_gate(skb, 0, DIR_INGRESS);
 		}
 	}
 	if (f && (f->flags & FLOW_POISONED) && !syn) {
@@ -179,7 +166,7 @@ static __always_inline int judge(struct __sk_buff *skb, const int from_pod)
 		poison_flow(f, 0);
 		verdict = reset_both(skb, w, w->p.seq);
 		if (verdict == TC_ACT_UNSPEC && (f->flags & FLOW_REDIRECTED) && is_request(f, w))
-			return to_gate(skb, 0);
+			return to_gate(skb, 0, DIR_INGRESS);
 		return verdict;
 	}
 	if (w->p.proto != IPPROTO_TCP)
@@ -198,7 +185,7 @@ static __always_inline int judge(struct __sk_buff *skb, const int from_pod)
 	if (from_pod && f->approved && is_plain(&w->p)) {
 		port = approved_port(w, f);
 		if (port)
-			return to_gate(skb, port);
+			return to_gate(skb, port, DIR_INGRESS);
 	}
 	if (w->p.flags & TCP_RST) {
 		set_flags(f, FLOW_CLOSED);

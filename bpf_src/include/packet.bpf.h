@@ -209,6 +209,20 @@ static __always_inline int parse_packet(struct __sk_buff *skb, struct packet *p)
 	return reason;
 }
 
+/* The flow of the packet, as the endpoint sees it. */
+static __always_inline void make_key(struct __sk_buff *skb, struct work *w, const int from_pod)
+{
+	struct packet *p = &w->p;
+
+	w->key.ifindex = skb->ifindex;
+	w->key.proto = p->proto;
+	__builtin_memset(w->key.pad, 0, sizeof(w->key.pad));
+	w->key.local_port = from_pod ? p->sport : p->dport;
+	w->key.remote_port = from_pod ? p->dport : p->sport;
+	__builtin_memcpy(w->key.local, from_pod ? p->src : p->dst, 16);
+	__builtin_memcpy(w->key.remote, from_pod ? p->dst : p->src, 16);
+}
+
 /* a is before b, modulo 2^32 (RFC 9293, 3.4) */
 static __always_inline int before(__u32 a, __u32 b)
 {

@@ -36,11 +36,13 @@ struct tcp_timewait_sock {
 	struct inet_timewait_sock tw_sk;
 } __attribute__((preserve_access_index));
 
-/* On a packet between a hook and the gate: the listener's port in the low bits; 0 if only a
- * connection that exists may have it.  "Again": it has been there once. */
-#define MARK_TO_GATE	   0x79660000
-#define MARK_TO_GATE_AGAIN 0x00010000
-#define MARK_TO_GATE_MASK  0xfffe0000
+/* On a packet between a hook and the gate: the listener's port in the low bits, and which policy
+ * asks for it; no port if only a connection that exists may have it.  "Again": the gate has sent
+ * it to itself. */
+#define MARK_TO_GATE	    0x79660000
+#define MARK_TO_GATE_MASK   0xfff60000
+#define MARK_TO_GATE_EGRESS 0x00080000
+#define MARK_TO_GATE_AGAIN  0x00010000
 
 /* RFC 7600: the IPv4 dummy address; RFC 6666: the discard prefix. */
 #define LISTENER_ADDR4 bpf_htonl(0xc0000008) /* 192.0.0.8 */
@@ -63,7 +65,7 @@ static __always_inline __u32 sidecar_mark(struct __sk_buff *skb)
 	return sk ? sk->mark : 0;
 }
 
-static __always_inline int to_gate(struct __sk_buff *skb, __u32 port)
+static __always_inline int to_gate(struct __sk_buff *skb, __u32 port, __u8 direction)
 {
 	struct config *cfg;
 	__u32 zero = 0;
@@ -71,7 +73,8 @@ static __always_inline int to_gate(struct __sk_buff *skb, __u32 port)
 	cfg = bpf_map_lookup_elem(&config, &zero);
 	if (!cfg || !cfg->gate)
 		return 2; /* TC_ACT_SHOT */
-	skb->mark = MARK_TO_GATE | (port & 0xffff);
+	skb->mark = MARK_TO_GATE | (port & 0xffff) |
+		    (direction == DIR_EGRESS ? MARK_TO_GATE_EGRESS : 0);
 	return bpf_redirect(cfg->gate, BPF_F_INGRESS);
 }
 

@@ -22,6 +22,7 @@ from yett_loader.recorder import Recorder
 from yett_loader.sidecar.access import Access
 from yett_loader.sidecar.counts import Counts
 from yett_loader.sidecar.engine import Sidecar
+from yett_loader.sidecar.process import allowed
 from yett_loader.store import Store
 from yett_loader.sync.client import SyncClient
 from yett_loader.sync.follower import Follower
@@ -123,7 +124,7 @@ def _client(sync: Sync | None, agent: Agent) -> SyncClient | None:
 def _sidecar(options: Options, datapath: Datapath, agent: Agent, recorder: Recorder) -> Sidecar:
     # Beside the API's socket: a path that is short enough for a socket of its own.
     directory = options.api.with_name(f"{options.api.stem}-sidecar")
-    counts = Counts(directory / "counts.json")
+    counts = Counts(directory / "counts.json", allowed(directory))
     return Sidecar(
         directory,
         datapath.programs["gate"],

@@ -18,3 +18,14 @@ def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
         server.kubectl("apply", "--server-side", "-f", str(REPOSITORY / "manifests/optional"))
         server.kubectl("wait", "--for=condition=Established", "--timeout=30s", "crd", "--all")
         yield server
+
+
+@pytest.fixture
+def namespace(api: ApiServer, request: pytest.FixtureRequest) -> Iterator[str]:
+    """One of the test's own: for the operator and for policies and pods, which go when it ends."""
+    name = "t" + format(abs(hash(request.node.nodeid)) % 10**12, "x")
+    api.kubectl("create", "namespace", name)
+    yield name
+    for kind in ("l7p", "netpol", "polst", "pods"):
+        api.kubectl("delete", kind, "--all", "-n", name, "--force", "--grace-period=0", "--wait=false")
+    api.kubectl("delete", "cl7p", "--all")

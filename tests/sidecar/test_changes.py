@@ -202,7 +202,7 @@ def envoy(generated: list[Any], tmp_path_factory: pytest.TempPathFactory) -> Ite
     inside = Namespace("envoy")
     command = [find_envoy(), "-c", str(config), "--disable-hot-restart", "--concurrency", "1", "-l", "error"]
     with echo_headers.echoing(inside), (directory / "log").open("wb") as log:
-        process = inside.popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment())
+        process = inside.popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment(directory))
         try:
             with inside:
                 end = time.monotonic() + 30

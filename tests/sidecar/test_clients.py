@@ -177,6 +177,15 @@ def test_records_name_policy_rule_and_grpc_status(sidecar: Lab) -> None:
     assert record["response"] == {"status": 200, "grpc_status": "7"}
 
 
+def test_a_connect_goes_to_the_server_whatever_place_it_names(sidecar: Lab) -> None:
+    sidecar.apply(policy("[{method: CONNECT}]", extra=FORBIDDEN))
+    place = sidecar.address("client")  # nobody listens there: a tunnel to it would end in 503
+    arguments = ("-X", "CONNECT", "--request-target", f"{place}:9999", URL)
+    assert sidecar.curl(*arguments) == "200"
+    apply(sidecar, FORBIDDEN)
+    assert sidecar.curl(*arguments) == "403"
+
+
 def test_egress_rules_and_ingress_rules_both_judge(sidecar: Lab) -> None:
     sidecar.apply(
         policy('[{path: "/(public|in)"}]', extra=FORBIDDEN),

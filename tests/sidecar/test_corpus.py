@@ -42,8 +42,6 @@ SPECS = {
 }
 FIRST_PORT, ORIGIN_PORT = 20_000, 9000
 CASES = [*framing.CASES, *confusion.CASES]
-ELSEWHERE = {"upgrade", "connect"}
-"""No server here switches protocols; test_clients.py has one that does."""
 
 
 def port(kind: str, rules: str) -> int:
@@ -98,7 +96,7 @@ def origins(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Namespac
             server.ready()
         output = stack.enter_context((home / "log").open("wb"))
         envoy = inside.popen(
-            [*argv, "-l", "error"], stdout=output, stderr=subprocess.STDOUT, env=environment()
+            [*argv, "-l", "error"], stdout=output, stderr=subprocess.STDOUT, env=environment(home)
         )
         stack.callback(envoy.wait)
         stack.callback(envoy.kill)
@@ -182,7 +180,7 @@ def test_what_the_kernel_engine_allows_the_sidecar_allows(
     origins: tuple[Namespace, dict[str, Origin]],
 ) -> None:
     inside, _ = origins
-    cases = [case for case in CASES if case.allowed and case.rules not in ELSEWHERE]
+    cases = [case for case in CASES if case.allowed]
     assert len(cases) > 40
     said = answers(inside, [(port("nginx", case.rules), case.whole) for case in cases])
     refused = {

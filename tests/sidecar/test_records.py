@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from collections import Counter
 from pathlib import Path
 
@@ -79,6 +81,57 @@ def test_what_is_denied_is_counted_by_reason_and_rule_and_the_counts_outlive_the
     sidecar.kill_loaders()
     sidecar.apply(policy())
     assert counted(sidecar) == kept
+
+
+UPGRADE = ("-H", "Connection: Upgrade", "-H", "Upgrade: websocket")
+
+
+@pytest.mark.parametrize(
+    ("reason", "arguments"),
+    [
+        ("CONNECT_DENIED", ("-X", "CONNECT", "--request-target", "a.test:443", URL)),
+        ("HTTP_TARGET_FORM", ("-X", "CONNECT", "--request-target", "a.test", URL)),
+        ("UPGRADE_DENIED", (*UPGRADE, f"{URL}/public")),
+        ("POLICY_DENIED_L7", (*UPGRADE, f"{URL}/private")),
+        ("POLICY_DENIED_L7", ("-0", "-H", "Host:", f"{URL}/private")),
+        ("HTTP_NO_HOST", ("-H", "Host:", f"{URL}/public")),
+        ("HTTP_HOST", ("-H", "Host: a b", f"{URL}/public")),
+        ("HTTP_CONTROL_BYTE", ("-H", "X-A: a\x01b", f"{URL}/public")),
+    ],
+)
+def test_each_denial_is_counted_under_its_own_reason_and_no_other(
+    sidecar: Lab, reason: str, arguments: tuple[str, ...]
+) -> None:
+    sidecar.apply(policy())
+    before, _ = counted(sidecar)
+    assert sidecar.curl(*arguments) == "000"
+    assert eventually(lambda: counted(sidecar)[0] - before == {reason: 1}), counted(sidecar)[0] - before
+
+
+def test_what_is_let_through_is_counted_without_a_record_and_the_counts_outlive_envoy_and_the_loader(
+    sidecar: Lab,
+) -> None:
+    sidecar.apply(policy())
+    assert eventually(lambda: sidecar.curl(f"{URL}/public") == "200")
+    before, rules_before, sent = *counted(sidecar), _sent(sidecar)
+    rule = "L7Policy/default/ingress-80:ingress[0].toPorts[0].rules.http[0]"
+    assert [sidecar.curl(f"{URL}/public") for _ in range(3)] == ["200"] * 3
+    # Without a Host: it goes to the server, under the address that the client asked.
+    assert sidecar.curl("-0", "-H", "Host:", f"{URL}/public") == "200"
+
+    def grown() -> tuple[int, int]:
+        now, rules = counted(sidecar)
+        return now["ALLOWED"] - before["ALLOWED"], rules[rule] - rules_before[rule]
+
+    assert grown() == (4, 4)
+    assert _sent(sidecar) == sent
+    os.kill(sidecar.envoy(), signal.SIGKILL)
+    assert eventually(lambda: sidecar.curl(f"{URL}/public") == "200")
+    assert grown() == (5, 5)
+    sidecar.kill_loaders()
+    sidecar.apply(policy())
+    # What was denied under the rule in the last five seconds may be lost, so the rule tells nothing here.
+    assert grown()[0] == 5
 
 
 def saved(path: Path) -> dict[str, int]:

@@ -120,7 +120,7 @@ async def world(directory: Path) -> AsyncIterator[World]:
         "2",
     ]
     with echo_headers.echoing(inside), (directory / "log").open("wb") as log:
-        process = inside.popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment())
+        process = inside.popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment(directory))
         try:
             yield World(ads, inside, entries)
         finally:

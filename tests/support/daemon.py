@@ -96,6 +96,10 @@ class LoaderDaemon:
         """The Prometheus page."""
         return self._request("GET", "/metrics").decode()
 
+    def flows(self) -> list[dict[str, Any]]:
+        """The last records."""
+        return [json.loads(line) for line in self._request("GET", "/v1/flows?last=200").splitlines()]
+
     def log(self) -> str:
         """Everything it said."""
         return (self.directory / "log").read_text(errors="replace")[-4000:]

@@ -27,6 +27,7 @@ from yett_policy.sync.frame import (
     unpack,
 )
 from yett_policy.sync.message import (
+    LOCAL_MAX,
     Ack,
     AddressesPart,
     Begin,
@@ -102,6 +103,28 @@ def test_a_hello_survives_the_round_trip(message: Hello) -> None:
 @given(acks)
 def test_an_ack_survives_the_round_trip(message: Ack) -> None:
     assert decode.from_loader(encode.ack(message)) == message
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"seq": 2**53 + 1},
+        {"seq": -1},
+        {"seq": True},
+        {"seq": 1.0},
+        {"whole": 0},
+        {"dropped": {}},
+        {"failures": None},
+        {"applied": [[number, "0" * 64] for number in range(1, LOCAL_MAX + 2)]},
+        {"applied": [[300, "0" * 64], [300, "1" * 64]]},
+        {"more": 1},
+    ],
+)
+def test_an_ack_that_is_nearly_plain_is_refused(change: dict[str, object]) -> None:
+    plain = {"type": "ack", "seq": 1, "applied": [], "dropped": [], "whole": False, "failures": []}
+    assert decode.from_loader(pack(json.dumps(plain).encode())) == Ack(1, {})
+    with pytest.raises(Malformed):
+        decode.from_loader(pack(json.dumps(plain | change).encode()))
 
 
 frontends = st.builds(

@@ -37,7 +37,12 @@ def agent(tmp_path: Any, refused: Ruleset, *others: Ruleset) -> Any:
         documents=tuple(document(300 + n, item) for n, item in enumerate(everything)), rulesets=everything
     )
     sidecar = Sidecar(
-        tmp_path, object(), tmp_path, lambda _: None, lambda *_: None, Counts(tmp_path / "counts.json")
+        tmp_path,
+        object(),
+        tmp_path,
+        lambda _: None,
+        lambda *_: None,
+        Counts(tmp_path / "counts.json", tmp_path / "allowed"),
     )
     sidecar.refused = {(refused.digest, 61_001): SENTENCE}
     return SimpleNamespace(

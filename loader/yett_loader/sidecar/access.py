@@ -15,7 +15,7 @@ from yett_loader.lookup import identity_of
 from yett_loader.recorder import Recorder
 from yett_loader.sidecar.changes import MISMATCHED, NAMESPACE
 from yett_loader.sidecar.counts import Counts
-from yett_loader.sidecar.routes import verdict_of
+from yett_loader.sidecar.routes import NO_HOST, verdict_of
 from yett_loader.state import Prefix, mapped
 from yett_policy.document import Direction
 from yett_policy.reason import Reason
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _VERSIONS = {1: "HTTP/1.0", 2: "HTTP/1.1", 3: "HTTP/2", 4: "HTTP/3"}
 _LUA = "lua_response"
 """Of the filter that changes headers: it could not."""
-_TWICE, _ALIAS = "twice", "alias"
+_TWICE, _ALIAS, _NO_HOST = "twice", "alias", "no_host"
 """As deny.c says it."""
 
 
@@ -38,6 +38,8 @@ _MALFORMED = {
     "too_many_headers": Reason.HTTP_HEAD_TOO_LONG,
     "timeout": Reason.HTTP_HEAD_TIMEOUT,
     "missing_host": Reason.HTTP_NO_HOST,
+    "invalid_authority": Reason.HTTP_HOST,
+    "invalid_characters": Reason.HTTP_CONTROL_BYTE,
     "content_length_and_chunked": Reason.HTTP_LENGTH_AND_ENCODING,
     "transfer_encoding": Reason.HTTP_TRANSFER_ENCODING,
     "content_length": Reason.HTTP_CONTENT_LENGTH,
@@ -103,7 +105,9 @@ def judgement(entry: Any) -> tuple[str, Reason, str]:
         return "deny", Reason.HTTP_AMBIGUOUS_HEADER, rule
     if details == _ALIAS:
         return "deny", Reason.HTTP_HEADER_UNDERSCORE, rule
-    if details == "upgrade_failed":
+    if details == _NO_HOST:
+        return "deny", Reason.HTTP_NO_HOST, rule
+    if details == "upgrade_failed" and verdict != "deny":  # else the rules had denied it before
         return "deny", Reason.UPGRADE_DENIED, rule
     if not common.route_name:
         reason = next((each for part, each in _MALFORMED.items() if part in details), Reason.HTTP_TARGET_FORM)
@@ -155,7 +159,7 @@ def _record(
             "method": _method(request),
             "target": request.original_path or request.path,
             "version": _VERSIONS.get(entry.protocol_version, ""),
-            "host": request.authority,
+            "host": "" if request.authority == NO_HOST else request.authority,
             "truncated": False,
         },
         "mismatched": list(mismatched(entry)),

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * A module of Envoy's: how a request is denied.  Envoy itself can only answer; no other filter
- * of 1.40 ends a stream without a reply.
+ * A module of Envoy's: how a request is denied, and how many are not.  Envoy itself can only
+ * answer; no other filter of 1.40 ends a stream without a reply.
  *
  * A route carries a text: `reset` or `answer`, then the names of headers that a request must not
  * have twice (servers take the one or the other), with a space between; with `!` before the name,
@@ -10,19 +10,35 @@
  * HTTP/1's connection is closed.  A 403 of the server passes, for it is no local reply.  What has
  * no route is no request that rules could judge (malformed, `OPTIONS *`); it gets no answer either.
  *
+ * A word `?` denies a request of HTTP/1.0 without a Host.  Envoy has made one up for it (NO_HOST),
+ * which no server may see: where such a request passes, its Host is the address that was asked.
+ *
+ * A second line of the text says what a request counts as that is let through: `ingress ` or
+ * `egress `, and the rule.  The counters are in a file that the loader reads (counts.py), so they
+ * outlive this process, and a request costs one addition.
+ *
  * Envoy's ABI for modules is bound to its version, which the loader checks.
  */
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #define ABI_VERSION "v0.2.0" /* of Envoy 1.40 */
 #define EXPORT	    __attribute__((visibility("default")))
+#define NO_HOST	    "!" /* as in routes.py; the kernel engine takes no such Host */
 
 enum { CONTINUE = 0, STOP = 1, RESET = 1 };
 enum { REQUEST_HEADER = 0 };
+enum { DESTINATION_ADDRESS = 26 };
 enum { BAD_REQUEST = 400, FORBIDDEN = 403, SERVER_ERROR = 500 };
 
 struct text {
@@ -34,14 +50,121 @@ struct text {
 const void *envoy_dynamic_module_callback_get_most_specific_route_config(void *stream);
 bool envoy_dynamic_module_callback_http_get_header(void *stream, int kind, struct text name,
 						   struct text *value, size_t index, size_t *count);
+bool envoy_dynamic_module_callback_http_set_header(void *stream, int kind, struct text name,
+						   struct text value);
+bool envoy_dynamic_module_callback_http_filter_get_attribute_string(void *stream, int attribute,
+								    struct text *value);
 void envoy_dynamic_module_callback_http_send_response(void *stream, uint32_t status,
 						      const void *headers, size_t header_count,
 						      struct text body, struct text details);
+
+/*
+ * Counters, in the file that YETT_ALLOWED names; without it, or it cannot be had, nobody reads
+ * them.  They are taken from the front.  When all are taken, those that no route has any more go
+ * to others, and what they held to the first two: the sums of what has no counter of its own.
+ */
+enum { COUNTERS = 8192, KEY_MAX = 1008, UNNAMED = 2 };
+#define CHANGING UINT64_MAX /* not to be read just now */
+
+struct counter {
+	_Atomic uint64_t value;
+	_Atomic uint64_t length; /* of the key; 0: was never taken */
+	char key[KEY_MAX];
+};
+
+static const char *const unnamed[UNNAMED] = {"ingress ", "egress "};
+static struct counter *counters;
+static uint32_t routes_of[COUNTERS];
+static pthread_mutex_t taking = PTHREAD_MUTEX_INITIALIZER;
+
+static bool is_key(const struct counter *counter, const char *key, size_t length)
+{
+	return counter->length == length && !memcmp(counter->key, key, length);
+}
+
+static void name_counter(struct counter *counter, const char *key, size_t length)
+{
+	counter->length = CHANGING;
+	memcpy(counter->key, key, length);
+	counter->length = length;
+}
+
+static bool open_counters(void)
+{
+	const size_t size = COUNTERS * sizeof(*counters);
+	const char *path = getenv("YETT_ALLOWED");
+	void *at = MAP_FAILED;
+	int file;
+
+	if (counters)
+		return true;
+	if (path) {
+		file = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+		/* With all its pages: a write to one that cannot be had later would end Envoy. */
+		if (file >= 0 && !(errno = posix_fallocate(file, 0, size)))
+			at = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+		if (file >= 0)
+			close(file);
+		if (at == MAP_FAILED)
+			perror("yett: what is allowed is not counted: YETT_ALLOWED");
+	}
+	if (at == MAP_FAILED)
+		at = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (at == MAP_FAILED)
+		return false;
+	counters = at;
+	for (int i = 0; i < UNNAMED; i++) {
+		if (!is_key(&counters[i], unnamed[i], strlen(unnamed[i])))
+			name_counter(&counters[i], unnamed[i], strlen(unnamed[i]));
+		routes_of[i] = 1;
+	}
+	return true;
+}
+
+/* A number for `key`: its own, a new one, else that of its direction. */
+static uint32_t take_counter(const char *key, size_t length)
+{
+	uint32_t i, spare = 0, rest = *key == *unnamed[0] ? 0 : 1;
+
+	if (length > KEY_MAX)
+		return rest;
+	pthread_mutex_lock(&taking);
+	for (i = UNNAMED; i < COUNTERS && counters[i].length; i++) {
+		if (is_key(&counters[i], key, length))
+			goto found;
+		if (!routes_of[i] && !spare)
+			spare = i;
+	}
+	if (i == COUNTERS)
+		i = spare ? spare : rest;
+	if (i >= UNNAMED) {
+		struct counter *old = &counters[i];
+		bool was_egress = old->length && *old->key != *unnamed[0];
+
+		old->length = CHANGING;
+		counters[was_egress].value += atomic_exchange(&old->value, 0);
+		name_counter(old, key, length);
+	}
+found:
+	routes_of[i]++;
+	pthread_mutex_unlock(&taking);
+	return i;
+}
+
+static void leave_counter(uint32_t number)
+{
+	pthread_mutex_lock(&taking);
+	routes_of[number]--;
+	pthread_mutex_unlock(&taking);
+}
 
 /* What Envoy calls. */
 
 struct route {
 	bool reset;
+	bool needs_host;
+	bool counted;
+	uint32_t counter;
 	size_t count;
 	struct text names[];
 	/* followed by the text that they point into */
@@ -52,7 +175,7 @@ static const char nothing;
 
 EXPORT const char *envoy_dynamic_module_on_program_init(void)
 {
-	return ABI_VERSION;
+	return open_counters() ? ABI_VERSION : NULL;
 }
 
 EXPORT const void *envoy_dynamic_module_on_http_filter_config_new(void *filter, struct text name,
@@ -72,7 +195,7 @@ EXPORT const void *envoy_dynamic_module_on_http_filter_per_route_config_new(stru
 									    struct text config)
 {
 	struct route *route;
-	char *words, *word, *rest;
+	char *words, *word, *rest, *key;
 	size_t most = config.length / 2 + 1, names = most * sizeof(route->names[0]);
 
 	(void)name;
@@ -81,19 +204,34 @@ EXPORT const void *envoy_dynamic_module_on_http_filter_per_route_config_new(stru
 		return NULL;
 	words = (char *)route + sizeof(*route) + names;
 	memcpy(words, config.at, config.length);
+	key = strchr(words, '\n');
+	if (key)
+		*key++ = 0;
 	word = strtok_r(words, " ", &rest);
 	if (!word || (strcmp(word, "reset") && strcmp(word, "answer"))) {
 		free(route);
 		return NULL;
 	}
 	route->reset = !strcmp(word, "reset");
-	while ((word = strtok_r(NULL, " ", &rest)))
-		route->names[route->count++] = (struct text){word, strlen(word)};
+	while ((word = strtok_r(NULL, " ", &rest))) {
+		if (!strcmp(word, "?"))
+			route->needs_host = true;
+		else
+			route->names[route->count++] = (struct text){word, strlen(word)};
+	}
+	if (key) {
+		route->counter = take_counter(key, strlen(key));
+		route->counted = true;
+	}
 	return route;
 }
 
-EXPORT void envoy_dynamic_module_on_http_filter_per_route_config_destroy(const void *route)
+EXPORT void envoy_dynamic_module_on_http_filter_per_route_config_destroy(const void *config)
 {
+	const struct route *route = config;
+
+	if (route->counted)
+		leave_counter(route->counter);
 	free((void *)route);
 }
 
@@ -108,10 +246,36 @@ EXPORT void envoy_dynamic_module_on_http_filter_destroy(const void *filter)
 	(void)filter;
 }
 
+static int deny(void *stream, const char *details)
+{
+	static const char body[] = "Access denied\r\n";
+
+	envoy_dynamic_module_callback_http_send_response(stream, FORBIDDEN, NULL, 0,
+							 (struct text){body, sizeof(body) - 1},
+							 (struct text){details, strlen(details)});
+	return STOP;
+}
+
+/* Whether the server sees none but a true Host. */
+static bool settle_host(void *stream, const struct route *route)
+{
+	static const struct text host = {":authority", 10};
+	struct text value = {0};
+	size_t count;
+
+	if (!envoy_dynamic_module_callback_http_get_header(stream, REQUEST_HEADER, host, &value, 0,
+							   &count) ||
+	    value.length != strlen(NO_HOST) || memcmp(value.at, NO_HOST, value.length))
+		return true;
+	return !route->needs_host &&
+	       envoy_dynamic_module_callback_http_filter_get_attribute_string(
+		       stream, DESTINATION_ADDRESS, &value) &&
+	       envoy_dynamic_module_callback_http_set_header(stream, REQUEST_HEADER, host, value);
+}
+
 EXPORT int envoy_dynamic_module_on_http_filter_request_headers(void *stream, const void *filter,
 							       bool end)
 {
-	static const char body[] = "Access denied\r\n";
 	const struct route *route;
 
 	(void)filter, (void)end;
@@ -132,11 +296,12 @@ EXPORT int envoy_dynamic_module_on_http_filter_request_headers(void *stream, con
 								   &value, 0, &count) ||
 		    count <= most)
 			continue;
-		envoy_dynamic_module_callback_http_send_response(
-			stream, FORBIDDEN, NULL, 0, (struct text){body, sizeof(body) - 1},
-			(struct text){details, strlen(details)});
-		return STOP;
+		return deny(stream, details);
 	}
+	if (!settle_host(stream, route))
+		return deny(stream, "no_host");
+	if (route->counted)
+		atomic_fetch_add_explicit(&counters[route->counter].value, 1, memory_order_relaxed);
 	return CONTINUE;
 }
 

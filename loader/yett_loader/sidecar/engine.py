@@ -57,7 +57,7 @@ class Sidecar:
     record: Callable[[str, Any], None]
     """Takes access records."""
     counts: Counts
-    """Of what it has denied."""
+    """Of what it has judged."""
     node: str = "node"
     outer: bool = False
     """Another process keeps Envoy: no child of ours does."""
@@ -173,8 +173,8 @@ class Sidecar:
         }
         tables = {
             (digest, port, there[digest]): self._tables.get((digest, port, there[digest]))
-            or route_table(listener_name(port), specs[digest], there[digest])
-            for (digest, _), port in places.ports.items()
+            or route_table(listener_name(port), specs[digest], there[digest], direction)
+            for (digest, direction), port in places.ports.items()
         }
         routes = {listener_name(port): table for (_, port, _), table in tables.items()}
         self.refused = {key: said for key, said in self.refused.items() if key in tables}

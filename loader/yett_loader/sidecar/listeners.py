@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from yett_loader.sidecar import changes
-from yett_loader.sidecar.routes import ALLOW, CLUSTER, DENY, MODULE
+from yett_loader.sidecar.routes import ALLOW, CLUSTER, DENY, MODULE, NO_HOST
 from yett_policy.document import Direction
 
 Json = dict[str, Any]
@@ -227,7 +227,12 @@ def _http(name: str) -> Json:
         stat_prefix="sidecar",
         codec_type="AUTO",
         rds={"config_source": _ADS, "route_config_name": name},
-        http_protocol_options={**_HTTP1, "accept_http_10": True, "allow_custom_methods": True},
+        http_protocol_options={
+            **_HTTP1,
+            "accept_http_10": True,
+            "default_host_for_http_10": NO_HOST,
+            "allow_custom_methods": True,
+        },
         http2_protocol_options=_HTTP2,
         common_http_protocol_options={
             "headers_with_underscores_action": "ALLOW",  # aliases of headers that matter: see deny.c

@@ -59,9 +59,18 @@ def check_version(path: str) -> None:
         )
 
 
-def environment() -> dict[str, str]:
-    """For Envoy to find our module."""
-    return {**os.environ, "ENVOY_DYNAMIC_MODULES_SEARCH_PATH": str(Path(data.__file__).parent)}
+def environment(directory: Path) -> dict[str, str]:
+    """For Envoy to find our module, and for that to find its counters."""
+    return {
+        **os.environ,
+        "ENVOY_DYNAMIC_MODULES_SEARCH_PATH": str(Path(data.__file__).parent),
+        "YETT_ALLOWED": str(allowed(directory)),
+    }
+
+
+def allowed(directory: Path) -> Path:
+    """The file in which Envoy counts what it lets through."""
+    return directory / "allowed"
 
 
 def control(directory: Path) -> Path:
@@ -92,7 +101,7 @@ def envoy(directory: Path, binary: str = "envoy", output: Path | None = None) ->
     options = ["--disable-hot-restart", "--log-level", "warning", "--drain-time-s", str(DRAIN)]
     options += ["--drain-strategy", "immediate", "--concurrency", str(os.cpu_count() or 1)]
     path = config(directory)
-    return Kept("envoy", path, [binary, "-c", str(path), *options], env=environment(), output=output)
+    return Kept("envoy", path, [binary, "-c", str(path), *options], env=environment(directory), output=output)
 
 
 def supervisor(directory: Path) -> Kept:

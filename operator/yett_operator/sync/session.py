@@ -263,10 +263,11 @@ class Session:
                 raise Ended(Close.SILENT, f"no sign of life for {quiet:.0f} s")
             if quiet > self._settings.silent and not self.silent:
                 self._around.unheard(self)
-            # Not awaited for long: a loader that reads nothing must not keep us from noticing it.
-            with suppress(TimeoutError):
-                async with asyncio.timeout(self._settings.ping):
-                    await self._socket.ping()
+            if quiet > self._settings.ping / 2:  # else an answer has just said that it lives
+                # Not awaited for long: a loader that reads nothing must not keep us from noticing it.
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(self._settings.ping):
+                        await self._socket.ping()
             due = time.monotonic() + self._settings.ping
 
     async def _send(self, frames: Sequence[bytes]) -> None:

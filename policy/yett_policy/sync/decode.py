@@ -124,12 +124,16 @@ def _resume(value: Value) -> Resume:
 
 
 def _ack(value: Value) -> Ack:
-    _, seq, applied, dropped, whole, failures = value.fields(
+    if (plain := rows_fast.ack(value.raw)) is not None:
+        seq, applied = plain
+        if seq <= SEQUENCE_MAX and len(applied) <= LOCAL_MAX:
+            return Ack(seq, applied)
+    _, number, in_force, dropped, whole, failures = value.fields(
         "type", "seq", "applied", "dropped", "whole", "failures"
     )
     return Ack(
-        seq=seq.integer(0, SEQUENCE_MAX),
-        applied=_digests(applied),
+        seq=number.integer(0, SEQUENCE_MAX),
+        applied=_digests(in_force),
         dropped=tuple(item.integer(1, values.IDENTITY_MAX) for item in dropped.items(LOCAL_MAX)),
         whole=whole.flag(),
         failures=_read_failures(failures),

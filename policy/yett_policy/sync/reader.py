@@ -23,7 +23,7 @@ class Malformed(ValueError):  # noqa: N818 - reads better
 def parse(body: bytes, name: str) -> Value:
     """JSON text as a value to be read; Malformed if it is none."""
     try:
-        return Value(json.loads(body, parse_constant=_constant), name)
+        return Value(_JSON.decode(body.decode()), name)
     except (ValueError, RecursionError) as error:
         raise Malformed(f"{name}: this is not JSON: {error or 'nested too deeply'}") from None
 
@@ -120,3 +120,6 @@ class Value:
 
 def _constant(name: str) -> object:
     raise ValueError(f"{name} is no JSON number")
+
+
+_JSON = json.JSONDecoder(parse_constant=_constant)
