@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from bench.control.shape import Shape
 from bench.control.targets import Quantiles, judge, per_pod
 from bench.page import table
 
@@ -61,20 +62,22 @@ def _growth(result: Mapping[str, Any]) -> str:
 
 
 def _memory(result: Mapping[str, Any]) -> str:
+    shape = Shape(**result["shape"])
     names = {
         "base": "no pods, all policies",
-        "full": f"{result['shape']['pods']:,} pods",
+        "few": f"{shape.few:,} pods, of each workload one",
+        "full": f"{shape.pods:,} pods",
         "end": "after everything",
     }
     rows = []
     for key, name in names.items():
         item = result["memory"][key]
-        more = f"{per_pod(result):.2f} KiB" if key == "full" else ""
+        more = [f"{per_pod(result, less):.2f} KiB" if key == "full" else "" for less in ("base", "few")]
         both = item["parent"] + item["children"]
-        rows.append(
-            (name, *(f"{size / 1024:.1f}" for size in (item["parent"], item["children"], both)), more)
-        )
-    return table(("", "event loop, MiB", "compiler, MiB", "together, MiB", "more, a pod"), rows)
+        sizes = [f"{size / 1024:.1f}" for size in (item["parent"], item["children"], both)]
+        rows.append((name, *sizes, *more))
+    columns = ("event loop, MiB", "compiler, MiB", "together, MiB")
+    return table(("", *columns, "more than without pods, a pod", "than with one a workload"), rows)
 
 
 def _churn(result: Mapping[str, Any]) -> str:

@@ -28,6 +28,11 @@ class Shape:
     nodes: int = 100
     namespaces: int = 10
 
+    @property
+    def few(self) -> int:
+        """Pods of which every workload has one; those of the real node are two more."""
+        return self.identities + 2
+
     # -- what there is
 
     def namespace_of(self, app: int) -> str:

@@ -15,7 +15,7 @@ from yett_policy.cluster import Node, Pod
 from yett_policy.document import Direction
 from yett_policy.identity import Labels, cidr_labels, inside_block, pod_labels
 from yett_policy.policy import Policy, Rule
-from yett_policy.prefix import Prefix, parse_prefix
+from yett_policy.prefix import Prefix, parse_prefix, read_prefix
 from yett_policy.selector import CidrSelector, exists
 
 Holder = tuple[str, ...]
@@ -120,7 +120,7 @@ def _covers_node(rule: Rule) -> bool:
 
 
 def _prefixes(addresses: Iterable[str]) -> tuple[Prefix, ...]:
-    return tuple(dict.fromkeys(map(parse_prefix, addresses)))
+    return tuple(dict.fromkeys(map(read_prefix, addresses)))
 
 
 def _texts(prefixes: Iterable[Prefix]) -> tuple[str, ...]:

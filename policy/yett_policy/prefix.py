@@ -35,11 +35,14 @@ _WIDTH = {4: 32, 6: 128}
 _ADDRESS = {4: ipaddress.IPv4Address, 6: ipaddress.IPv6Address}
 
 
-@lru_cache(maxsize=4096)  # of policies; those of pods are kept elsewhere
-def parse_prefix(text: str) -> Prefix:
+def read_prefix(text: str) -> Prefix:
     """Of `10.0.0.0/8`, `2001:db8::/32`, or an address alone; host bits are cleared.
 
     Raises ValueError if it is none of these.
     """
     network = ipaddress.ip_network(text, strict=False)
     return Prefix(network.version, int(network.network_address), network.prefixlen)
+
+
+parse_prefix = lru_cache(maxsize=4096)(read_prefix)
+"""`read_prefix` for prefixes of policies, which come again and again; for those of pods it would only take room."""

@@ -23,7 +23,10 @@ log = logging.getLogger(__name__)
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
-PAGE = 500
+PAGE = 250
+"""Objects that are asked for at once.  What is kept of them comes to lie among all that they are, so a page
+of many leaves many holes.
+"""
 _BACKOFF = (0.2, 20.0)
 """Seconds: first and longest wait after an error."""
 _ABSENT = 15.0
@@ -110,11 +113,12 @@ class Reflector(Generic[K, V]):
                 key, value = self._slim(item)
                 if value is not None:
                     found[key] = value
-            more = page["metadata"].get("continue") or ""
+            metadata, page = page["metadata"], {}  # before the next one comes
+            more = metadata.get("continue") or ""
             if not more:
                 break
         self._replace(found)
-        self._version = page["metadata"]["resourceVersion"]
+        self._version = metadata["resourceVersion"]
         self.error, self._absent = "", False
         self.lists += 1
         LISTS.labels(self.path.rpartition("/")[2]).inc()

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from sys import intern
 from typing import assert_never
 
 from aiohttp import WebSocketError, WSMessage, WSMsgType, web
@@ -133,7 +134,7 @@ class Session:
                 Close.WRONG_NODE, f"it says that it is node {hello.node!r}, its token is of {self.node!r}"
             )
         self.info = ports.NodeInfo(hello.version, hello.kernel)
-        self.known = ports.Ack(dict(hello.applied), whole=True, failures=_failures(hello.failures))
+        self.known = ports.Ack(_shared(hello.applied), whole=True, failures=_failures(hello.failures))
         return hello
 
     async def _receive(self) -> None:
@@ -199,8 +200,8 @@ class Session:
 
     def _ack(self, item: message.Ack) -> None:
         self._in_order(item.seq)
-        applied = {} if item.whole else dict(self.known.applied)
-        applied |= item.applied
+        new = _shared(item.applied)
+        applied = new.copy() if item.whole else {**self.known.applied, **new}
         for identity in item.dropped:
             applied.pop(identity, None)
         if len(applied) > message.LOCAL_MAX:
@@ -210,9 +211,7 @@ class Session:
         self._around.counters.acks += 1
         self._around.acked(
             self,
-            ports.Ack(
-                dict(item.applied), dropped=frozenset(item.dropped), whole=item.whole, failures=failures
-            ),
+            ports.Ack(new, dropped=frozenset(item.dropped), whole=item.whole, failures=failures),
         )
         if self.stream is not None:
             self.stream.acked(item.seq)
@@ -282,6 +281,11 @@ class Session:
         if (more := self._around.complaints.due((self.node, name))) is not None:
             log.warning("the stream of node %s is ended (%s): %s%s", self.node, name, ended, more)
         await self.close(ended.code, str(ended))
+
+
+def _shared(applied: Mapping[int, str]) -> dict[int, str]:
+    """With one object for equal digests: many nodes have the same documents in force."""
+    return {identity: intern(digest) for identity, digest in applied.items()}
 
 
 def _failures(items: Sequence[message.Failing]) -> tuple[ports.Failure, ...]:
