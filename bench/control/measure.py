@@ -31,7 +31,7 @@ class Counts:
     """How often each thing is measured."""
 
     pods: int = 120
-    workloads: int = 60
+    workloads: int = 120
     changes: int = 120
     growth: int = 60
     policies: tuple[int, ...] = (4_000, 1_000, 100)
