@@ -64,11 +64,12 @@ class Plane:
     @asynccontextmanager
     async def loaders(self, *, real_pods: int = 2) -> AsyncIterator[tuple[Fleet, Relay]]:
         """All connected, the real one in force."""
-        tls = ssl.create_default_context(cadata=await self.write.authority())
+        authority = await self.write.authority()
+        tls = ssl.create_default_context(cadata=authority)
         fleet = Fleet({name: token for name, token in self.tokens.items() if name != NAME})
         async with (
             fleet.connected(self.port, tls),
-            self.node.following(self.tokens[NAME], self.port, tls, pods=real_pods) as relay,
+            self.node.following(self.tokens[NAME], self.port, authority, pods=real_pods) as relay,
         ):
             yield fleet, relay
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-import ssl
 import subprocess
 import sys
 import tempfile
@@ -60,15 +59,13 @@ class RealNode:
         return False
 
     @asynccontextmanager
-    async def following(
-        self, token: str, port: int, tls: ssl.SSLContext, *, pods: int
-    ) -> AsyncIterator[Relay]:
+    async def following(self, token: str, port: int, authority: str, *, pods: int) -> AsyncIterator[Relay]:
         """The loader runs, behind a relay to the operator's port, and governs so many pods."""
         certificates = Certificates.make(self.directory)
-        relay = Relay(port, tls)
+        relay, chain = Relay(), (certificates.certificate, certificates.key)
         with self.pods.node:
             listener = socket.create_server(("127.0.0.1", 0))
-        async with relay.serving(listener, certificates.server()):
+        async with relay.serving(listener, chain, port, authority):
             with self._loader(token, listener.getsockname()[1], certificates) as process:
                 await self._attached(process, pods)
                 yield relay

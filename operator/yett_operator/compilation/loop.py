@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Protocol
@@ -21,7 +22,10 @@ from yett_policy.identity import Labels
 log = logging.getLogger(__name__)
 
 SETTLE = 0.005
-"""Seconds to wait for what comes together: a rollout, `kubectl apply -f dir/`."""
+"""Seconds to wait for what comes together: a rollout, `kubectl apply -f dir/`.  The first change after a
+quiet time does not wait.
+"""
+_QUIET = 0.02
 _RETRY = 2.0
 """Seconds between attempts after a failure that is not the world's."""
 
@@ -58,6 +62,7 @@ class CompileLoop:
         self._allocator = allocator
         self._done = done
         self._settle = settle
+        self._done_at = 0.0
         self._told = False
         """The compiler knows the world as of the last batch."""
         self._published = False
@@ -74,10 +79,12 @@ class CompileLoop:
         self._world.changed.set()
         while True:
             await self._world.changed.wait()
-            await asyncio.sleep(self._settle)
+            if time.monotonic() - self._done_at < _QUIET:
+                await asyncio.sleep(self._settle)
             try:
                 await self.once()
                 self.failure = ""
+                self._done_at = time.monotonic()
                 await self._give_back()
             except CompilerDied as error:
                 log.error("%s; starting anew", error)  # noqa: TRY400 - nothing of interest in the trace

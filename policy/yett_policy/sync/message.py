@@ -6,7 +6,7 @@ operator -> loader    Welcome, then updates: Begin, parts, Commit
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 from typing import TypeVar
@@ -185,13 +185,15 @@ class NodePart:
 
     def changed(self, changes: NodeChanges) -> NodePart:
         """With these changes made."""
-        endpoints: dict[PodKey, PlacedPod] = {row[:2]: row[2:] for row in self.endpoints}
-        placed = _put(endpoints, changes.endpoints) if changes.endpoints else endpoints
+        endpoints = self.endpoints
+        if changes.endpoints:
+            placed = _put(_by_name(endpoints), changes.endpoints)
+            endpoints = tuple(sorted((*key, *pod) for key, pod in placed.items()))
         return NodePart(
             documents=_put(self.documents, changes.documents),
             rulesets=_put(self.rulesets, changes.rulesets),
             addresses=_put(self.addresses, changes.addresses),
-            endpoints=tuple(sorted((*key, *pod) for key, pod in placed.items())),
+            endpoints=endpoints,
             secrets=_put(self.secrets, changes.secrets),
         )
 
@@ -215,9 +217,7 @@ class NodeChanges:
             addresses=_differing(old.addresses, new.addresses),
             endpoints={}
             if old.endpoints == new.endpoints
-            else _differing(
-                {row[:2]: row[2:] for row in old.endpoints}, {row[:2]: row[2:] for row in new.endpoints}
-            ),
+            else _differing(_by_name(old.endpoints), _by_name(new.endpoints)),
             secrets=_differing(old.secrets, new.secrets),
         )
 
@@ -225,7 +225,13 @@ class NodeChanges:
         return bool(self.documents or self.rulesets or self.addresses or self.endpoints or self.secrets)
 
 
-def _put(held: Mapping[K, V], changes: Mapping[K, V | None]) -> dict[K, V]:
+def _by_name(endpoints: Iterable[values.PodRow]) -> dict[PodKey, PlacedPod]:
+    return {row[:2]: row[2:] for row in endpoints}
+
+
+def _put(held: Mapping[K, V], changes: Mapping[K, V | None]) -> Mapping[K, V]:
+    if not changes:
+        return held
     there = {**held, **changes}
     return {key: value for key, value in there.items() if value is not None}
 
