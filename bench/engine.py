@@ -48,7 +48,7 @@ def runs() -> dict[str, Any]:
             count, spent = after[name][0] - before[name][0], after[name][1] - before[name][1]
             if count:  # the gate's has nothing to do without a sidecar
                 found[name] = {"runs": round(count / served, 2), "ns": round(spent / count)}
-        if not _PODS <= found.keys():
+        if not found.keys() >= _PODS:
             raise load.LoadError(f"only {', '.join(found) or 'no program'} ran: the load was none of pods")
         return found
 
