@@ -26,6 +26,7 @@ SETTLE = 0.005
 quiet time does not wait.
 """
 _QUIET = 0.02
+"""Seconds without a batch after which it is quiet."""
 _RETRY = 2.0
 """Seconds between attempts after a failure that is not the world's."""
 

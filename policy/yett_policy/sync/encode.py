@@ -94,26 +94,12 @@ def begin(message: Begin) -> bytes:
 
 def node(message: NodePart) -> bytes:
     """Frame."""
-    return _frame(
-        "node",
-        documents=_pairs(message.documents),
-        rulesets=dict(message.rulesets),
-        addresses=dict(message.addresses),
-        endpoints=message.endpoints,
-        secrets=dict(message.secrets),
-    )
+    return _frame("node", **_references(message), endpoints=message.endpoints)
 
 
 def node_changes(message: NodeChanges) -> bytes:
     """Frame."""
-    return _frame(
-        "node-changes",
-        documents=_pairs(message.documents),
-        rulesets=dict(message.rulesets),
-        addresses=dict(message.addresses),
-        endpoints=_pod_rows(message.endpoints.items()),
-        secrets=dict(message.secrets),
-    )
+    return _frame("node-changes", **_references(message), endpoints=_pod_rows(message.endpoints.items()))
 
 
 def document(digest: str, body: bytes) -> bytes:
@@ -157,6 +143,15 @@ def commit(message: Commit) -> bytes:
         b'{"identities":%d,"ipcache":%d,"pods":%d,"seq":%d,"services":%d,"type":"commit"}'
         % (message.identities, message.ipcache, message.pods, message.seq, message.services)
     )
+
+
+def _references(message: NodePart | NodeChanges) -> dict[str, object]:
+    return {
+        "documents": _pairs(message.documents),
+        "rulesets": dict(message.rulesets),
+        "addresses": dict(message.addresses),
+        "secrets": dict(message.secrets),
+    }
 
 
 def _frame(kind: str, **fields: object) -> bytes:
