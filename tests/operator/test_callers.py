@@ -18,6 +18,7 @@ from support.replica import (
     condition,
     get,
     l7policy,
+    loader_of,
     loader_token,
     make_pod,
     pods,
@@ -25,11 +26,7 @@ from support.replica import (
     ready,
     replica,
 )
-from support.sync import FAST, Target
-from yett_loader.sync.client import SyncClient
-from yett_loader.sync.follower import Follower
-from yett_loader.sync.settings import Credentials
-from yett_loader.sync.settings import Operator as OperatorAddress
+from support.sync import Target
 from yett_operator.ports import Change
 
 pytestmark = pytest.mark.cluster
@@ -87,13 +84,8 @@ async def test_a_secret_reaches_the_loaders_that_need_it_and_nothing_that_is_sho
     async with replica(api, namespace, "op-0") as one:
         await eventually(lambda: one.operator.sync.port)
         await pods(api, namespace)
-        token, ca = tmp_path / "token", tmp_path / "ca.crt"
-        token.write_text(await asyncio.to_thread(loader_token, api, namespace, "n1"))
-        config_map = await get(api, namespace, "configmap", "yett-operator-ca")
-        ca.write_text(config_map["data"]["ca.crt"])
         target = Target()
-        address = OperatorAddress.parse(f"wss://localhost:{one.operator.sync.port}")
-        client = SyncClient(address, "n1", Credentials(token, ca), Follower(target), FAST)
+        client = await loader_of(api, namespace, one.operator, target, tmp_path)
         loader = asyncio.create_task(client.run())
         policy = l7policy()
         (http,) = policy["spec"]["ingress"][0]["toPorts"][0]["rules"]["http"]
@@ -131,18 +123,8 @@ async def test_a_real_loaders_stream_makes_the_status_true(
     async with replica(api, namespace, "op-0") as one:
         await eventually(lambda: one.operator.sync.port)
         await pods(api, namespace)
-        token, ca = tmp_path / "token", tmp_path / "ca.crt"
-        token.write_text(await asyncio.to_thread(loader_token, api, namespace, "n1"))
-        config_map = await get(api, namespace, "configmap", "yett-operator-ca")
-        ca.write_text(config_map["data"]["ca.crt"])
         target = Target()
-        client = SyncClient(
-            OperatorAddress.parse(f"wss://localhost:{one.operator.sync.port}"),
-            "n1",
-            Credentials(token, ca),
-            Follower(target),
-            FAST,
-        )
+        client = await loader_of(api, namespace, one.operator, target, tmp_path)
         loader = asyncio.create_task(client.run())
         try:
             await put(api, namespace, l7policy())

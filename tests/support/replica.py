@@ -6,12 +6,18 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import aiohttp
 import aiohttp.web
 
 from support.apiserver import ApiServer, eventually, free_ports
+from support.sync import FAST, Target
+from yett_loader.sync.client import SyncClient
+from yett_loader.sync.follower import Follower
+from yett_loader.sync.settings import Credentials
+from yett_loader.sync.settings import Operator as OperatorAddress
 from yett_operator.app import Operator
 from yett_operator.kube.client import Kube
 from yett_operator.ports import Ack, Change, Failure, NodeInfo
@@ -183,3 +189,15 @@ def loader_token(api: ApiServer, namespace: str, node: str, audience: str = "yet
         api.kubectl("apply", "-n", namespace, "-f", "-", stdin=json.dumps(each))
     bound = ["--bound-object-kind=Pod", f"--bound-object-name=loader-{node}", f"--audience={audience}"]
     return api.kubectl("create", "token", "yett-loader", "-n", namespace, *bound).strip()
+
+
+async def loader_of(
+    api: ApiServer, namespace: str, operator: Operator, target: Target, directory: Path
+) -> SyncClient:
+    """The client of a real loader on node n1, with a token of its own."""
+    token, ca = directory / "token", directory / "ca.crt"
+    token.write_text(await asyncio.to_thread(loader_token, api, namespace, "n1"))
+    config_map = await get(api, namespace, "configmap", "yett-operator-ca")
+    ca.write_text(config_map["data"]["ca.crt"])
+    address = OperatorAddress.parse(f"wss://localhost:{operator.sync.port}")
+    return SyncClient(address, "n1", Credentials(token, ca), Follower(target), FAST)
