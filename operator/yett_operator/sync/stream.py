@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 from yett_operator.ports import Change, NodeSnapshot, PublishedDocument, SnapshotSource
@@ -56,6 +57,10 @@ class Stream:
         """Something else in it may have changed."""
         self._wake = asyncio.Event()
         self._wake.set()
+        self._own_wake = asyncio.Event()
+        """What is new concerns the node itself."""
+        self._begun = 0.0
+        """When the last update was made."""
         self._answered = asyncio.Event()
         self.seq = 0
         """Of the last update."""
@@ -73,6 +78,8 @@ class Stream:
             self._touched = True
         elif numbers := change.documents.keys() | change.gone:
             self._stale |= {identity for _, _, identity, _ in self._part.endpoints if identity in numbers}
+        if self._touched or self._stale:
+            self._own_wake.set()
         self._wake.set()
 
     def acked(self, seq: int) -> None:
@@ -91,6 +98,7 @@ class Stream:
         self._touched = True
         self._kept = set(), set()
         self._outstanding = 0
+        self._own_wake.set()
         self._wake.set()
         self._answered.set()
 
@@ -98,9 +106,12 @@ class Stream:
 
     async def run(self, send: Send) -> None:
         """For ever."""
+        loop = asyncio.get_running_loop()
         while True:
             await self._wake.wait()
+            await self._space()
             self._wake.clear()
+            self._own_wake.clear()
             if self._source.revision == 0:
                 continue
             if self._refusals:
@@ -109,12 +120,22 @@ class Stream:
             frames = await self._next()
             if not frames:
                 continue
+            self._begun = begun
             self._answered.clear()
             await send(frames)
+            loop.call_soon(self._counters.sent)  # uvloop has written it by its next round
             await self._answered.wait()
-            rest = begun + self._settings.spacing - time.monotonic()
-            if rest > 0:
-                await asyncio.sleep(rest)
+
+    async def _space(self) -> None:
+        """Wait until the update before is old enough, and for a tick of everybody's clock: who is told the
+        same changes at the same moment is sent the same bytes, which are made once.
+        """
+        if (rest := _tick(self._begun, self._settings.spread) - time.monotonic()) > 0:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(rest):
+                    await self._own_wake.wait()
+        if (rest := _tick(self._begun, self._settings.spacing) - time.monotonic()) > 0:
+            await asyncio.sleep(rest)
 
     def _patience(self) -> float:
         return min(self._settings.refused_first * 2.0 ** (self._refusals - 1), self._settings.refused_most)
@@ -214,6 +235,10 @@ class Stream:
             return True
         here = (pod is not None and pod.node == self._node for pod in change.pods.values())
         return bool(change.secrets) or any(here)
+
+
+def _tick(after: float, every: float) -> float:
+    return (after // every + 1) * every
 
 
 def node_part(snapshot: NodeSnapshot) -> NodePart:
