@@ -17,6 +17,7 @@ from yett_loader.kernel.link import Link
 from yett_loader.lost import HOLD, Lost
 from yett_loader.snapshot import Wanted
 from yett_loader.state import Prefix
+from yett_policy.document import Document
 from yett_policy.identity import HOST
 from yett_policy.reason import Reason
 
@@ -106,7 +107,7 @@ async def test_a_new_interface_is_denied_everything_while_a_pod_that_a_policy_se
     document = build.document()
     if not is_selected:
         entries = (replace(entry, reason=Reason.NOT_ENFORCED) for entry in document.entries)
-        document = replace(document, entries=tuple(entries))
+        document = Document.of(document.identity, entries, document.rules)
     coming = build.LocalEndpoint("default", "coming", build.WEB, ())
     await agent.apply(Wanted(build.snapshot(document), (coming,)))
     index = away.appear("coming0")

@@ -49,8 +49,9 @@ class Stream:
         """Revision up to which it lacks nothing: what changed since `_told` did not concern it."""
         self._part: NodePart | None = None
         """As the loader was sent it last."""
+        self._identities: frozenset[int] = frozenset()
         self._documents: dict[int, PublishedDocument] = {}
-        """Those in it."""
+        """Of the pods in it."""
         self._stale: set[int] = set()
         """Identities in it whose document changed."""
         self._touched = True
@@ -76,8 +77,8 @@ class Stream:
         """The source has a new revision."""
         if self._part is None or self._concerns(change):
             self._touched = True
-        elif numbers := change.documents.keys() | change.gone:
-            self._stale |= {identity for _, _, identity, _ in self._part.endpoints if identity in numbers}
+        else:
+            self._stale |= self._identities & (change.documents.keys() | change.gone)
         if self._touched or self._stale:
             self._own_wake.set()
         self._wake.set()
@@ -192,6 +193,7 @@ class Stream:
         frames = [*self._bodies(snapshot), frame]
         self._touched = False
         self._part = part
+        self._identities = frozenset(identity for _, _, identity, _ in part.endpoints)
         self._kept = set(), set()
         return frames
 
