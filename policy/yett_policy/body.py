@@ -6,7 +6,8 @@ select (and whose ports have the same names and protocols) share one body.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import NamedTuple, Protocol
@@ -180,12 +181,12 @@ def _direction(
             yield _rows(spans, common, defaults, ports.spoken, complete=complete, host=host), members
 
 
-def _partition(sets: Iterable[Set[int]]) -> list[tuple[tuple[int, ...], Set[int]]]:
+def _partition(sets: Iterable[AbstractSet[int]]) -> list[tuple[tuple[int, ...], AbstractSet[int]]]:
     """Members by which of the sets they are in; of each part the places of those, ascending."""
-    parts: list[tuple[tuple[int, ...], Set[int]]] = []
+    parts: list[tuple[tuple[int, ...], AbstractSet[int]]] = []
     seen: set[int] = set()
     for place, members in enumerate(sets):
-        split: list[tuple[tuple[int, ...], Set[int]]] = []
+        split: list[tuple[tuple[int, ...], AbstractSet[int]]] = []
         for places, part in parts:
             if inside := part & members:
                 split.append(((*places, place), inside))

@@ -106,7 +106,9 @@ class Document:
         for entry in entries:
             peers.setdefault(replace(entry, peer=ANY_PEER), []).append(entry.peer)
         return cls(
-            identity, tuple(Group(entry, tuple(sorted(found))) for entry, found in sorted(peers.items())), rules
+            identity,
+            tuple(Group(entry, tuple(sorted(found))) for entry, found in sorted(peers.items())),
+            rules,
         )
 
     def __hash__(self) -> int:
