@@ -18,7 +18,7 @@ from yett_loader.assign import Assignment, Numbers, assign, check_room, moved, r
 from yett_loader.datapath import Datapath
 from yett_loader.encode import Encoder
 from yett_loader.endpoint import LocalEndpoint
-from yett_loader.enforce import DROPPED_TOGETHER, Enforcer
+from yett_loader.enforce import Enforcer
 from yett_loader.errors import LoaderError, SnapshotError
 from yett_loader.interfaces import Interfaces, present_of
 from yett_loader.kernel import abi
@@ -37,6 +37,8 @@ from yett_policy.document import Engine, Ruleset
 log = logging.getLogger(__name__)
 
 RECORD_ALLOWED = abi.number("CONFIG_RECORD_ALLOWED")
+DROPPED_AT_ONCE = 16
+"""Retired policies and rulesets, before a change may have its turn."""
 
 
 def fill(datapath: Datapath, store: Store, own: Collection[str]) -> None:
@@ -194,7 +196,7 @@ class Agent:
             async with self._turn:
                 # Not while we are unsure: the next application comes first.
                 due = () if self._unsure else drops(self._retirement.due(time.monotonic(), GRACE))
-                ops = due[:DROPPED_TOGETHER]
+                ops = due[:DROPPED_AT_ONCE]
                 if not ops:
                     return
                 try:
