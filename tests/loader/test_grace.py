@@ -1,12 +1,14 @@
-"""Calls that go on in the kernel after they have done their work."""
+"""Calls that go on in the kernel after they have done their work; work beside the event loop."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from threading import Event
 
 import pytest
 
+from yett_loader.aside import aside
 from yett_loader.errors import KernelError
 from yett_loader.grace import _CALLS, Grace
 
@@ -75,3 +77,21 @@ def test_calls_that_wait_are_bounded_and_one_more_begins_when_one_has_returned()
     assert looks > 5
     for each in (*slots, last):
         each.grace.set()
+
+
+async def test_work_beside_the_loop_goes_to_its_end_also_if_nobody_wants_it_any_more(slot: Slot) -> None:
+    loop, begun = asyncio.get_running_loop(), asyncio.Event()
+
+    def work() -> None:
+        loop.call_soon_threadsafe(begun.set)
+        slot.put()
+
+    task = asyncio.create_task(aside(work))
+    await begun.wait()
+    task.cancel()
+    await asyncio.wait([task], timeout=0.05)
+    assert not task.done()
+    slot.grace.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert slot.returned.is_set()
