@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
@@ -56,6 +58,23 @@ async def test_a_pod_whose_interface_changed_is_looked_for_though_no_endpoint_di
     await agent.apply(build.wanted(pod, path="/five"))  # something is waited for, so it looks
     assert agent.have().endpoints.keys() == {third}
     away.vanish("moves2")
+    agent.datapath.close()
+
+
+async def test_the_loop_goes_on_while_the_kernel_attaches(host: Node, node: Topology) -> None:
+    agent = await host.start()
+    loop, passed = asyncio.get_running_loop(), threading.Event()
+
+    def slow(step: str, action: Callable[[], object]) -> object:
+        if step.startswith("attach"):
+            loop.call_soon_threadsafe(passed.set)
+            assert passed.wait(10), "the loop stands still"
+            passed.clear()
+        return action()
+
+    agent.datapath.effect = slow
+    await agent.apply(build.wanted(build.web()))
+    assert agent.have().endpoints.keys() == {node.server.ifindex}
     agent.datapath.close()
 
 
