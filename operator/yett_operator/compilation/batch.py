@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from yett_operator.ports import PodKey, PublishedDocument, PublishedRuleset
-from yett_policy.cluster import Namespace, Node, Pod, Service, Slice
+from yett_policy.cluster import Namespace, Node, PodFacts, Service, Slice
 from yett_policy.identity import Labels
 from yett_policy.service import Backends, Frontend
 
@@ -27,7 +27,7 @@ class Batch:
 
     policies: dict[str, PolicyText | None] = field(default_factory=dict)
     """By source."""
-    pods: dict[PodKey, Pod | None] = field(default_factory=dict)
+    pods: dict[PodKey, PodFacts | None] = field(default_factory=dict)
     namespaces: dict[str, Namespace | None] = field(default_factory=dict)
     nodes: dict[str, Node | None] = field(default_factory=dict)
     services: dict[tuple[str, str], Service | None] = field(default_factory=dict)

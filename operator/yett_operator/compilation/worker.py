@@ -68,7 +68,7 @@ class Worker:
             if pod is None:
                 compiler.drop_pod(*pod_key)
             else:
-                compiler.put_pod(pod)
+                compiler.put_facts(pod_key[1], pod)
         for name, namespace in batch.namespaces.items():
             if namespace is None:
                 compiler.drop_namespace(name)

@@ -49,7 +49,7 @@ class Reflector(Generic[K, V]):
     ) -> None:
         """`slim`: key and value of an object; None: as if it were not there.
 
-        `items`: where the copy is kept, if somebody else needs it too.
+        `items`: where the copy is kept, if somebody else needs it too; `changed` finds it as it was before.
 
         `optional`: the cluster may not have the kind; then there are no objects.
         """
@@ -136,11 +136,11 @@ class Reflector(Generic[K, V]):
     def _put(self, key: K, value: V | None) -> None:
         if self.items.get(key) == value:
             return
+        self._changed(key, value)
         if value is None:
-            del self.items[key]
+            self.items.pop(key, None)
         else:
             self.items[key] = value
-        self._changed(key, value)
 
     async def _watch(self) -> None:
         lifetime = str(random.randint(300, 420))  # noqa: S311 - not all at once
