@@ -241,6 +241,10 @@ class Compiler:
 
     # -- what follows
 
+    def gather(self) -> None:
+        """Work out already what the changes so far claim, which takes less room than they do."""
+        self._gather_claims()
+
     def missing(self) -> frozenset[Labels]:
         """Label sets that the changes so far need a number for."""
         self._gather_claims()
