@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from bench.control.loaders import State
 from bench.control.server import Writer
 from yett_operator.kube import slim
 from yett_operator.labels import quiet
-from yett_policy.cluster import Cluster
+from yett_policy.cluster import Cluster, Pod
 from yett_policy.compiled import Compiled
 from yett_policy.compiler import compile as compile_all
 from yett_policy.identity import Table
@@ -61,7 +61,7 @@ async def reference(writer: Writer) -> Reference:
     ]
     slim_pods = [found for _, found in map(slim.pod, await writer.list("/api/v1/pods")) if found is not None]
     cluster = Cluster(
-        pods=tuple(replace(pod.facts, labels=quiet(pod.facts.labels, frozenset())) for pod in slim_pods),
+        pods=tuple(map(_quiet, slim_pods)),
         namespaces=tuple(slim.namespace(item)[1] for item in await writer.list("/api/v1/namespaces")),
         nodes=tuple(slim.node(item)[1] for item in await writer.list("/api/v1/nodes")),
     )
@@ -81,6 +81,20 @@ async def reference(writer: Writer) -> Reference:
         ipcache=compiled.ipcache,
         identities=compiled.identities,
         pods={(namespace, name): (number, ips) for namespace, name, number, ips in compiled.pods},
+    )
+
+
+def _quiet(pod: slim.SlimPod) -> Pod:
+    workload = pod.workload
+    return Pod(
+        namespace=pod.namespace,
+        name=pod.name,
+        labels=quiet(dict(workload.labels), frozenset()),
+        addresses=pod.addresses,
+        named_ports=workload.named_ports,
+        probes=workload.probes,
+        host_network=workload.host_network,
+        service_account=workload.service_account,
     )
 
 

@@ -1,4 +1,4 @@
-"""Labels of pods: one object for equal ones, and without those that only make noise.
+"""Labels of pods without those that only make noise.
 
 A Deployment's pods get a new `pod-template-hash` with each roll-out, a StatefulSet's pods each
 their own name as a label: as part of an identity they would make a new number for every
@@ -9,8 +9,7 @@ says what is spoken on a port.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
-from weakref import WeakValueDictionary
+from collections.abc import Iterable, Mapping
 
 from yett_policy.app_protocol import selector_of
 from yett_policy.cluster import Service
@@ -36,31 +35,9 @@ NOISE = frozenset(
 _SOURCES = ("k8s:", "any:")
 
 
-class Labels(dict[str, str]):
-    """Labels that the pods of one workload share; never changed."""
-
-    __slots__ = ("__weakref__",)
-
-    def __reduce__(self) -> tuple[Callable[[Mapping[str, str]], Labels], tuple[dict[str, str]]]:
-        """Shared in another process too."""
-        return shared, (dict(self),)
-
-
-_pool: WeakValueDictionary[tuple[tuple[str, str], ...], Labels] = WeakValueDictionary()
-
-
-def shared(labels: Mapping[str, str]) -> Labels:
-    """One object for equal labels."""
-    key = tuple(sorted(labels.items()))
-    known = _pool.get(key)
-    if known is None:
-        known = _pool[key] = Labels(key)
-    return known
-
-
-def quiet(labels: Mapping[str, str], wanted: frozenset[str]) -> Labels:
+def quiet(labels: Mapping[str, str], wanted: frozenset[str]) -> dict[str, str]:
     """Without noise, but for the keys `wanted`."""
-    return shared({key: value for key, value in labels.items() if key not in NOISE or key in wanted})
+    return {key: value for key, value in labels.items() if key not in NOISE or key in wanted}
 
 
 def noise_in(policies: Iterable[Policy]) -> Counter[str]:

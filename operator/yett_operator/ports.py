@@ -57,16 +57,43 @@ class PublishedSecret:
 
 
 @dataclass(frozen=True, slots=True)
-class PlacedPod:
-    """A pod that has an identity, and the node that it runs on."""
+class Place:
+    """A pod, the node that it runs on, and its addresses."""
 
     namespace: str
     name: str
-    identity: int
     addresses: tuple[str, ...]
     node: str
-    uid: str = ""
-    """Tells a pod from a later one of the same name."""
+    uid: int = 0
+    """Hash of its UID, which takes half the room: tells a pod from a later one of the same name."""
+
+    @property
+    def key(self) -> PodKey:
+        """Namespace and name."""
+        return self.namespace, self.name
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedPod:
+    """A pod that has an identity."""
+
+    place: Place
+    identity: int
+
+    @property
+    def node(self) -> str:
+        """That it runs on; empty: none yet."""
+        return self.place.node
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """IPv4, IPv6 or both."""
+        return self.place.addresses
+
+    @property
+    def told(self) -> tuple[object, ...]:
+        """All that somebody outside is told of it, or that tells it from another."""
+        return self.identity, self.place.addresses, self.place.node, self.place.uid
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +116,8 @@ class NodeSnapshot:
     """Identity -> labels, for names in flows."""
     pods: Mapping[PodKey, PlacedPod]
     """All of the cluster, for names in flows."""
-    endpoints: Mapping[PodKey, PlacedPod]
-    """Those on the node."""
+    endpoints: tuple[PlacedPod, ...]
+    """Those on the node, in the order of their keys."""
     services: Mapping[Frontend, Backends] = field(default_factory=dict)
     """Who is behind the addresses that kube-proxy translates."""
     secrets: Mapping[str, PublishedSecret] = field(default_factory=dict)
@@ -120,6 +147,10 @@ class Change:
     services: Mapping[Frontend, Backends | None] = field(default_factory=dict)
     moved: Mapping[PodKey, str] = field(default_factory=dict)
     """Pods that left a node (gone, or a new pod of the same name elsewhere) -> that node."""
+    came: frozenset[tuple[str, int]] = frozenset()
+    """(node, identity) of pods on nodes where no pod had it, but for the first revision: all came then."""
+    left: frozenset[tuple[str, int]] = frozenset()
+    """(node, identity) that no pod there has any more."""
     secrets: frozenset[str] = frozenset()
     """Secrets that came, went or have another value."""
 
@@ -183,6 +214,15 @@ class Ack:
     """`applied` is everything; what was known before is forgotten."""
     failures: tuple[Failure, ...] = ()
     """All that stand now; empty: none any more."""
+    standing: Mapping[int, str] | None = field(default=None, compare=False, repr=False)
+    """All that is in force after it, from whom has it at hand; nobody changes it any more."""
+
+    def added_to(self, before: Mapping[int, str]) -> Mapping[int, str]:
+        """All that is in force after it."""
+        applied = dict(self.applied) if self.whole else {**before, **self.applied}
+        for identity in self.dropped:
+            applied.pop(identity, None)
+        return applied
 
 
 @dataclass(frozen=True, slots=True)

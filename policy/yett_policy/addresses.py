@@ -16,12 +16,12 @@ class Addresses:
 
     def __init__(self, number: Callable[[Labels], int]) -> None:
         """`number`: of labels that are claimed."""
-        self.ipcache: dict[str, int] = {}
-        """Prefix -> identity."""
         self._number = number
         self._claims: dict[Holder, Claims] = {}
         self._holders: dict[str, Holder | set[Holder]] = {}
         """Prefix -> its holder; a set where there are several, which is rare."""
+        self._before: dict[str, int | None] = {}
+        """Prefix whose claims were replaced -> identity that it had."""
 
     def claims(self, holder: Holder) -> Claims:
         """Of a holder; one that is not known has none."""
@@ -32,9 +32,25 @@ class Addresses:
         found = self._holders.get(prefix)
         return min(found) if isinstance(found, set) else found
 
-    def replace(self, holder: Holder, new: Claims) -> set[str]:
-        """Put claims in place of those that a holder had; the prefixes of both."""
+    def at(self, prefix: str) -> int | None:
+        """The identity behind a prefix; None: nobody claims it."""
+        holder = self.first(prefix)
+        if holder is None:
+            return None
+        claims = self._claims[holder]
+        return self._number(claims.labels[claims.prefixes.index(prefix)])
+
+    @property
+    def ipcache(self) -> dict[str, int]:
+        """Prefix -> identity, sorted."""
+        return {prefix: number for prefix in sorted(self._holders) if (number := self.at(prefix)) is not None}
+
+    def replace(self, holder: Holder, new: Claims) -> None:
+        """Put claims in place of those that a holder had, whose labels must still have their numbers."""
         old = self._claims.get(holder, NOTHING)
+        for prefix in (*old.prefixes, *new.prefixes):
+            if prefix not in self._before:
+                self._before[prefix] = self.at(prefix)
         for prefix in old.prefixes:
             self._let_go(prefix, holder)
         for prefix in new.prefixes:
@@ -43,19 +59,11 @@ class Addresses:
             self._claims.pop(holder, None)
         else:
             self._claims[holder] = new
-        return {*old.prefixes, *new.prefixes}
 
-    def settle(self, prefix: str) -> bool:
-        """Give a prefix to its first holder; whether that changed anything."""
-        holder = self.first(prefix)
-        if holder is None:
-            return self.ipcache.pop(prefix, None) is not None
-        claims = self._claims[holder]
-        number = self._number(claims.labels[claims.prefixes.index(prefix)])
-        if self.ipcache.get(prefix) == number:
-            return False
-        self.ipcache[prefix] = number
-        return True
+    def changed(self) -> set[str]:
+        """Prefixes behind which another identity is than at the last call."""
+        before, self._before = self._before, {}
+        return {prefix for prefix, number in before.items() if number != self.at(prefix)}
 
     def identities_at(self, prefix: str) -> set[int]:
         """Who has the address of a prefix, seen by the node itself and by all others."""
@@ -63,7 +71,7 @@ class Addresses:
         width = address.bits
         for bits in range(width, -1, -1):
             block = Prefix(address.version, address.first >> (width - bits) << (width - bits), bits)
-            known = self.ipcache.get(str(block))
+            known = self.at(str(block))
             if known is None:
                 continue
             holder = self.first(prefix)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 DENY_RESPONSE = "yett.dev/deny-response"
 """Annotation of a namespace: how denied requests of its pods are answered where the policy does not say."""
@@ -18,6 +19,29 @@ class NamedPort:
     name: str
     port: int
     protocol: str = "TCP"
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """What many pods have in common: all of a pod but its name and its addresses."""
+
+    namespace: str
+    labels: tuple[tuple[str, str], ...] = ()
+    """Sorted."""
+    named_ports: tuple[NamedPort, ...] = ()
+    probes: tuple[int, ...] = ()
+    host_network: bool = False
+    service_account: str = "default"
+
+
+PodFacts = tuple[Workload, tuple[str, ...]]
+"""(what it has in common with others, its addresses)."""
+
+
+@lru_cache(maxsize=4096)
+def shared(workload: Workload) -> Workload:
+    """One object for equal ones."""
+    return workload
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +64,20 @@ class Pod:
     def key(self) -> tuple[str, str]:
         """Namespace and name."""
         return (self.namespace, self.name)
+
+    @property
+    def workload(self) -> Workload:
+        """The same object for pods that have it in common."""
+        return shared(
+            Workload(
+                namespace=self.namespace,
+                labels=tuple(sorted(self.labels.items())),
+                named_ports=self.named_ports,
+                probes=self.probes,
+                host_network=self.host_network,
+                service_account=self.service_account,
+            )
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,18 @@ from yett_policy.app_protocol import AppProtocols, Spoken
 from yett_policy.backends import BackendTable
 from yett_policy.bodies import Bodies, BodyKey, PolicyId
 from yett_policy.body import PROTOCOL_NAMES, Body, ServerPorts, build_body
-from yett_policy.cluster import Cluster, NamedPort, Namespace, Node, Pod, Service, Slice
+from yett_policy.cluster import (
+    Cluster,
+    NamedPort,
+    Namespace,
+    Node,
+    Pod,
+    PodFacts,
+    Service,
+    Slice,
+    Workload,
+    shared,
+)
 from yett_policy.compiled import Compiled, Delta
 from yett_policy.document import Direction, Ruleset
 from yett_policy.facts import Blocks, Claims, Holder, api_server_claims, node_claims, pod_claims
@@ -90,9 +101,12 @@ class Compiler:
         self._namespaces: dict[str, Namespace] = {}
         self._nodes: dict[str, Node] = {}
         self._api_servers: tuple[str, ...] = ()
-        self._pods: dict[Holder, Pod] = {}
+        self._pods: dict[Holder, Workload] = {}
+        """Their addresses are what they claim."""
 
         self._new_policies: dict[str, Sequence[Policy]] = {}
+        self._new_addresses: dict[Holder, tuple[str, ...]] = {}
+        """Of pods, not claimed yet."""
         self._stale_pods: set[Holder] = set()
         self._stale_nodes: set[str] = set()
         self._stale_namespaces: set[str] = set()
@@ -139,14 +153,21 @@ class Compiler:
 
     def put_pod(self, pod: Pod) -> None:
         """A pod that is new or has changed."""
-        holder = _holder(*pod.key)
-        self._pods[holder] = pod
+        self.put_facts(pod.name, (pod.workload, pod.addresses))
+
+    def put_facts(self, name: str, facts: PodFacts) -> None:
+        """As `put_pod`."""
+        workload, addresses = facts
+        holder = _holder(workload.namespace, name)
+        self._pods[holder] = shared(workload)
+        self._new_addresses[holder] = addresses
         self._stale_pods.add(holder)
 
     def drop_pod(self, namespace: str, name: str) -> None:
         """A pod is gone; one that was never known is no error."""
         holder = _holder(namespace, name)
         self._pods.pop(holder, None)
+        self._new_addresses.pop(holder, None)
         self._stale_pods.add(holder)
 
     def count_anew(self) -> None:
@@ -220,6 +241,10 @@ class Compiler:
 
     # -- what follows
 
+    def gather(self) -> None:
+        """Work out already what the changes so far claim, which takes less room than they do."""
+        self._gather_claims()
+
     def missing(self) -> frozenset[Labels]:
         """Label sets that the changes so far need a number for."""
         self._gather_claims()
@@ -245,7 +270,7 @@ class Compiler:
         return Delta(
             documents={number: self._bodies.documents[number] for number in sorted(changed)},
             gone=frozenset(gone),
-            ipcache={prefix: self._addresses.ipcache.get(prefix) for prefix in sorted(prefixes)},
+            ipcache={prefix: self._addresses.at(prefix) for prefix in sorted(prefixes)},
             node_addresses={
                 name: self._local_addresses(name)
                 for name, before in sorted(nodes.items())
@@ -276,14 +301,14 @@ class Compiler:
         self._rulesets.keep(self._bodies.rulesets())
         number = self._table.number
         pods = [
-            (pod.namespace, pod.name, number(claims.own), tuple(sorted(pod.addresses)))
-            for holder, pod in sorted(self._pods.items())
+            (*holder[1:], number(claims.own), tuple(sorted(map(_address, claims.prefixes))))
+            for holder in sorted(self._pods)
             if (claims := self._addresses.claims(holder)).own is not None
         ]
         return Compiled(
             documents=dict(sorted(self._bodies.documents.items())),
             rulesets=dict(sorted(self._rulesets.held.items())),
-            ipcache=dict(sorted(self._addresses.ipcache.items())),
+            ipcache=self._addresses.ipcache,
             node_addresses={name: self._local_addresses(name) for name in sorted(self._nodes)},
             identities=dict(sorted((number(labels), labels) for labels in self._uses)),
             pods=tuple(pods),
@@ -380,12 +405,14 @@ class Compiler:
         self._new_claims |= new
 
     def _pod_claims(self, holder: Holder) -> Claims:
-        pod = self._pods.get(holder)
-        if pod is None or pod.host_network:
+        workload, addresses = self._pods.get(holder), self._new_addresses.pop(holder, None)
+        if workload is None or workload.host_network:
             return NOTHING
-        pod = replace(pod, labels=self._counted(pod.labels))
-        namespace = self._namespaces.get(pod.namespace)
-        return pod_claims(pod, namespace.labels if namespace else {}, self._blocks)
+        if addresses is None:
+            addresses = self._new_claims.get(holder, self._addresses.claims(holder)).prefixes
+        namespace = self._namespaces.get(workload.namespace)
+        counted = replace(workload, labels=tuple(self._counted(dict(workload.labels)).items()))
+        return pod_claims(counted, addresses, namespace.labels if namespace else {}, self._blocks)
 
     def _settled_claims(self) -> dict[Holder, Claims]:
         """Claims whose numbers are known; the others go on waiting."""
@@ -409,9 +436,8 @@ class Compiler:
                 self._acquire(labels)
             if (own := new[holder].own) is not None:
                 self._become_subject(self._table.number(own), 1)
-        touched: set[str] = set()
         for holder in changed:
-            touched |= addresses.replace(holder, new[holder])
+            addresses.replace(holder, new[holder])
             if (own := old[holder].own) is not None:
                 self._become_subject(self._table.number(own), -1)
             for labels in old[holder].label_sets:
@@ -419,7 +445,7 @@ class Compiler:
             if holder[0] == "2-pod":
                 own = new[holder].own
                 self._changed_pods[holder[1], holder[2]] = None if own is None else self._table.number(own)
-        return {prefix for prefix in touched if addresses.settle(prefix)}
+        return addresses.changed()
 
     def _number(self, labels: Labels) -> int:
         return self._table.number(labels)
@@ -542,6 +568,10 @@ class Compiler:
 
 def _holder(namespace: str, name: str) -> Holder:
     return "2-pod", namespace, name
+
+
+def _address(prefix: str) -> str:
+    return prefix.partition("/")[0]
 
 
 def _peer_selectors(policy: Policy) -> list[Selector]:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
-from yett_policy.cluster import Node, Pod
+from yett_policy.cluster import Node, Workload
 from yett_policy.document import Direction
 from yett_policy.identity import Labels, cidr_labels, inside_block, pod_labels
 from yett_policy.policy import Policy, Rule
@@ -91,10 +91,12 @@ class Blocks:
             yield ("4-ipv4",), Claims((str(_ALL_IPV4),), (_WORLD,))
 
 
-def pod_claims(pod: Pod, namespace_labels: Mapping[str, str], blocks: Blocks) -> Claims:
-    """Of a pod that has its own addresses."""
-    own = pod_labels(pod, namespace_labels, probes=blocks.denials_of_nodes > 0)
-    found = _prefixes(pod.addresses)
+def pod_claims(
+    workload: Workload, addresses: Iterable[str], namespace_labels: Mapping[str, str], blocks: Blocks
+) -> Claims:
+    """Of a pod that has its own addresses, which may be prefixes that it claims already."""
+    own = pod_labels(workload, namespace_labels, probes=blocks.denials_of_nodes > 0)
+    found = _prefixes(addresses)
     return Claims(_texts(found), _seen_as(found, own, blocks), own)
 
 

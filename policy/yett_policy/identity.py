@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 
-from yett_policy.cluster import NamedPort, Pod
+from yett_policy.cluster import NamedPort, Workload
 from yett_policy.prefix import Prefix
 from yett_policy.selector import CLUSTER, NAMESPACE, NAMESPACE_LABELS, SERVICE_ACCOUNT
 
@@ -48,46 +48,32 @@ PROBES = "probe:TCP"
 """The label that holds the ports that a pod's kubelet probes."""
 
 
-def pod_labels(pod: Pod, namespace_labels: Mapping[str, str], *, probes: bool = False) -> Labels:
-    """The labels that make a pod's identity; `probes`: the ports of its probes too.
+def pod_labels(pods: Workload, namespace_labels: Mapping[str, str], *, probes: bool = False) -> Labels:
+    """The labels that make the identity of pods; `probes`: the ports of their probes too.
 
-    Its named ports are among them: a policy that says `http` means 8080 on one pod and 80 on
+    Their named ports are among them: a policy that says `http` means 8080 on one pod and 80 on
     another, so pods that differ there must differ in number.  What a pod says of its own
     namespace by labels of its own does not count.
     """
-    return _pod_labels(
-        pod.namespace,
-        tuple(pod.labels.items()),
-        pod.named_ports,
-        pod.service_account,
-        tuple(namespace_labels.items()),
-        tuple(sorted(pod.probes)) if probes else (),
-    )
+    return _pod_labels(pods, tuple(namespace_labels.items()), probes)
 
 
 @lru_cache(maxsize=4096)
-def _pod_labels(
-    namespace: str,
-    own: tuple[tuple[str, str], ...],
-    ports: tuple[NamedPort, ...],
-    service_account: str,
-    namespace_labels: tuple[tuple[str, str], ...],
-    probes: tuple[int, ...],
-) -> Labels:
+def _pod_labels(pods: Workload, namespace_labels: tuple[tuple[str, str], ...], probes: bool) -> Labels:  # noqa: FBT001
     """Pods of one workload share the object."""
-    labels = {f"k8s:{key}": value for key, value in own}
+    labels = {f"k8s:{key}": value for key, value in pods.labels}
     labels = {key: value for key, value in labels.items() if not key.startswith(NAMESPACE_LABELS)}
     labels |= {f"{NAMESPACE_LABELS}{key}": value for key, value in namespace_labels}
-    labels[f"{NAMESPACE_LABELS}kubernetes.io/metadata.name"] = namespace
-    labels[NAMESPACE] = namespace
-    labels[SERVICE_ACCOUNT] = service_account
+    labels[f"{NAMESPACE_LABELS}kubernetes.io/metadata.name"] = pods.namespace
+    labels[NAMESPACE] = pods.namespace
+    labels[SERVICE_ACCOUNT] = pods.service_account
     labels[CLUSTER] = CLUSTER_NAME
     numbers: dict[str, set[int]] = {}
-    for port in ports:
+    for port in pods.named_ports:
         numbers.setdefault(port_key(port.name, port.protocol), set()).add(port.port)
     labels |= {key: ",".join(map(str, sorted(held))) for key, held in numbers.items()}
-    if probes:
-        labels[PROBES] = ",".join(map(str, probes))
+    if probes and pods.probes:
+        labels[PROBES] = ",".join(map(str, sorted(pods.probes)))
     return canonical_labels(labels)
 
 

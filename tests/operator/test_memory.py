@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from yett_operator.labels import shared
+from yett_policy.cluster import Pod, shared
 
 _READ_BUFFER = """
 import ctypes, sys
@@ -38,7 +38,8 @@ def test_a_tls_read_buffer_has_pages_of_its_own(how: str, apart: int) -> None:
     assert int(found.stdout) == apart
 
 
-def test_labels_that_come_in_two_batches_are_one_object() -> None:
-    first, second = (pickle.loads(pickle.dumps(shared({"app": "a"}))) for _ in range(2))
-    assert first == {"app": "a"}
+def test_a_workload_that_comes_in_two_batches_is_one_object() -> None:
+    workload = Pod("default", "p", {"app": "a"}).workload
+    first, second = (shared(pickle.loads(pickle.dumps(workload))) for _ in range(2))
+    assert first == workload
     assert first is second

@@ -54,13 +54,13 @@ def test_a_pod_is_reduced_to_what_policies_need() -> None:
     assert key == ("shop", "a")
     assert small is not None
     assert small.node == "n1"
-    assert small.facts.addresses == ("10.0.0.1", "2001:db8::1")
-    assert small.facts.named_ports == (
+    assert small.addresses == ("10.0.0.1", "2001:db8::1")
+    assert small.workload.named_ports == (
         NamedPort("dns", 53, "UDP"),
         NamedPort("side", 9),
         NamedPort("web", 80),
     )
-    assert small.facts.service_account == "robot"
+    assert small.workload.service_account == "robot"
 
 
 def test_the_ports_that_the_kubelet_probes_are_known_by_number() -> None:
@@ -85,7 +85,7 @@ def test_the_ports_that_the_kubelet_probes_are_known_by_number() -> None:
     }
     _, small = slim.pod(pod(spec=spec))
     assert small is not None
-    assert small.facts.probes == (7000, 8080, 9090)
+    assert small.workload.probes == (7000, 8080, 9090)
 
 
 @pytest.mark.parametrize("phase", ["Succeeded", "Failed"])
@@ -99,11 +99,11 @@ def test_a_terminating_pod_stays() -> None:
     assert slim.pod(dying)[1] is not None
 
 
-def test_pods_with_equal_labels_share_them() -> None:
+def test_pods_of_one_workload_share_it() -> None:
     one, other = slim.pod(pod())[1], slim.pod(pod())[1]
     assert one is not None
     assert other is not None
-    assert one.facts.labels is other.facts.labels
+    assert one.workload is other.workload
 
 
 def test_a_node_has_its_addresses_but_not_its_names() -> None:

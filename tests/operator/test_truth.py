@@ -19,7 +19,7 @@ from yett_operator.status import writer
 from yett_operator.status.rollup import AWAY, LAG, RollUp, roll_up
 from yett_operator.status.tracker import Tracker
 from yett_operator.sync.settings import Settings
-from yett_policy.cluster import Pod
+from yett_policy.cluster import Workload
 
 NODES = ("n1", "n2", "n3")
 IDENTITIES = (256, 257)
@@ -93,7 +93,7 @@ class Cluster:
     def place(self, identity: int, node: str) -> None:
         """A pod of the identity comes to the node, or its only one there leaves."""
         key = ("default", f"{identity}-{node}")
-        pod = None if key in self.pods else SlimPod(Pod(*key), node, "u")
+        pod = None if key in self.pods else SlimPod(*key, (), node, workload=Workload("default"))
         documents = {} if identity in self.publisher.documents else {identity: document(identity, 0)}
         numbers = {key: None if pod is None else identity}
         if pod is None:
@@ -133,7 +133,7 @@ class Cluster:
         if loader.replica is None:
             return
         if not failures:
-            here = {pod.identity for pod in self.publisher.by_node.get(node, {}).values()}
+            here = {pod.identity for pod in self.publisher.by_node.get(node, ())}
             loader.applied = {number: self.publisher.documents[number].digest for number in here}
         loader.failures = failures
         ack = Ack(dict(loader.applied), whole=True, failures=failures)
@@ -154,7 +154,7 @@ class Cluster:
         loader = self.loaders[node]
         wanted = {
             pod.identity: self.publisher.documents[pod.identity].digest
-            for pod in self.publisher.by_node.get(node, {}).values()
+            for pod in self.publisher.by_node.get(node, ())
             if source in self.subjects.get(pod.identity, ())
         }
         return (

@@ -15,9 +15,9 @@ from yett_operator.compilation.process import CompilerDied, CompilerProcess
 from yett_operator.compilation.publish import Publisher
 from yett_operator.compilation.worker import Worker
 from yett_operator.kube.slim import SlimPod
-from yett_operator.ports import Change
+from yett_operator.ports import Change, PodKey
 from yett_operator.webhook.review import review
-from yett_policy.cluster import Cluster, Pod, Service, ServicePort, Slice
+from yett_policy.cluster import Cluster, Pod, PodFacts, Service, ServicePort, Slice
 from yett_policy.compiler import compile as compile_all
 from yett_policy.identity import Labels, Table
 from yett_policy.service import Frontend
@@ -75,6 +75,10 @@ def settle(worker: Worker, batch: Batch, numbers: Numbers) -> Outcome:
     return Outcome(**{**merged, "missing": frozenset()})
 
 
+def facts_of(*pods: Pod) -> dict[PodKey, PodFacts | None]:
+    return {each.key: (each.workload, each.addresses) for each in pods}
+
+
 SERVER = pod("server", "server", "10.0.0.1")
 CLIENT = pod("client", "client", "10.0.0.2")
 
@@ -82,7 +86,7 @@ CLIENT = pod("client", "client", "10.0.0.2")
 def started(policy: bytes = l7policy(http("/a"))) -> tuple[Worker, Numbers, Outcome]:
     worker, numbers = Worker(), Numbers()
     batch = Batch(
-        policies={"L7Policy/default/p": PolicyText(policy)}, pods={SERVER.key: SERVER, CLIENT.key: CLIENT}
+        policies={"L7Policy/default/p": PolicyText(policy)}, pods=facts_of(SERVER, CLIENT)
     )
     return worker, numbers, settle(worker, batch, numbers)
 
@@ -124,7 +128,7 @@ def test_a_service_that_tells_single_pods_apart_is_heard() -> None:
         for i in (1, 2)
         for each in [pod(f"server-{i}", "server", f"10.0.1.{i}", **{label: f"server-{i}"})]
     }
-    quiet = settle(worker, Batch(pods=pods), numbers)
+    quiet = settle(worker, Batch(pods=facts_of(*pods.values())), numbers)
     assert len(set(quiet.pods.values())) == 1
     said = Service("default", "one", {label: "server-1"}, (ServicePort(80, 80, app_protocol="grpc"),))
     told = settle(worker, Batch(services={said.key: said}), numbers)
@@ -158,7 +162,7 @@ def test_after_a_restart_the_last_good_version_comes_from_the_status_of_the_poli
     worker, numbers = Worker(), Numbers()
     batch = Batch(
         policies={"L7Policy/default/p": PolicyText(bad, fallback=good)},
-        pods={SERVER.key: SERVER, CLIENT.key: CLIENT},
+        pods=facts_of(SERVER, CLIENT),
     )
     outcome = settle(worker, batch, numbers)
     assert outcome.judgements["L7Policy/default/p"].kept
@@ -279,7 +283,7 @@ def test_labels_of_roll_outs_make_no_identities_until_a_policy_selects_by_them()
     pods = [
         pod(f"s-{i}", "server", f"10.0.0.{i + 1}", **{"pod-template-hash": f"h{i % 2}"}) for i in range(4)
     ]
-    first = settle(worker, Batch(pods={each.key: each for each in pods}), numbers)
+    first = settle(worker, Batch(pods=facts_of(*pods)), numbers)
     assert len(set(first.pods.values())) == 1
     spec = {
         "endpointSelector": {"matchLabels": {"pod-template-hash": "h1"}},
@@ -308,8 +312,8 @@ def test_rulesets_that_no_document_names_any_more_are_reported_and_come_back() -
 # -- what is published
 
 
-def slim(value: Pod, node: str, uid: str = "u") -> SlimPod:
-    return SlimPod(value, node, uid)
+def slim(value: Pod, node: str, uid: int = 1) -> SlimPod:
+    return SlimPod(*value.key, value.addresses, node, uid, workload=value.workload)
 
 
 def test_a_node_gets_the_documents_of_its_own_pods() -> None:
@@ -319,12 +323,12 @@ def test_a_node_gets_the_documents_of_its_own_pods() -> None:
         publisher.snapshot("n1")
     publisher.publish_whole(outcome, {SERVER.key: slim(SERVER, "n1"), CLIENT.key: slim(CLIENT, "n2")})
     snapshot = publisher.snapshot("n1")
-    assert list(snapshot.endpoints) == [SERVER.key]
+    assert [pod.place.key for pod in snapshot.endpoints] == [SERVER.key]
     assert list(snapshot.documents) == [outcome.pods[SERVER.key]]
     assert set(snapshot.rulesets) == set(outcome.rulesets)
     assert set(snapshot.pods) == {SERVER.key, CLIENT.key}
     assert publisher.snapshot("n2").rulesets == {}
-    assert publisher.snapshot("unknown").endpoints == {}
+    assert publisher.snapshot("unknown").endpoints == ()
 
 
 def test_a_pod_that_leaves_a_node_is_named_with_the_node() -> None:
@@ -345,7 +349,7 @@ def test_nothing_new_is_no_revision() -> None:
     publisher = Publisher()
     publisher.publish_whole(outcome, {SERVER.key: slim(SERVER, "n1")})
     before = publisher.revision
-    again = settle(worker, Batch(pods={SERVER.key: SERVER}), numbers)
+    again = settle(worker, Batch(pods=facts_of(SERVER)), numbers)
     assert publisher.publish(again, {SERVER.key: slim(SERVER, "n1")}) is None
     assert publisher.revision == before
 
@@ -366,7 +370,7 @@ def test_who_is_behind_a_service_is_published_with_each_change_and_after_a_new_s
     assert told.services == {front: ((server, 8080),)}
     assert publisher.snapshot("n1").services == {front: ((server, 8080),)}
     again = Worker()
-    batch = Batch(pods={SERVER.key: SERVER, CLIENT.key: CLIENT}, numbers=dict(numbers.table.numbers))
+    batch = Batch(pods=facts_of(SERVER, CLIENT), numbers=dict(numbers.table.numbers))
     told = publisher.publish_whole(settle(again, batch, numbers), pods)
     assert told is not None
     assert told.services == {front: None}
@@ -381,7 +385,7 @@ def test_a_compiler_that_starts_anew_changes_only_what_differs() -> None:
     worker = Worker()
     batch = Batch(
         policies={"L7Policy/default/p": PolicyText(l7policy(http("/a")))},
-        pods={SERVER.key: SERVER},
+        pods=facts_of(SERVER),
         numbers=dict(numbers.table.numbers),
     )
     change = publisher.publish_whole(settle(worker, batch, numbers), {SERVER.key: pods[SERVER.key]})
@@ -461,20 +465,21 @@ def test_who_follows_the_changes_knows_what_a_snapshot_says(history: list[tuple[
     assert held["identities"] == publisher.identities
     assert held["pods"] == publisher.pods
     assert {key: (each.node, each.addresses) for key, each in publisher.pods.items()} == {
-        key: (each.node, each.facts.addresses) for key, each in pods.items()
+        key: (each.node, each.addresses) for key, each in pods.items()
     }
-    assert publisher._waiting == {}
+    assert publisher._places.waiting == {}
     assert set(publisher.rulesets) <= rulesets
     used = {digest for document in publisher.documents.values() for digest in document.rulesets}
     assert set(publisher.rulesets) == used
     for node in ("n1", "n2"):
-        assert set(publisher.snapshot(node).endpoints) == {k for k, p in pods.items() if p.node == node}
+        here = [pod.place.key for pod in publisher.snapshot(node).endpoints]
+        assert here == sorted(key for key, pod in pods.items() if pod.node == node)
 
 
 async def test_the_process_works_and_its_death_is_noticed() -> None:
     process = CompilerProcess()
     try:
-        outcome = await process.step(Batch(pods={SERVER.key: SERVER}))
+        outcome = await process.step(Batch(pods=facts_of(SERVER)))
         assert len(outcome.missing) == 1
         assert process._pool is not None
         (worker,) = process._pool._processes.values()

@@ -6,15 +6,16 @@ import pytest
 
 from yett_operator.compilation.world import World
 from yett_operator.kube.slim import SlimPod
-from yett_policy.cluster import Node, Pod, Service, Slice
+from yett_policy.cluster import Node, Service, Slice, Workload
 
 
 def world() -> World:
     return World(fallback=lambda _: b"")
 
 
-def pod(uid: str, address: str = "10.0.0.1", app: str = "a") -> SlimPod:
-    return SlimPod(Pod("default", "p", {"app": app}, (address,)), "n1", uid)
+def pod(uid: int, address: str = "10.0.0.1", app: str = "a") -> SlimPod:
+    workload = Workload("default", (("app", app),))
+    return SlimPod("default", "p", (address,), "n1", uid, workload=workload)
 
 
 KEY = ("default", "p")
@@ -23,22 +24,22 @@ KEY = ("default", "p")
 def test_many_changes_of_one_pod_are_one() -> None:
     it = world()
     for i in range(5):
-        it.pod(KEY, pod("u", f"10.0.0.{i}"))
-    assert it.take().batch.pods == {KEY: pod("u", "10.0.0.4").facts}
+        it.pod(KEY, pod(1, f"10.0.0.{i}"))
+    assert it.take().batch.pods == {KEY: pod(1, "10.0.0.4").facts}
     assert not it.take().batch
 
 
 def test_another_pod_of_the_same_name_never_inherits_anything() -> None:
     it = world()
-    it.pod(KEY, pod("old"))
+    it.pod(KEY, pod(1))
     it.take()
-    it.pod(KEY, pod("new", "10.0.0.2", "b"))
+    it.pod(KEY, pod(2, "10.0.0.2", "b"))
     first = it.take()
     assert first.batch.pods == {KEY: None}, "the old one goes first"
     assert it.changed.is_set()
     second = it.take()
-    assert second.batch.pods == {KEY: pod("new", "10.0.0.2", "b").facts}
-    assert second.pods == {KEY: pod("new", "10.0.0.2", "b")}
+    assert second.batch.pods == {KEY: pod(2, "10.0.0.2", "b").facts}
+    assert second.pods == {KEY: pod(2, "10.0.0.2", "b")}
 
 
 @pytest.mark.parametrize("node_first", [True, False])

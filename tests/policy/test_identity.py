@@ -75,7 +75,7 @@ def test_what_is_forgotten_has_no_number() -> None:
 
 def test_a_pods_labels_say_namespace_account_and_its_own_ports() -> None:
     pod = Pod("prod", "p", {"app": "x", "empty": ""}, (), (NamedPort("http", 80), NamedPort("http", 81)))
-    labels = pod_labels(pod, {"team": "red"})
+    labels = pod_labels(pod.workload, {"team": "red"})
     assert labels == (
         "k8s:app=x",
         "k8s:empty",
@@ -94,7 +94,7 @@ def test_a_pod_cannot_give_itself_another_namespace_by_a_label() -> None:
     pod = Pod(
         "dev", "p", {"io.kubernetes.pod.namespace": "prod", "io.cilium.k8s.policy.serviceaccount": "root"}
     )
-    labels = parse_labels(pod_labels(pod, {"kubernetes.io/metadata.name": "prod"}))
+    labels = parse_labels(pod_labels(pod.workload, {"kubernetes.io/metadata.name": "prod"}))
     assert labels["k8s:io.kubernetes.pod.namespace"] == "dev"
     assert labels["k8s:io.cilium.k8s.policy.serviceaccount"] == "default"
     assert labels["k8s:io.cilium.k8s.namespace.labels.kubernetes.io/metadata.name"] == "dev"
@@ -102,7 +102,7 @@ def test_a_pod_cannot_give_itself_another_namespace_by_a_label() -> None:
 
 def test_a_pod_cannot_give_itself_the_labels_of_another_namespace() -> None:
     pod = Pod("dev", "p", {"io.cilium.k8s.namespace.labels.team": "red"})
-    assert "k8s:io.cilium.k8s.namespace.labels.team=red" not in pod_labels(pod, {})
+    assert "k8s:io.cilium.k8s.namespace.labels.team=red" not in pod_labels(pod.workload, {})
 
 
 @given(st.integers(0, 65535), st.integers(0, 65535))

@@ -25,6 +25,7 @@ from yett_operator.ports import (
     Change,
     NodeInfo,
     NodeSnapshot,
+    Place,
     PlacedPod,
     PodKey,
     PublishedDocument,
@@ -71,8 +72,8 @@ class Source:
     def snapshot(self, node: str) -> NodeSnapshot:
         if self.revision == 0:
             raise RuntimeError("nothing is known yet")
-        endpoints = {key: pod for key, pod in self.pods.items() if pod.node == node}
-        identities = {pod.identity for pod in endpoints.values()}
+        endpoints = tuple(pod for _, pod in sorted(self.pods.items()) if pod.node == node)
+        identities = {pod.identity for pod in endpoints}
         documents = {number: self.documents[number] for number in sorted(identities & self.documents.keys())}
         digests = {digest for document in documents.values() for digest in document.rulesets}
         return NodeSnapshot(
@@ -164,7 +165,7 @@ class Source:
 
 
 def pod(name: str, node: str, *addresses: str, identity: int = build.WEB) -> PlacedPod:
-    return PlacedPod("default", name, identity, addresses, node)
+    return PlacedPod(Place("default", name, addresses, node), identity)
 
 
 def _put(held: dict, changes: Mapping) -> None:  # type: ignore[type-arg]

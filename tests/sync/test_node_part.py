@@ -17,7 +17,7 @@ from yett_operator.sync.counters import Counters
 from yett_operator.sync.frames import Frames
 from yett_operator.sync.history import History
 from yett_operator.sync.settings import Settings
-from yett_operator.sync.stream import Stream, node_part
+from yett_operator.sync.stream import Sent, Stream
 from yett_policy.document import Engine, Verdict
 from yett_policy.http.change import ChangeOp, HeaderChange
 from yett_policy.sync import decode
@@ -109,7 +109,7 @@ def test_changes_add_up_to_what_the_node_must_have(todo: list[tuple[Step, bool]]
             if send:
                 await loader.take()
         await loader.take()
-        part = node_part(source.snapshot(NODE))
+        part = Sent.of(source.snapshot(NODE)).part
         assert loader.replica.node == part
         assert {item.digest for item in loader.replica.wanted.snapshot.documents} == {
             *part.documents.values()

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from typing import TypeVar
 
 from yett_operator.ports import PodKey, PublishedDocument, PublishedRuleset
-from yett_policy.cluster import Namespace, Node, Pod, Service, Slice
+from yett_policy.cluster import Namespace, Node, PodFacts, Service, Slice
 from yett_policy.identity import Labels
 from yett_policy.service import Backends, Frontend
+
+K = TypeVar("K")
+V = TypeVar("V")
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,13 +26,19 @@ class PolicyText:
     """An older version that was accepted, for the case that this one is not."""
 
 
+def cut(mapping: Mapping[K, V], size: int) -> list[dict[K, V]]:
+    """In pieces of at most so many items."""
+    items = iter(mapping.items())
+    return [dict(islice(items, size)) for _ in range(0, len(mapping), size)]
+
+
 @dataclass(slots=True)
 class Batch:
     """Changes; None: gone."""
 
     policies: dict[str, PolicyText | None] = field(default_factory=dict)
     """By source."""
-    pods: dict[PodKey, Pod | None] = field(default_factory=dict)
+    pods: dict[PodKey, PodFacts | None] = field(default_factory=dict)
     namespaces: dict[str, Namespace | None] = field(default_factory=dict)
     nodes: dict[str, Node | None] = field(default_factory=dict)
     services: dict[tuple[str, str], Service | None] = field(default_factory=dict)
@@ -38,6 +49,13 @@ class Batch:
     """Identities that exist now."""
     forgotten: set[Labels] = field(default_factory=set)
     """Identities to be given up, unless they are in use."""
+
+    def pieces(self, size: int) -> Iterator[Batch]:
+        """The same in batches of at most so many pods; all but pods is in the first."""
+        first, *others = cut(self.pods, size) or [{}]
+        yield replace(self, pods=first)
+        for pods in others:
+            yield Batch(pods=pods)
 
     def __bool__(self) -> bool:
         return bool(
@@ -51,6 +69,10 @@ class Batch:
             or self.numbers
             or self.forgotten
         )
+
+
+Rows = tuple[Mapping[str, int | None], Mapping[PodKey, int | None]]
+"""`ipcache` and `pods` of an outcome, or some of them."""
 
 
 KEPT_MAX = 700_000
@@ -118,5 +140,7 @@ class Outcome:
     """Identity -> sources of the policies that select it, where that may have changed."""
     conflicts: Mapping[str, str] = field(default_factory=dict)
     """Source of a policy that gives way to an older one -> a sentence about it; all there are."""
+    more: bool = False
+    """`ipcache` and `pods` come apart."""
     seconds: float = 0
     """CPU-bound time in the compiling process."""

@@ -7,11 +7,13 @@ import multiprocessing
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
 from typing import TypeVar
 
 from yett_operator.compilation import worker
 from yett_operator.compilation.batch import Batch, Outcome
 from yett_operator.memory import give_back
+from yett_operator.ports import PodKey
 
 T = TypeVar("T")
 
@@ -36,7 +38,23 @@ class CompilerProcess:
             self._pool = ProcessPoolExecutor(
                 1, mp_context=context, initializer=worker.start, initargs=(self._forbidden,)
             )
-        return await self._run(worker.step, batch)
+        *pieces, last = batch.pieces(worker.PIECE)
+        for piece in pieces:
+            await self._run(worker.take, piece)
+        outcome = await self._run(worker.step, last)
+        return await self._whole(outcome, batch) if outcome.more else outcome
+
+    async def _whole(self, outcome: Outcome, batch: Batch) -> Outcome:
+        """With its rows, of which only what is new stays in memory."""
+        ipcache: dict[str, int | None] = {}
+        pods: dict[PodKey, int | None] = {}
+        keys: dict[PodKey, PodKey] = {key: key for key in batch.pods}
+        numbers: dict[int | None, int | None] = {}
+        while (rows := await self._run(worker.rows)) is not None:
+            ipcache |= {prefix: numbers.setdefault(number, number) for prefix, number in rows[0].items()}
+            pods |= {keys.get(key, key): numbers.setdefault(number, number) for key, number in rows[1].items()}
+            del rows
+        return replace(outcome, ipcache=ipcache, pods=pods, more=False)
 
     async def give_back(self) -> None:
         """What a big batch needed for a moment."""

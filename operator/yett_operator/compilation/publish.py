@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TypeVar
 
 from yett_operator.compilation.batch import Outcome, RulesetFacts
+from yett_operator.compilation.places import Places
 from yett_operator.kube.slim import SlimPod
 from yett_operator.ports import (
     Change,
     Listener,
     NodeSnapshot,
-    PlacedPod,
     PodKey,
     PublishedDocument,
     PublishedRuleset,
@@ -39,16 +38,11 @@ class Publisher:
         self.ipcache: dict[str, int] = {}
         self.node_addresses: dict[str, Mapping[str, int]] = {}
         self.identities: dict[int, tuple[str, ...]] = {}
-        self.pods: dict[PodKey, PlacedPod] = {}
         self.services: dict[Frontend, Backends] = {}
-        self.by_node: defaultdict[str, dict[PodKey, PlacedPod]] = defaultdict(dict)
-        self.nodes_of: defaultdict[int, Counter[str]] = defaultdict(Counter)
-        """Identity -> node -> its pods there."""
         self.secrets: dict[str, PublishedSecret] = {}
-        self._numbers: dict[int, int] = {}
-        """One object for equal identities: from another process each comes as an object of its own."""
-        self._waiting: dict[PodKey, SlimPod] = {}
-        """Pods without an identity."""
+        self._places = Places()
+        self.pods, self.by_node = self._places.pods, self._places.by_node
+        self.nodes_of = self._places.nodes_of
         self._epoch = secrets.token_hex(8)
         self._revision = 0
         self._listeners: list[Listener] = []
@@ -72,10 +66,10 @@ class Publisher:
         """See `SnapshotSource`."""
         if not self._revision:
             raise RuntimeError("nothing is published yet")
-        endpoints = self.by_node.get(node, {})
+        endpoints = self.by_node.get(node, ())
         documents = {
             pod.identity: self.documents[pod.identity]
-            for pod in endpoints.values()
+            for pod in endpoints
             if pod.identity in self.documents
         }
         digests = sorted({digest for document in documents.values() for digest in document.rulesets})
@@ -122,16 +116,7 @@ class Publisher:
 
     def publish(self, outcome: Outcome, pods: Mapping[PodKey, SlimPod | None]) -> Change | None:
         """What a batch led to; `pods` are those of the batch.  None if nothing changed."""
-        placed: dict[PodKey, PlacedPod | None] = {}
-        moved: dict[PodKey, str] = {}
-        for key in pods.keys() | outcome.pods.keys():
-            old, new = self.pods.get(key), self._place(key, pods, outcome.pods)
-            if old == new:
-                continue
-            placed[key] = new
-            if old is not None and old.node and (new is None or new.node != old.node):
-                moved[key] = old.node
-            self._move(key, old, new)
+        moves = self._places.update(pods, outcome.pods, first=not self._revision)
         self.documents.update(outcome.documents)
         for number in outcome.gone:
             self.documents.pop(number, None)
@@ -140,8 +125,9 @@ class Publisher:
         for digest in outcome.rulesets_gone:
             self.rulesets.pop(digest, None)
             self.ruleset_facts.pop(digest, None)
+        one = self._places.one
         _update(
-            self.ipcache, {prefix: number and self._one(number) for prefix, number in outcome.ipcache.items()}
+            self.ipcache, {prefix: number and one(number) for prefix, number in outcome.ipcache.items()}
         )
         self.node_addresses.update(outcome.node_addresses)
         for node in [node for node, held in outcome.node_addresses.items() if not held]:
@@ -156,9 +142,11 @@ class Publisher:
             ipcache=outcome.ipcache,
             node_addresses=outcome.node_addresses,
             identities=outcome.identities,
-            pods=placed,
             services=outcome.services,
-            moved=moved,
+            pods=moves.pods,
+            moved=moves.moved,
+            came=moves.came,
+            left=moves.left,
         )
         if self._revision and change == Change(self._revision + 1):
             return None
@@ -183,7 +171,7 @@ class Publisher:
             services=_absent(self.services, outcome.services) | _changed(self.services, outcome.services),
             pods=_absent(self.pods, outcome.pods) | dict(outcome.pods),
         )
-        gone = dict.fromkeys((self.pods.keys() | self._waiting.keys()) - pods.keys())
+        gone = dict.fromkeys((self.pods.keys() | self._places.waiting.keys()) - pods.keys())
         return self.publish(outcome, {**gone, **pods})
 
     def _tell(self, change: Change) -> None:
@@ -193,46 +181,6 @@ class Publisher:
                 listener(change)
             except Exception:
                 log.exception("a listener failed at revision %d", change.revision)
-
-    def _place(
-        self, key: PodKey, pods: Mapping[PodKey, SlimPod | None], numbers: Mapping[PodKey, int | None]
-    ) -> PlacedPod | None:
-        """Where a pod is now, by what is new and by what is known of it."""
-        old, slim = self.pods.get(key), self._waiting.pop(key, None)
-        if key in pods:
-            slim = pods[key]
-            if slim is None:
-                return None
-        number = numbers.get(key, None if old is None else old.identity)
-        if number is None:
-            if slim is not None:
-                self._waiting[key] = slim
-            return None
-        if slim is not None:
-            return PlacedPod(*key, self._one(number), slim.facts.addresses, slim.node, slim.uid)
-        return None if old is None else replace(old, identity=self._one(number))
-
-    def _one(self, number: int) -> int:
-        return self._numbers.setdefault(number, number)
-
-    def _move(self, key: PodKey, old: PlacedPod | None, new: PlacedPod | None) -> None:
-        if old is not None:
-            here = self.by_node[old.node]
-            del here[key]
-            if not here:
-                del self.by_node[old.node]
-            counted = self.nodes_of[old.identity]
-            counted[old.node] -= 1
-            if not counted[old.node]:
-                del counted[old.node]
-            if not counted:
-                del self.nodes_of[old.identity]
-        if new is None:
-            self.pods.pop(key, None)
-        else:
-            self.pods[key] = new
-            self.by_node[new.node][key] = new
-            self.nodes_of[new.identity][new.node] += 1
 
 
 def _update(held: dict[K, V], changes: Mapping[K, V | None]) -> None:

@@ -9,12 +9,13 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from itertools import zip_longest
 
 from yett_operator import memory
 from yett_operator.compilation import encode
-from yett_operator.compilation.batch import KEPT_MAX, Batch, Judgement, Outcome, PolicyText
+from yett_operator.compilation.batch import KEPT_MAX, Batch, Judgement, Outcome, PolicyText, Rows, cut
 from yett_operator.labels import noise_in, noise_in_service, quiet
 from yett_operator.ports import PublishedDocument, PublishedRuleset
 from yett_policy import budget
@@ -24,6 +25,7 @@ from yett_policy.compiler import Compiler
 from yett_policy.document import Ruleset
 from yett_policy.errors import PolicyError
 from yett_policy.http.rule import RulesetSpec
+from yett_policy.identity import Labels
 from yett_policy.policy import Policy
 from yett_policy.rulesets import compile_spec
 from yett_policy.source.parse import parse_policy
@@ -48,14 +50,18 @@ class Worker:
         """Identity -> rulesets that its document names."""
         self._uses: Counter[str] = Counter()
         """Ruleset -> documents that name it.  The other side has exactly these."""
+        self._judgements: dict[str, Judgement] = {}
+        """Of policies that were taken in since the last outcome; so are these:"""
+        self._to_forget: set[Labels] = set()
+        self._seconds = 0.0
 
-    def step(self, batch: Batch) -> Outcome:
-        """Take in the changes, and work out what follows as far as all numbers are known."""
+    def take(self, batch: Batch) -> None:
+        """Take in changes that have more to follow."""
         begin = time.monotonic()
         compiler = self._compiler
         compiler.learn(batch.numbers)
         noise = frozenset(+self._noise)
-        judgements = self._take_policies(batch)
+        self._judgements |= self._take_policies(batch)
         self._take_services(batch)
         for key, item in batch.slices.items():
             if item is None:
@@ -68,7 +74,7 @@ class Worker:
             if pod is None:
                 compiler.drop_pod(*pod_key)
             else:
-                compiler.put_pod(pod)
+                compiler.put_facts(pod_key[1], pod)
         for name, namespace in batch.namespaces.items():
             if namespace is None:
                 compiler.drop_namespace(name)
@@ -81,8 +87,19 @@ class Worker:
                 compiler.put_node(node)
         if batch.api_servers is not None:
             compiler.set_api_servers(batch.api_servers)
+        self._to_forget |= batch.forgotten
+        compiler.gather()
+        self._seconds += time.monotonic() - begin
+
+    def step(self, batch: Batch) -> Outcome:
+        """Take in the changes, and work out what follows as far as all numbers are known."""
+        self.take(batch)
+        begin = time.monotonic() - self._seconds
+        judgements, to_forget = self._judgements, self._to_forget
+        self._judgements, self._to_forget, self._seconds = {}, set(), 0.0
+        compiler = self._compiler
         missing = compiler.missing()
-        forgotten = compiler.forget(batch.forgotten - missing)
+        forgotten = compiler.forget(to_forget - missing)
         if any(label.startswith("cidr:") for labels in missing for label in labels):
             return Outcome(
                 judgements, missing, stalled=True, forgotten=forgotten, seconds=time.monotonic() - begin
@@ -237,7 +254,12 @@ def _sentence(error: PolicyError) -> str:
     return f"{error}{more}"
 
 
+PIECE = 500
+"""Pods that come or go at once.  What many of them leave when they are kept, in either process, is holes."""
+
 _worker: Worker | None = None
+_rows: Iterator[Rows] = iter(())
+"""Of the last outcome, not fetched yet."""
 
 
 def start(forbidden: bool) -> None:
@@ -256,8 +278,27 @@ def _die_with(parent: multiprocessing.process.BaseProcess) -> None:
     os._exit(1)
 
 
+def take(batch: Batch) -> None:
+    """`Worker.take` of this process."""
+    _started().take(batch)
+
+
 def step(batch: Batch) -> Outcome:
-    """`Worker.step` of this process."""
+    """`Worker.step` of this process; what is too much for one piece is left to `rows`."""
+    global _rows  # noqa: PLW0603 - as above
+    outcome = _started().step(batch)
+    if len(outcome.ipcache) <= PIECE and len(outcome.pods) <= PIECE:
+        return outcome
+    _rows = zip_longest(cut(outcome.ipcache, PIECE), cut(outcome.pods, PIECE), fillvalue={})
+    return replace(outcome, ipcache={}, pods={}, more=True)
+
+
+def rows() -> Rows | None:
+    """More of the last outcome; None: that was all."""
+    return next(_rows, None)
+
+
+def _started() -> Worker:
     if _worker is None:
         raise RuntimeError("the compiling process was not started")
-    return _worker.step(batch)
+    return _worker

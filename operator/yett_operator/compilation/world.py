@@ -46,9 +46,8 @@ class World:
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     _api_slices: dict[tuple[str, str], Slice] = field(default_factory=dict)
     _batch: Batch = field(default_factory=Batch)
-    _seen_pods: dict[PodKey, str] = field(default_factory=dict)
-    """UIDs of the pods that the compiler knows."""
-    _touched_pods: set[PodKey] = field(default_factory=set)
+    _touched_pods: dict[PodKey, SlimPod | None] = field(default_factory=dict)
+    """As the compiler knows them."""
     _touched_policies: set[str] = field(default_factory=set)
 
     # -- what the reflectors say
@@ -60,9 +59,9 @@ class World:
         self.changed.set()
 
     def pod(self, key: PodKey, pod: SlimPod | None) -> None:
-        """As `policy`."""
+        """As `policy`; `pods` has not changed before."""
+        self._touched_pods.setdefault(key, self.pods.get(key))
         _put(self.pods, key, pod)
-        self._touched_pods.add(key)
         self.changed.set()
 
     def namespace(self, name: str, namespace: Namespace | None) -> None:
@@ -115,16 +114,14 @@ class World:
         batch, self._batch = self._batch, Batch()
         self.changed.clear()
         pods: dict[PodKey, SlimPod | None] = {}
-        again: set[PodKey] = set()
-        for key in self._touched_pods:
+        again: dict[PodKey, SlimPod | None] = {}
+        for key, known in self._touched_pods.items():
             pod = self.pods.get(key)
-            if pod is not None and self._seen_pods.get(key, pod.uid) != pod.uid:
+            if pod is not None and known is not None and known.uid != pod.uid:
                 # Another pod of the same name: the old one's addresses must be free before
                 # anything waits for a number of the new one.
-                pod = None
-                again.add(key)
+                pod = again[key] = None
             pods[key] = pod
-            _put(self._seen_pods, key, None if pod is None else pod.uid)
         batch.pods = {key: None if pod is None else pod.facts for key, pod in pods.items()}
         policies = {source: self.policies.get(source) for source in self._touched_policies}
         batch.policies = {source: self._text(policy) for source, policy in policies.items()}
@@ -135,9 +132,8 @@ class World:
 
     def take_all(self) -> Taken:
         """Everything, for a compiler that knows nothing."""
-        self._batch, self._touched_pods, self._touched_policies = Batch(), set(), set()
+        self._batch, self._touched_pods, self._touched_policies = Batch(), {}, set()
         self.changed.clear()
-        self._seen_pods = {key: pod.uid for key, pod in self.pods.items()}
         batch = Batch(
             policies={source: self._text(policy) for source, policy in self.policies.items()},
             pods={key: pod.facts for key, pod in self.pods.items()},

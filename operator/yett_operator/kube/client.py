@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import socket
 import ssl
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from types import TracebackType
 from typing import Any, Self
@@ -20,6 +20,8 @@ import aiohttp
 import kopf
 from kubernetes_asyncio import config
 from kubernetes_asyncio.client import Configuration
+
+from yett_operator.kube import pages
 
 Json = dict[str, Any]
 
@@ -134,6 +136,14 @@ class Kube:
         """One object, or a list."""
         return await self._request("GET", path, query)
 
+    async def page(self, path: str, each: Callable[[Json], None], **query: str) -> Json:
+        """The metadata of a list, whose items `each` has got, one after the other."""
+        text = (await self._raw("GET", path, query)).decode()
+        try:
+            return pages.read(text, each)
+        except ValueError as error:
+            raise ApiError(f"get {path}", 0, "NotJson", f"the answer is not a list: {error}") from error
+
     async def post(self, path: str, body: Json, **query: str) -> Json:
         """Create."""
         return await self._request("POST", path, query, json.dumps(body), "application/json")
@@ -163,6 +173,11 @@ class Kube:
     async def _request(
         self, method: str, path: str, query: Mapping[str, str], body: str | None = None, kind: str = ""
     ) -> Json:
+        return _parsed(f"{method.lower()} {path}", await self._raw(method, path, query, body, kind))
+
+    async def _raw(
+        self, method: str, path: str, query: Mapping[str, str], body: str | None = None, kind: str = ""
+    ) -> bytes:
         headers = await self._headers()
         if body is not None:
             headers["Content-Type"] = kind
@@ -174,9 +189,9 @@ class Kube:
                 text = await answer.read()
                 if answer.status >= 400:
                     raise _error(operation, answer.status, text)
+                return text
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise ApiError(operation, 0, "Unreachable", _words(error)) from error
-        return _parsed(operation, text)
 
     async def watch(self, path: str, **query: str) -> AsyncGenerator[Json, None]:
         """Events of a watch, `OPENED` first, until the server ends it or is silent for long;

@@ -24,9 +24,7 @@ K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
 PAGE = 250
-"""Objects that are asked for at once.  What is kept of them comes to lie among all that they are, so a page
-of many leaves many holes.
-"""
+"""Objects that are asked for at once."""
 _BACKOFF = (0.2, 20.0)
 """Seconds: first and longest wait after an error."""
 _ABSENT = 15.0
@@ -49,7 +47,7 @@ class Reflector(Generic[K, V]):
     ) -> None:
         """`slim`: key and value of an object; None: as if it were not there.
 
-        `items`: where the copy is kept, if somebody else needs it too.
+        `items`: where the copy is kept, if somebody else needs it too; `changed` finds it as it was before.
 
         `optional`: the cluster may not have the kind; then there are no objects.
         """
@@ -105,15 +103,16 @@ class Reflector(Generic[K, V]):
 
     async def _list(self) -> None:
         found: dict[K, V] = {}
+
+        def take(item: Json) -> None:
+            key, value = self._slim(item)
+            if value is not None:
+                found[key] = value
+
         more = ""
         while True:
             query = {**self._query, "limit": str(PAGE), **({"continue": more} if more else {})}
-            page = await self._kube.get(self.path, **query)
-            for item in page.get("items") or ():
-                key, value = self._slim(item)
-                if value is not None:
-                    found[key] = value
-            metadata, page = page["metadata"], {}  # before the next one comes
+            metadata = await self._kube.page(self.path, take, **query)
             more = metadata.get("continue") or ""
             if not more:
                 break
@@ -136,11 +135,11 @@ class Reflector(Generic[K, V]):
     def _put(self, key: K, value: V | None) -> None:
         if self.items.get(key) == value:
             return
+        self._changed(key, value)
         if value is None:
-            del self.items[key]
+            self.items.pop(key, None)
         else:
             self.items[key] = value
-        self._changed(key, value)
 
     async def _watch(self) -> None:
         lifetime = str(random.randint(300, 420))  # noqa: S311 - not all at once

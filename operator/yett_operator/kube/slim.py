@@ -4,39 +4,38 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from functools import lru_cache
 from sys import intern
 from typing import Any
 
 from yett_operator.kube.client import Json
-from yett_operator.labels import shared
+from yett_operator.ports import Place
 from yett_policy.cluster import (
     DENY_RESPONSE,
     NamedPort,
     Namespace,
     Node,
-    Pod,
+    PodFacts,
     Service,
     ServicePort,
     Slice,
+    Workload,
+    shared,
 )
 from yett_policy.source.parse import KINDS
 
 _FINISHED = ("Succeeded", "Failed")
 
 
-@dataclass(frozen=True, slots=True)
-class SlimPod:
-    """A pod, and where it runs."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlimPod(Place):
+    """A pod: the one record of it on the event loop, which everybody else refers to."""
 
-    facts: Pod
-    node: str
-    uid: str
+    workload: Workload
 
     @property
-    def key(self) -> tuple[str, str]:
-        """Namespace and name."""
-        return self.facts.key
+    def facts(self) -> PodFacts:
+        """What the compiler must know of it."""
+        return self.workload, self.addresses
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,17 +98,22 @@ def pod(obj: Json) -> tuple[tuple[str, str], SlimPod | None]:
     ips = [each["ip"] for each in status.get("podIPs") or () if each.get("ip")]
     if not ips and status.get("podIP"):
         ips = [status["podIP"]]
-    facts = Pod(
+    workload = Workload(
         namespace=key[0],
-        name=key[1],
-        labels=shared(metadata.get("labels") or {}),
-        addresses=tuple(ips),
+        labels=tuple(sorted((metadata.get("labels") or {}).items())),
         named_ports=_named_ports(spec),
         probes=_probes(spec),
         host_network=bool(spec.get("hostNetwork")),
-        service_account=intern(spec.get("serviceAccountName") or "default"),
+        service_account=spec.get("serviceAccountName") or "default",
     )
-    return key, SlimPod(facts, intern(spec.get("nodeName") or ""), metadata.get("uid", ""))
+    return key, SlimPod(
+        namespace=key[0],
+        name=key[1],
+        addresses=tuple(ips),
+        node=intern(spec.get("nodeName") or ""),
+        uid=hash(metadata.get("uid", "")),
+        workload=shared(workload),
+    )
 
 
 def _containers(spec: Json) -> list[Json]:
@@ -136,29 +140,21 @@ def _probes(spec: Json) -> tuple[int, ...]:
 
 
 def _named_ports(spec: Json) -> tuple[NamedPort, ...]:
-    return _shared_ports(
-        tuple(
-            sorted(
-                (port["name"], port["containerPort"], port.get("protocol") or "TCP")
-                for container in _containers(spec)
-                for port in container.get("ports") or ()
-                if port.get("name")
-            )
+    return tuple(
+        sorted(
+            NamedPort(port["name"], port["containerPort"], port.get("protocol") or "TCP")
+            for container in _containers(spec)
+            for port in container.get("ports") or ()
+            if port.get("name")
         )
     )
-
-
-@lru_cache(4096)
-def _shared_ports(ports: tuple[tuple[str, int, str], ...]) -> tuple[NamedPort, ...]:
-    """One object for equal ports."""
-    return tuple(NamedPort(*port) for port in ports)
 
 
 def namespace(obj: Json) -> tuple[str, Namespace]:
     """Its labels, and how denials are answered there."""
     metadata = obj["metadata"]
     response = (metadata.get("annotations") or {}).get(DENY_RESPONSE)
-    return metadata["name"], Namespace(metadata["name"], shared(metadata.get("labels") or {}), response)
+    return metadata["name"], Namespace(metadata["name"], metadata.get("labels") or {}, response)
 
 
 def node(obj: Json) -> tuple[str, Node]:
@@ -193,7 +189,7 @@ def service(obj: Json) -> tuple[tuple[str, str], Service]:
     ]
     addresses = {text for text in (*inside, *outside) if text and text != "None"}
     key = (intern(metadata["namespace"]), metadata["name"])
-    return key, Service(*key, shared(spec.get("selector") or {}), tuple(ports), tuple(sorted(addresses)))
+    return key, Service(*key, spec.get("selector") or {}, tuple(ports), tuple(sorted(addresses)))
 
 
 def endpoint_slice(obj: Json) -> tuple[tuple[str, str], Slice | None]:

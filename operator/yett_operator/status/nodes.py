@@ -32,7 +32,7 @@ class NodeState:
     connected: bool = False
     changed_at: float = 0
     """When it connected or disconnected; seconds of the clock given."""
-    applied: dict[int, str] = field(default_factory=dict)
+    applied: Mapping[int, str] = field(default_factory=dict)
     failures: tuple[Failure, ...] = ()
     info: NodeInfo = field(default_factory=NodeInfo)
     source: str = ""
@@ -74,16 +74,12 @@ class Nodes:
         state = self.states.get(node)
         if state is None or state.source != source:
             return
-        before = state.applied
-        if ack.whole:
-            touched = before.keys() | ack.applied.keys()
-            state.applied = dict(ack.applied)
-        else:
-            touched = ack.applied.keys() | ack.dropped
-            state.applied = {**before, **ack.applied}
-        for identity in ack.dropped:
-            state.applied.pop(identity, None)
-        differing = {each for each in touched if before.get(each) != state.applied.get(each)}
+        before, after = state.applied, ack.standing
+        if after is None:
+            after = ack.added_to(before)
+        touched = before.keys() | after.keys() if ack.whole else ack.applied.keys() | ack.dropped
+        state.applied = after
+        differing = {each for each in touched if before.get(each) != after.get(each)}
         if ack.failures != state.failures:
             state.failures = ack.failures
             self._dirty.node(node)

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from hashlib import sha256
-from itertools import pairwise
+from itertools import pairwise, takewhile
 
 from yett_operator.compilation.batch import Judgement, Outcome
 from yett_operator.compilation.publish import Publisher
@@ -18,7 +18,8 @@ from yett_operator.status.nodes import Nodes
 from yett_operator.status.rollup import NodeView, PolicyView, Wanted
 
 _HISTORY = 10.0
-"""Seconds for which versions of a document are remembered, to tell how far a node is behind."""
+"""Seconds for which versions of a document are remembered, to tell how far a node is behind: longer than
+a node may take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +55,8 @@ class Tracker:
         self._sources_of: dict[int, frozenset[str]] = {}
         self._versions: defaultdict[int, list[tuple[float, str]]] = defaultdict(list)
         """Identity -> (when it was published, digest), oldest first."""
-        self._placed_at: defaultdict[str, dict[int, float]] = defaultdict(dict)
-        """Node -> identity -> since when pods there have it."""
+        self._placed_at: dict[tuple[str, int], float] = {}
+        """(node, identity) -> since when pods there have it, oldest first; for as long as documents' versions."""
 
     def lead(self) -> None:
         """From now on nodes that say nothing are missed."""
@@ -82,10 +83,8 @@ class Tracker:
         if change is not None:
             self._remember(change, now)
             touched |= change.documents.keys() | change.gone
-            for key, pod in change.pods.items():
-                touched |= {pod.identity} if pod is not None else set()
-                if key in change.moved:
-                    touched |= self._leave(change.moved[key])
+            touched |= {pod.identity for pod in change.pods.values() if pod is not None}
+            touched |= {identity for _, identity in change.left}
         for identity in change.gone if change is not None else ():
             self._select(identity, frozenset(), dirty)
             self._versions.pop(identity, None)
@@ -110,20 +109,11 @@ class Tracker:
             versions.append((now, document.digest))
             while len(versions) > 1 and versions[1][0] < now - _HISTORY:
                 versions.pop(0)
-        for pod in change.pods.values():
-            if pod is not None and pod.node:
-                self._placed_at[pod.node].setdefault(pod.identity, now)
-
-    def _leave(self, node: str) -> set[int]:
-        """Identities that no pod of the node has any more."""
-        here = {pod.identity for pod in self._publisher.by_node.get(node, {}).values()}
-        placed = self._placed_at[node]
-        left = placed.keys() - here
-        for identity in left:
-            del placed[identity]
-        if not placed:
-            del self._placed_at[node]
-        return left
+        for place in change.left:
+            self._placed_at.pop(place, None)
+        self._placed_at |= dict.fromkeys(change.came, now)
+        for place in list(takewhile(lambda place: self._placed_at[place] < now - _HISTORY, self._placed_at)):
+            del self._placed_at[place]
 
     # -- what nodes say
 
@@ -133,7 +123,7 @@ class Tracker:
 
     def node(self, name: str) -> None:
         """See `Dirty`."""
-        self.identities({pod.identity for pod in self._publisher.by_node.get(name, {}).values()})
+        self.identities({pod.identity for pod in self._publisher.by_node.get(name, ())})
 
     def policies(self, sources: Iterable[str]) -> None:
         """See `Dirty`."""
@@ -229,4 +219,4 @@ class Tracker:
             if before == applied:
                 return after
         begin = versions[0][0] if versions else 0.0
-        return max(begin, self._placed_at.get(node, {}).get(identity, 0.0))
+        return max(begin, self._placed_at.get((node, identity), 0.0))

@@ -7,7 +7,8 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from sys import intern
 from typing import assert_never
 
@@ -134,7 +135,7 @@ class Session:
                 Close.WRONG_NODE, f"it says that it is node {hello.node!r}, its token is of {self.node!r}"
             )
         self.info = ports.NodeInfo(hello.version, hello.kernel)
-        self.known = ports.Ack(_shared(hello.applied), whole=True, failures=_failures(hello.failures))
+        self._know(_shared(hello.applied), _failures(hello.failures))
         return hello
 
     async def _receive(self) -> None:
@@ -200,21 +201,20 @@ class Session:
 
     def _ack(self, item: message.Ack) -> None:
         self._in_order(item.seq)
-        new = _shared(item.applied)
-        applied = new.copy() if item.whole else {**self.known.applied, **new}
-        for identity in item.dropped:
-            applied.pop(identity, None)
-        if len(applied) > message.LOCAL_MAX:
-            raise Ended(Close.PROTOCOL_ERROR, f"more than {message.LOCAL_MAX} documents in force")
-        failures = _failures(item.failures)
-        self.known = ports.Ack(applied, whole=True, failures=failures)
-        self._around.counters.acks += 1
-        self._around.acked(
-            self,
-            ports.Ack(new, dropped=frozenset(item.dropped), whole=item.whole, failures=failures),
+        ack = ports.Ack(
+            _shared(item.applied), frozenset(item.dropped), item.whole, _failures(item.failures)
         )
+        standing = ack.added_to(self.known.applied)
+        if len(standing) > message.LOCAL_MAX:
+            raise Ended(Close.PROTOCOL_ERROR, f"more than {message.LOCAL_MAX} documents in force")
+        self._know(standing, ack.failures)
+        self._around.counters.acks += 1
+        self._around.acked(self, replace(ack, standing=standing))
         if self.stream is not None:
             self.stream.acked(item.seq)
+
+    def _know(self, standing: Mapping[int, str], failures: tuple[ports.Failure, ...]) -> None:
+        self.known = ports.Ack(standing, whole=True, failures=failures, standing=standing)
 
     def _refusal(self, seq: int, problem: message.Problem, text: str) -> None:
         self._in_order(seq)
@@ -222,7 +222,8 @@ class Session:
         if (more := self._around.complaints.due((self.node, "update", problem))) is not None:
             log.error("node %s takes nothing of update %d (%s): %r%s", self.node, seq, problem, text, more)
         failure = ports.Failure(0, "ProtocolError", text)
-        self._around.acked(self, ports.Ack({}, failures=(*self.known.failures, failure)))
+        failures = (*self.known.failures, failure)
+        self._around.acked(self, ports.Ack({}, failures=failures, standing=self.known.applied))
         if self.stream is not None:
             self.stream.refused(seq)
 
@@ -284,8 +285,13 @@ class Session:
 
 
 def _shared(applied: Mapping[int, str]) -> dict[int, str]:
-    """With one object for equal digests: many nodes have the same documents in force."""
-    return {identity: intern(digest) for identity, digest in applied.items()}
+    """With one object for equal ones: many nodes have the same documents in force."""
+    return {_one(identity): intern(digest) for identity, digest in applied.items()}
+
+
+@lru_cache(1 << 14)
+def _one(identity: int) -> int:
+    return identity
 
 
 def _failures(items: Sequence[message.Failing]) -> tuple[ports.Failure, ...]:

@@ -10,9 +10,16 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass
 
-from yett_operator.ports import Change, NodeSnapshot, PublishedDocument, SnapshotSource
+from yett_operator.ports import (
+    Change,
+    NodeSnapshot,
+    PlacedPod,
+    PublishedDocument,
+    PublishedRuleset,
+    SnapshotSource,
+)
 from yett_operator.sync.counters import Counters
 from yett_operator.sync.frames import Frames
 from yett_operator.sync.settings import Settings
@@ -20,6 +27,40 @@ from yett_policy.sync import encode
 from yett_policy.sync.message import Begin, Commit, Hello, NodeChanges, NodePart, SecretPart
 
 Send = Callable[[Sequence[bytes]], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A node's part, by reference to what is published: a hundred nodes have a hundred of the same each."""
+
+    documents: dict[int, PublishedDocument]
+    rulesets: tuple[PublishedRuleset, ...]
+    addresses: Mapping[str, int]
+    endpoints: tuple[PlacedPod, ...]
+    secrets: Mapping[str, str]
+    """Name -> version."""
+
+    @staticmethod
+    def of(snapshot: NodeSnapshot) -> Sent:
+        """What a loader has that is sent it."""
+        return Sent(
+            documents=dict(snapshot.documents),
+            rulesets=tuple(snapshot.rulesets.values()),
+            addresses=snapshot.node_addresses,
+            endpoints=snapshot.endpoints,
+            secrets={name: secret.version for name, secret in sorted(snapshot.secrets.items())},
+        )
+
+    @property
+    def part(self) -> NodePart:
+        """As it is sent."""
+        return NodePart(
+            documents={identity: item.digest for identity, item in self.documents.items()},
+            rulesets={item.digest: item.content for item in self.rulesets},
+            addresses=self.addresses,
+            endpoints=tuple((*pod.place.key, pod.identity, pod.addresses) for pod in self.endpoints),
+            secrets=self.secrets,
+        )
 
 
 class Stream:
@@ -47,11 +88,8 @@ class Stream:
         """Revision that the loader was told last; 0: it needs a snapshot."""
         self._at = self._told
         """Revision up to which it lacks nothing: what changed since `_told` did not concern it."""
-        self._part: NodePart | None = None
-        """As the loader was sent it last."""
-        self._identities: frozenset[int] = frozenset()
-        self._documents: dict[int, PublishedDocument] = {}
-        """Of the pods in it."""
+        self._sent: Sent | None = None
+        """What the loader was sent last."""
         self._stale: set[int] = set()
         """Identities in it whose document changed."""
         self._touched = True
@@ -75,10 +113,10 @@ class Stream:
 
     def changed(self, change: Change) -> None:
         """The source has a new revision."""
-        if self._part is None or self._concerns(change):
+        if self._sent is None or self._concerns(change):
             self._touched = True
-        else:
-            self._stale |= self._identities & (change.documents.keys() | change.gone)
+        elif numbers := change.documents.keys() | change.gone:
+            self._stale |= self._sent.documents.keys() & numbers
         if self._touched or self._stale:
             self._own_wake.set()
         self._wake.set()
@@ -95,7 +133,7 @@ class Stream:
             return
         self._refusals += self._whole
         self._told = self._at = 0
-        self._part = None
+        self._sent = None
         self._touched = True
         self._kept = set(), set()
         self._outstanding = 0
@@ -125,6 +163,7 @@ class Stream:
             self._answered.clear()
             await send(frames)
             loop.call_soon(self._counters.sent)  # uvloop has written it by its next round
+            frames = []  # the next update may be hours away
             await self._answered.wait()
 
     async def _space(self) -> None:
@@ -180,38 +219,36 @@ class Stream:
         if not whole and not self._touched and (frames := self._documents_alone()) is not None:
             return frames
         snapshot = self._source.snapshot(self._node)
-        part = node_part(snapshot)
+        sent = Sent.of(snapshot)
         self._stale = set()
-        self._documents = dict(snapshot.documents)
-        if whole or self._part is None:
-            frame = encode.node(part)
-        elif changes := NodeChanges.between(self._part, part):
+        self._touched = any(pod.identity not in sent.documents for pod in sent.endpoints)  # yet to come
+        if whole or self._sent is None:
+            frame = encode.node(sent.part)
+        elif changes := NodeChanges.between(self._sent.part, sent.part):
             frame = encode.node_changes(changes)
         else:
-            self._touched = False
             return []
         frames = [*self._bodies(snapshot), frame]
-        self._touched = False
-        self._part = part
-        self._identities = frozenset(identity for _, _, identity, _ in part.endpoints)
+        self._sent = sent
         self._kept = set(), set()
         return frames
 
     def _documents_alone(self) -> list[bytes] | None:
         """As `_own` if nothing else is different, which is nearly always so and costs next to nothing."""
         stale, self._stale = self._stale, set()
+        if self._sent is None or not stale:
+            return []
         new: dict[int, PublishedDocument] = {}
         for number in stale:
-            old, document = self._documents.get(number), self._source.document(number)
+            old, document = self._sent.documents.get(number), self._source.document(number)
             if old is None or document is None or old.rulesets != document.rulesets:
                 return None
             if old.digest != document.digest:
                 new[number] = document
-        if self._part is None or not new:
+        if not new:
             return []
         digests = {number: document.digest for number, document in new.items()}
-        self._documents |= new
-        self._part = replace(self._part, documents={**self._part.documents, **digests})
+        self._sent.documents.update(new)
         changes = NodeChanges(digests, rulesets={}, addresses={}, endpoints={}, secrets={})
         return [*(document.frame for document in new.values()), encode.node_changes(changes)]
 
@@ -219,9 +256,10 @@ class Stream:
         """Secrets, documents and rulesets that the loader lacks."""
         documents, rulesets = self._kept
         secrets: Mapping[str, str] = {}
-        if (part := self._part) is not None:
-            documents, rulesets = set(part.documents.values()), set(part.rulesets.values())
-            secrets = part.secrets
+        if (sent := self._sent) is not None:
+            documents = {document.digest for document in sent.documents.values()}
+            rulesets = {ruleset.content for ruleset in sent.rulesets}
+            secrets = sent.secrets
         for name, secret in snapshot.secrets.items():
             if secrets.get(name) != secret.version:
                 yield encode.secret(SecretPart(name, secret.version, secret.value))
@@ -241,16 +279,3 @@ class Stream:
 
 def _tick(after: float, every: float) -> float:
     return (after // every + 1) * every
-
-
-def node_part(snapshot: NodeSnapshot) -> NodePart:
-    """The node's part as it is sent."""
-    return NodePart(
-        documents={identity: item.digest for identity, item in snapshot.documents.items()},
-        rulesets={digest: item.content for digest, item in snapshot.rulesets.items()},
-        addresses=dict(snapshot.node_addresses),
-        endpoints=tuple(
-            sorted((*key, pod.identity, pod.addresses) for key, pod in snapshot.endpoints.items())
-        ),
-        secrets={name: secret.version for name, secret in sorted(snapshot.secrets.items())},
-    )

@@ -69,6 +69,19 @@ class Automaton:
 _CoreKey = tuple[int, Items, int]
 
 
+class Work:
+    """What compiling one ruleset may cost, and has cost."""
+
+    def __init__(self, most: int) -> None:
+        self._left = self._most = most
+
+    def spend(self, work: int) -> None:
+        """TooMuchWork if it is."""
+        self._left -= work
+        if self._left < 0:
+            raise TooMuchWork(f"over the budget of {self._most:,} steps of compilation")
+
+
 class Product:
     """Walks grammar and items; `build()` once."""
 
@@ -96,7 +109,7 @@ class Product:
         self.settle = settle
         self.ends = tuple(ends)
         self.max_states = max_states
-        self.work_left = self.max_work = max_work
+        self.work = Work(max_work)
         self.core_number: dict[_CoreKey, int] = {}
         self.core_keys: list[_CoreKey] = []
         self.state_number: dict[tuple[int, int, int], int] = {}
@@ -104,7 +117,7 @@ class Product:
         self.word_number: dict[int, int] = {0: 0}
         self.reach = Reach(nfa, lines.matched, sets)
         self.certain_sets: dict[tuple[tuple[int, ...], bool], int | None] = {}
-        self.partitions = Partitions(places.grammar, self.spend)
+        self.partitions = Partitions(places.grammar, self.work.spend)
 
     def build(self) -> Automaton:
         """Every reachable state."""
@@ -130,11 +143,6 @@ class Product:
             self.core_keys.append(key)
         return self.state_number.setdefault((core, operand, action), len(self.state_number))
 
-    def spend(self, work: int) -> None:
-        self.work_left -= work
-        if self.work_left < 0:
-            raise TooMuchWork(f"over the budget of {self.max_work:,} steps of compilation")
-
     # What items mean
 
     def reported(self, items: Items) -> list[int]:
@@ -150,7 +158,7 @@ class Product:
         """The items after it, with its tag."""
         follow = self.nfa.follow[item & ITEM]
         tag = item & ~ITEM
-        self.spend(len(follow))
+        self.work.spend(len(follow))
         return tuple([after | tag for after in follow]) if tag else follow
 
     def word(self, items: Items) -> int:
@@ -191,7 +199,7 @@ class Product:
     def core(self, key: _CoreKey) -> Core:
         place, items, held = key
         bits, byte_of = self.nfa.bits, self.nfa.byte
-        self.spend(1 + len(items))
+        self.work.spend(1 + len(items))
         singles: dict[int, list[Items]] = {}
         classes: dict[int, list[Items]] = {}
         for item in items if items is not SETTLED else ():
@@ -251,7 +259,7 @@ class Product:
     def union(self, follows: list[Items]) -> Items:
         if len(follows) == 1:
             return follows[0]
-        self.spend(sum(map(len, follows)))
+        self.work.spend(sum(map(len, follows)))
         return tuple(sorted(set().union(*follows)))
 
     def advance(self, edge: Edge, items: Items, held: int) -> int:
