@@ -52,7 +52,9 @@ class CompilerProcess:
         numbers: dict[int | None, int | None] = {}
         while (rows := await self._run(worker.rows)) is not None:
             ipcache |= {prefix: numbers.setdefault(number, number) for prefix, number in rows[0].items()}
-            pods |= {keys.get(key, key): numbers.setdefault(number, number) for key, number in rows[1].items()}
+            pods |= {
+                keys.get(key, key): numbers.setdefault(number, number) for key, number in rows[1].items()
+            }
             del rows
         return replace(outcome, ipcache=ipcache, pods=pods, more=False)
 
