@@ -35,7 +35,7 @@ class Workload:
 
 
 PodFacts = tuple[Workload, tuple[str, ...]]
-"""(what it has in common with others, its addresses)."""
+"""(what it has in common with others, its addresses, also as prefixes of full length)."""
 
 
 @lru_cache(maxsize=4096)

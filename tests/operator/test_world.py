@@ -15,7 +15,7 @@ def world() -> World:
 
 def pod(uid: int, address: str = "10.0.0.1", app: str = "a") -> SlimPod:
     workload = Workload("default", (("app", app),))
-    return SlimPod("default", "p", (address,), "n1", uid, workload=workload)
+    return SlimPod(("default", "p"), (address,), "n1", uid, workload=workload)
 
 
 KEY = ("default", "p")

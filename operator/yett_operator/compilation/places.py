@@ -76,7 +76,7 @@ class Places:
         number = numbers.get(key, None if old is None else old.identity)
         if number is None:
             if slim is not None:
-                self.waiting[key] = slim
+                self.waiting[slim.key] = slim
             return None
         if slim is not None:
             return PlacedPod(slim, self.one(number))
@@ -96,7 +96,7 @@ class Places:
         if new is None:
             self.pods.pop(key, None)
         else:
-            self.pods[key] = new
+            self.pods[new.place.key] = new
             self.nodes_of[new.identity][new.node] += 1
 
     def _regroup(self, node: str, changes: Mapping[PodKey, PlacedPod | None]) -> None:

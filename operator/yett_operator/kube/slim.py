@@ -35,7 +35,7 @@ class SlimPod(Place):
     @property
     def facts(self) -> PodFacts:
         """What the compiler must know of it."""
-        return self.workload, self.addresses
+        return self.workload, self.prefixes
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,11 +107,10 @@ def pod(obj: Json) -> tuple[tuple[str, str], SlimPod | None]:
         service_account=spec.get("serviceAccountName") or "default",
     )
     return key, SlimPod(
-        namespace=key[0],
-        name=key[1],
-        addresses=tuple(ips),
+        key=key,
+        prefixes=tuple(f"{ip}/{128 if ':' in ip else 32}" for ip in ips),
         node=intern(spec.get("nodeName") or ""),
-        uid=hash(metadata.get("uid", "")),
+        uid=hash(metadata.get("uid", "")) >> 4,  # what is left takes 32 bytes, not 48
         workload=shared(workload),
     )
 
