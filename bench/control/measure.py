@@ -7,9 +7,9 @@ import ssl
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from bench.control.loaders import Fleet
+from bench.control.loaders import Expectation, Fleet
 from bench.control.node import NAME, RealNode
 from bench.control.operator import OperatorProcess
 from bench.control.reference import WrongState
@@ -23,6 +23,7 @@ QUIET = 0.2
 SETTLED = 3.0
 """Seconds without a reconcile or a status write after which nothing more is to come."""
 WRITTEN = 'yett_status_writes_total{result="written"}'
+SENT_AT = "yett_sync_last_sent_timestamp_seconds"
 """In the operator's metrics."""
 
 
@@ -39,6 +40,24 @@ class Counts:
     churn_seconds: int = 30
     churn: int = 100
     """Pods a second that come, and as many that go."""
+
+
+@dataclass(slots=True)
+class Reach:
+    """Milliseconds from the API server's answer, change by change."""
+
+    sent: list[float] = field(default_factory=list)
+    """Until the operator has handed the last loader's update to the network."""
+    read: list[float] = field(default_factory=list)
+    """Until the last loader has read it."""
+
+    async def add(self, answered: float, heard: Expectation, process: OperatorProcess | None) -> None:
+        """One more, as soon as everybody has heard of it; `process` is asked when it had sent it."""
+        self.read.append(1000 * (await heard.last() - answered))
+        if process is None:
+            return
+        sent = (await asyncio.to_thread(process.metrics))[SENT_AT] - time.time() + time.monotonic()
+        self.sent.append(1000 * (sent - answered))
 
 
 class Plane:
@@ -105,33 +124,33 @@ class Plane:
         """Workloads of the shape in turn."""
         return self._pods % self.shape.identities
 
-    async def add_pods(self, fleet: Fleet, pods: Sequence[Json]) -> list[float]:
-        """Milliseconds from the API server's answer to an address until the last loader has it."""
-        samples = []
+    async def add_pods(self, fleet: Fleet, process: OperatorProcess | None, pods: Sequence[Json]) -> Reach:
+        """From the API server's answer to an address until all loaders have it."""
+        reach = Reach()
         for pod in pods:
             status = pod.pop("status")
             stored = await self.write.create(pod)
             await asyncio.sleep(QUIET)
             heard = fleet.expect(f"{status['podIP']}/32")
             answered = await self.write.status(stored, status)
-            samples.append(1000 * (await heard.last() - answered))
+            await reach.add(answered, heard, process)
             fleet.decode.read()
             await asyncio.sleep(QUIET)
-        return samples
+        return reach
 
-    async def add_workloads(self, fleet: Fleet, pods: Sequence[Json]) -> list[float]:
-        """Milliseconds from the API server's answer to a pod of a new identity until the last loader has it."""
-        samples = []
+    async def add_workloads(self, fleet: Fleet, process: OperatorProcess, pods: Sequence[Json]) -> Reach:
+        """From the API server's answer to a pod of a new identity until all loaders have it."""
+        reach = Reach()
         for pod in pods:
             status, metadata = pod.pop("status"), pod["metadata"]
             heard = fleet.expect(f"{metadata['namespace']}/{metadata['name']}")
             stored = await self.write.create(pod)
             answered = time.monotonic()
-            samples.append(1000 * (await heard.last() - answered))
+            await reach.add(answered, heard, process)
             fleet.decode.read()
             await self.write.status(stored, status)
             await asyncio.sleep(2 * QUIET)
-        return samples
+        return reach
 
     async def change_policies(self, relay: Relay, count: int) -> list[float]:
         """Milliseconds from the API server's answer to a policy until the real loader says that it is in force."""

@@ -93,17 +93,29 @@ class OperatorProcess:
             for name, labels, value in _SAMPLE.findall(text)
         }
 
-    def memory(self) -> Memory:
-        """As of now."""
+    def _pids(self) -> list[int]:
         pids = [self._process.pid]
         for pid in pids:
             pids += map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
-        parent, *children = map(_pss, pids)
+        return pids
+
+    def memory(self) -> Memory:
+        """As of now."""
+        parent, *children = map(_pss, self._pids())
         return Memory(parent, sum(children))
+
+    def processor_seconds(self) -> float:
+        """That all of its processes have used since they started."""
+        return sum(map(_processor_seconds, self._pids()))
 
     def log(self) -> str:
         """The end of what it said."""
         return self._log.read_text(errors="replace")[-3000:]
+
+
+def _processor_seconds(pid: int) -> float:
+    user, system = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
 
 def _pss(pid: int) -> int:

@@ -11,7 +11,7 @@ from bench.control.targets import Quantiles, judge, per_pod
 from bench.page import table
 
 _PROSE = Path(__file__).with_name("page.md")
-_CHANGES = {"pod": "pod", "workload": "pod of a new workload", "policy": "policy"}
+_REACH = {"pod": "pod", "workload": "pod of a new workload"}
 _QUIET = 5
 """Percent of the processors that others may use before the page warns of it."""
 
@@ -44,21 +44,24 @@ def _targets(result: Mapping[str, Any]) -> str:
 
 
 def _changes(result: Mapping[str, Any]) -> str:
+    samples = {
+        f"{name}, {until}": result[key][until] for key, name in _REACH.items() for until in ("sent", "read")
+    }
     rows = []
-    for key, name in _CHANGES.items():
-        found = Quantiles.of(result[key])
-        rows.append((name, str(len(result[key])), *(f"{value:.1f}" for value in found.all)))
+    for name, times in {**samples, "policy": result["policy"]}.items():
+        rows.append((name, str(len(times)), *(f"{value:.1f}" for value in Quantiles.of(times).all)))
     return table(("change", "samples", "median", "p90", "p99", "most"), rows)
 
 
 def _growth(result: Mapping[str, Any]) -> str:
     rows = []
     for policies, item in sorted(result["growth"].items(), key=lambda pair: int(pair[0])):
-        found = Quantiles.of(item["ms"])
+        times = (f"{value:.1f}" for value in Quantiles.of(item["read"]).all)
         rows.append(
-            (f"{int(policies):,}", *(f"{value:.1f}" for value in found.all), f"{item['compiler_ms']:.2f}")
+            (f"{int(policies):,}", f"{item['processor_ms']:.1f}", f"{item['compiler_ms']:.2f}", *times)
         )
-    return table(("policies", "median, ms", "p90", "p99", "most", "in the compiler, ms a batch"), rows)
+    costs = ("processor time of the operator, ms a pod", "in the compiler, ms a batch")
+    return table(("policies", *costs, "read by the last loader: median, ms", "p90", "p99", "most"), rows)
 
 
 def _memory(result: Mapping[str, Any]) -> str:

@@ -124,9 +124,9 @@ async def _changes(
     shape, write, counts = plane.shape, plane.write, plane.counts
     _say("pods are added, one at a time")
     known = [plane.new_pod(number % shape.identities) for number in range(counts.pods)]
-    result["pod"] = await plane.add_pods(fleet, known)
+    result["pod"] = asdict(await plane.add_pods(fleet, process, known))
     new = [plane.new_pod(f"new-{number}") for number in range(counts.workloads)]
-    result["workload"] = await plane.add_workloads(fleet, new)
+    result["workload"] = asdict(await plane.add_workloads(fleet, process, new))
     _say("a policy is changed again and again")
     result["policy"] = await plane.change_policies(relay, counts.changes)
     _say(f"{counts.churn} pods a second come and go")
@@ -143,7 +143,7 @@ async def _growth(plane: Plane, process: OperatorProcess, fleet: Fleet) -> dict[
     shape, write, counts = plane.shape, plane.write, plane.counts
     found: dict[str, Any] = {}
     there = shape.policies
-    await plane.add_pods(fleet, [plane.new_pod("probe")])
+    await plane.add_pods(fleet, None, [plane.new_pod("probe")])
     for policies in counts.policies:
         _say(f"pods are added beside {policies:,} policies")
         if policies > there:
@@ -152,16 +152,20 @@ async def _growth(plane: Plane, process: OperatorProcess, fleet: Fleet) -> dict[
             await write.delete_all(shape.policy_objects(policies, there))
         there = policies
         await plane.settled(process)
-        before = await _metrics(process)
+        before, used = await _metrics(process), process.processor_seconds()
         pods = [plane.new_pod("probe") for _ in range(counts.growth)]
-        times = await plane.add_pods(fleet, pods)
-        after = await _metrics(process)
+        reach = await plane.add_pods(fleet, None, pods)  # being asked costs it something, too
+        after, used = await _metrics(process), process.processor_seconds() - used
         spent, batches = (
             after[f"yett_reconcile_duration_seconds_{part}"]
             - before[f"yett_reconcile_duration_seconds_{part}"]
             for part in ("sum", "count")
         )
-        found[str(policies)] = {"ms": times, "compiler_ms": round(1000 * spent / batches, 3)}
+        found[str(policies)] = {
+            "read": reach.read,
+            "processor_ms": round(1000 * used / len(pods), 2),
+            "compiler_ms": round(1000 * spent / batches, 3),
+        }
     return found
 
 

@@ -46,4 +46,4 @@ def wanted(topology: Topology, rules: Rules, engine: str = "Sidecar") -> Wanted:
 
 def _redirecting(made: Document) -> Document:
     entries = [replace(entry, verdict=Verdict.REDIRECT) if entry.ruleset else entry for entry in made.entries]
-    return replace(made, entries=tuple(sorted(entries)))
+    return Document.of(made.identity, entries, made.rules)

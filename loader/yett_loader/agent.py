@@ -14,11 +14,12 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from yett_loader import discovery
+from yett_loader.aside import aside
 from yett_loader.assign import Assignment, Numbers, assign, check_room, moved, rules_in
 from yett_loader.datapath import Datapath
 from yett_loader.encode import Encoder
 from yett_loader.endpoint import LocalEndpoint
-from yett_loader.enforce import DROPPED_TOGETHER, Enforcer
+from yett_loader.enforce import Enforcer
 from yett_loader.errors import LoaderError, SnapshotError
 from yett_loader.interfaces import Interfaces, present_of
 from yett_loader.kernel import abi
@@ -37,6 +38,8 @@ from yett_policy.document import Engine, Ruleset
 log = logging.getLogger(__name__)
 
 RECORD_ALLOWED = abi.number("CONFIG_RECORD_ALLOWED")
+DROPPED_AT_ONCE = 16
+"""Retired policies and rulesets, before a change may have its turn."""
 
 
 def fill(datapath: Datapath, store: Store, own: Collection[str]) -> None:
@@ -187,14 +190,14 @@ class Agent:
         self.store.tidy()
         async with self._turn:
             try:
-                self.interfaces.mend(self.wanted.endpoints if self.wanted else ())
+                await self.interfaces.mend(self.wanted.endpoints if self.wanted else ())
             except (LoaderError, OSError) as error:
                 log.warning("cannot look at what is attached: %s", error)
         while True:
             async with self._turn:
                 # Not while we are unsure: the next application comes first.
                 due = () if self._unsure else drops(self._retirement.due(time.monotonic(), GRACE))
-                ops = due[:DROPPED_TOGETHER]
+                ops = due[:DROPPED_AT_ONCE]
                 if not ops:
                     return
                 try:
@@ -310,7 +313,7 @@ class Agent:
         if self.sidecar:
             # Before the maps: what they redirect finds its rules in force.
             places = await self.sidecar.apply(wanted.snapshot, places, wanted.secrets)
-        endpoints = tuple(map(self.interfaces.govern, located)) if look else located
+        endpoints = await self.interfaces.govern(located) if look else located
         if places is not planned or endpoints != located:
             assignment, want = self._encode(wanted, endpoints, places)
         ops = plan(self.have(), want, self._enforcer.limits.policies)
@@ -374,16 +377,14 @@ class Agent:
         self.assignment = assignment
 
     async def _run(self, ops: tuple[MapOp, ...], rulesets: Iterable[Ruleset] = ()) -> None:
-        """Apply, in a thread: many changes take a while, and records must be read meanwhile."""
+        """Apply, aside: many changes take a while, and records must be read meanwhile."""
         if not ops:
             return
         self._enforcer.tables = tables_of(rulesets, self.assignment)
         self._unsure = True
-        work = asyncio.create_task(asyncio.to_thread(self._enforcer.apply, ops))
         try:
-            await asyncio.shield(work)
+            await aside(lambda: self._enforcer.apply(ops))
         except BaseException:
-            await asyncio.wait([work])  # we may be cancelled, the thread not: the maps must stay open for it
             self._have = None  # somewhere between: the kernel knows
             raise
         self._unsure = False

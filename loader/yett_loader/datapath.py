@@ -15,6 +15,7 @@ Every effect goes through `effect`, so that a test can make each one fail.
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from errno import EINVAL, ENODEV
@@ -55,6 +56,8 @@ class Datapath:
     maps: dict[str, Map]
     programs: dict[str, Program]
     effect: Effect = field(default=run, repr=False)  # type: ignore[type-arg]
+    _looking: threading.Lock = field(default_factory=threading.Lock, repr=False)
+    """Interfaces are attached in a thread, and whoever reports what is attached removes dead pins."""
 
     # -- beginning and end ----------------------------------------------------------------
 
@@ -262,20 +265,21 @@ class Datapath:
             pin.mkdir()
 
     def _is_attached(self, pin: Path, ifindex: int, hook: Hook) -> bool:
-        """Whether this pin means something; it is removed if not."""
-        if not pin.exists():
+        """Whether this pin means something; it is removed if not, and no other that took its place meanwhile."""
+        with self._looking:
+            if not pin.exists():
+                return False
+            if pin.is_dir():
+                if tc.attached(ifindex, hook):
+                    return True
+                pin.rmdir()
+                return False
+            with Link.open(pin) as link:
+                if link.info().ifindex == ifindex:
+                    return True
+            # The interface went away (the kernel detached the link); its number may come back.
+            pin.unlink()
             return False
-        if pin.is_dir():
-            if tc.attached(ifindex, hook):
-                return True
-            pin.rmdir()
-            return False
-        with Link.open(pin) as link:
-            if link.info().ifindex == ifindex:
-                return True
-        # The interface went away (the kernel detached the link); its number may come back.
-        pin.unlink()
-        return False
 
     def _swap(self, ifindex: int, programs: Mapping[str, Program]) -> None:
         known = {item.info().id: item for item in (*self.programs.values(), *programs.values())}

@@ -6,10 +6,9 @@ import logging
 import socket
 import threading
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from itertools import groupby, takewhile
+from itertools import groupby
 from typing import assert_never
 
 from yett_loader.assign import Limits, handle, tier_and_slot
@@ -50,8 +49,6 @@ _FIXED_BITS = 48
 _ZERO = bytes(4)
 _TOGETHER = 128
 """Inner maps that go into an outer one with one call; each takes a descriptor meanwhile."""
-DROPPED_TOGETHER = 16
-"""Inner maps that are taken out side by side: an array of maps has no call for many."""
 
 
 @dataclass(slots=True)
@@ -138,14 +135,10 @@ class Enforcer:
     def apply(self, ops: Iterable[MapOp]) -> int:
         """Do them in order; how many.  The first failure is raised, the rest not done.
 
-        Neighbours of one kind go to the kernel together: it waits out an RCU grace period (some
-        10 ms) for each call that changes a map of maps, not for each element.  Rulesets and policies that a
-        plan begins with wait side by side, for nothing points at either yet; and so do those that are dropped.
+        Neighbours of one kind go to the kernel together, where it has a call for many.
         """
         todo = list(ops)
-        new = list(takewhile(lambda op: isinstance(op, PutRuleset | PutPolicy), todo))
-        self._put_new(new)
-        for kind, group in groupby(todo[len(new) :], type):
+        for kind, group in groupby(todo, type):
             some = list(group)
             if kind is PutPolicy:
                 self._put_policies([op for op in some if isinstance(op, PutPolicy)])
@@ -155,8 +148,6 @@ class Enforcer:
                 self._put_addresses([op for op in some if isinstance(op, PutAddress)])
             elif kind is PutService:
                 self._put_services([op for op in some if isinstance(op, PutService)])
-            elif kind in (DropPolicy, DropRuleset):
-                self._drop(some)
             else:
                 for op in some:
                     self.apply_one(op)
@@ -212,28 +203,6 @@ class Enforcer:
         zero = bytes(hits.value_room)
         for number in rules:
             hits.update(abi.pack_u32(number), zero)
-
-    def _put_new(self, ops: Iterable[MapOp]) -> None:
-        rulesets: list[PutRuleset] = []
-        policies: list[PutPolicy] = []
-        for op in ops:
-            if isinstance(op, PutRuleset):
-                rulesets.append(op)
-            elif isinstance(op, PutPolicy):
-                policies.append(op)
-        if not rulesets or not policies:
-            self._put_rulesets(rulesets)
-            self._put_policies(policies)
-            return
-        with ThreadPoolExecutor(1) as beside:  # which waits for it, whatever fails here
-            waiting = beside.submit(self._put_rulesets, rulesets)
-            self._put_policies(policies)
-            waiting.result()
-
-    def _drop(self, ops: Sequence[MapOp]) -> None:
-        with ThreadPoolExecutor(min(len(ops), DROPPED_TOGETHER)) as beside:
-            for work in [beside.submit(self.apply_one, op) for op in ops]:
-                work.result()
 
     def _put_rulesets(self, ops: Sequence[PutRuleset]) -> None:
         for tier in sorted({tier_and_slot(op.handle)[0] for op in ops}):

@@ -4,6 +4,9 @@ The outer map names an inner one by its id, and to open a map by id takes CAP_SY
 loader in its container has not.  So each inner map is pinned under its id for as long as the
 outer one holds it: before it goes in, until after it is out.  Whatever interrupts us leaves a
 pin too many, never one too few, and the next start removes it.
+
+What is put or dropped is so on return, but programs that run at that moment may still use what
+was there before (`grace`).
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ from errno import ENOENT, EPERM
 from pathlib import Path
 
 from yett_loader.errors import AbiMismatch, KernelError
+from yett_loader.grace import Grace
 from yett_loader.image import Effect, run
 from yett_loader.kernel import Map, abi
 from yett_loader.kernel.fd import get_pinned
@@ -26,6 +30,7 @@ class OuterMap(Map):
         self.pins = pins
         """Directory of the inner maps' pins; made when the first comes."""
         self._effect = effect
+        self._grace = Grace()
 
     @classmethod
     def pinned(cls, path: Path, pins: Path, effect: Effect = run) -> OuterMap:  # type: ignore[type-arg]
@@ -57,7 +62,13 @@ class OuterMap(Map):
             for _, item in inner:
                 self._effect(f"pin inner {self.name}", lambda i=item: i.pin(self.pins / str(i.id)))  # type: ignore[misc]
             elements = [(abi.pack_u32(slot), abi.pack_u32(item.fd)) for slot, item in inner]
-            self._effect(f"put inner {self.name}", lambda: self.update_many(elements))
+            self._effect(
+                f"put inner {self.name}",
+                lambda: self._grace.call(
+                    lambda: self.update_many(elements),
+                    lambda: all(self._id(slot) == item.id for slot, item in inner),
+                ),
+            )
         finally:
             # Also after half of it: a pin for what is in, and for nothing else.
             self._unpin(touched - self._ids(slots))
@@ -65,7 +76,12 @@ class OuterMap(Map):
     def drop(self, slot: int) -> None:
         """Empty a slot."""
         gone = self._ids([slot])
-        self._effect(f"drop inner {self.name}", lambda: self.delete(abi.pack_u32(slot)))
+        if not gone:
+            return
+        self._effect(
+            f"drop inner {self.name}",
+            lambda: self._grace.call(lambda: self.delete(abi.pack_u32(slot)), lambda: self._id(slot) is None),
+        )
         self._unpin(gone)
 
     def mend(self) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
 
 from yett_loader import discovery
+from yett_loader.aside import aside
 from yett_loader.datapath import Datapath
 from yett_loader.discovery import Found, NotFound
 from yett_loader.endpoint import LocalEndpoint
@@ -74,7 +75,7 @@ class Interfaces:
                 case Found(ifindex, ifname) if ifindex in taken:
                     self.waiting[item.name] = f"interface {ifname} belongs to another endpoint"
                 case Found(ifindex, ifname) if item.name in held:
-                    self.govern(replace(item, ifindex=ifindex))
+                    await self.govern([replace(item, ifindex=ifindex)])
                     self.waiting.setdefault(
                         item.name,
                         f"its interface is gone, and {ifname} with its address is denied everything until "
@@ -86,30 +87,42 @@ class Interfaces:
                 case NotFound(reason):
                     self.waiting[item.name] = reason
         if self.lost.told is not None:
-            self._hold_newcomers(wanted.snapshot, known, there, told=self.lost.told())
+            await self._hold_newcomers(wanted.snapshot, known, there, told=self.lost.told())
         return tuple(known)
 
-    def govern(self, endpoint: LocalEndpoint) -> LocalEndpoint:
-        """The endpoint, governed; without its interface if that is not to be had."""
-        if endpoint.ifindex is None:
-            return endpoint
-        try:
-            self.datapath.attach(endpoint.ifindex)
-        except KernelError as error:
-            # One odd interface must not keep the others from their policies.
-            self.waiting[endpoint.name] = str(error)
-            log.error("%s is not governed: %s", endpoint.name, error)  # noqa: TRY400 - the sentence is enough
-            return replace(endpoint, ifindex=None)
-        return endpoint
+    async def govern(self, endpoints: Iterable[LocalEndpoint]) -> tuple[LocalEndpoint, ...]:
+        """The endpoints, governed; those of which that is not to be had without their interfaces."""
+        known = tuple(endpoints)
+        failed = await self._attach(item.ifindex for item in known if item.ifindex is not None)
+        # One odd interface must not keep the others from their policies.
+        for item in known:
+            if item.ifindex in failed:
+                self.waiting[item.name] = str(failed[item.ifindex])
+                log.error("%s is not governed: %s", item.name, failed[item.ifindex])
+        return tuple(replace(item, ifindex=None) if item.ifindex in failed else item for item in known)
 
-    def mend(self, endpoints: Iterable[LocalEndpoint]) -> None:
+    async def mend(self, endpoints: Iterable[LocalEndpoint]) -> None:
         """Govern them again, where a program is missing: whoever may do what we may can take it off."""
         existing = discovery.interfaces()
-        for item in endpoints:
-            if item.ifindex in existing:
-                self.govern(item)
+        await self.govern(item for item in endpoints if item.ifindex in existing)
 
-    def _hold_newcomers(
+    async def _attach(self, ifindexes: Iterable[int]) -> dict[int, KernelError]:
+        """Why not, of those to which that was impossible.  The kernel takes some 10 ms for each that is new."""
+        numbers = tuple(ifindexes)
+        failed = {}
+
+        def attach() -> None:
+            for number in numbers:
+                try:
+                    self.datapath.attach(number)
+                except KernelError as error:
+                    failed[number] = error
+
+        if numbers:
+            await aside(attach)
+        return failed
+
+    async def _hold_newcomers(
         self, snapshot: Snapshot, known: Collection[LocalEndpoint], there: frozenset[int], *, told: bool
     ) -> None:
         """Govern interfaces that may be those of pods on their way, and let go of those that are not."""
@@ -117,11 +130,8 @@ class Interfaces:
         taken = {item.ifindex for item in known} | (set(self.datapath.attached()) - self.newcomers.held)
         expecting = any(item.identity in coming and is_selected(item) for item in snapshot.documents)
         new, old = self.newcomers.look(there - taken, expecting=expecting, told=told)
-        for ifindex in new:
-            try:
-                self.datapath.attach(ifindex)
-            except KernelError as error:  # gone again, perhaps
-                log.warning("interface %d is not governed: %s", ifindex, error)
+        for ifindex, error in (await self._attach(new)).items():  # gone again, perhaps
+            log.warning("interface %d is not governed: %s", ifindex, error)
         for ifindex in old:
             self.datapath.detach(ifindex)
 

@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Address, ip_network
-from typing import Generic, NamedTuple, TypeVar, assert_never
+from typing import NamedTuple, assert_never
 
-K = TypeVar("K")
-V = TypeVar("V")
+from yett_loader.copied import Copied
 
 WORLD = 2
 """Identity of every address that ipcache does not know (IDENTITY_WORLD)."""
@@ -203,8 +202,8 @@ MapOp = (
 
 def after(state: MapState, *ops: MapOp) -> MapState:
     """The state once `ops` are done; parts that none of them touches are the same objects."""
-    rulesets, policies, ipcache = _Copy(state.rulesets), _Copy(state.policies), _Copy(state.ipcache)
-    endpoints, services, epoch = _Copy(state.endpoints), _Copy(state.services), state.epoch
+    rulesets, policies, ipcache = Copied(state.rulesets), Copied(state.policies), Copied(state.ipcache)
+    endpoints, services, epoch = Copied(state.endpoints), Copied(state.services), state.epoch
     for op in ops:
         match op:
             case PutRuleset(handle, value):
@@ -232,25 +231,6 @@ def after(state: MapState, *ops: MapOp) -> MapState:
             case _:
                 assert_never(op)
     return MapState(rulesets.now, policies.now, ipcache.now, endpoints.now, epoch, services.now)
-
-
-class _Copy(Generic[K, V]):
-    """A mapping, copied when it is changed for the first time."""
-
-    def __init__(self, of: Mapping[K, V]) -> None:
-        self.now = of
-        self._own: dict[K, V] | None = None
-
-    def put(self, key: K, value: V) -> None:
-        self._changing()[key] = value
-
-    def drop(self, key: K) -> None:
-        self._changing().pop(key, None)
-
-    def _changing(self) -> dict[K, V]:
-        if self._own is None:
-            self.now = self._own = dict(self.now)
-        return self._own
 
 
 def reached(have: MapState, want: MapState, ops: Iterable[MapOp]) -> MapState:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 
-from yett_policy.body import Body, Made, ServerPorts
+from yett_policy.body import Body, ServerPorts
 from yett_policy.document import Document
 from yett_policy.merge import Conflict
 
@@ -18,8 +18,7 @@ BodyKey = tuple[tuple[PolicyId, ...], ServerPorts, bool]
 class Bodies:
     """`join` and `drop` say what identities need, `update` builds what is not there yet or stale."""
 
-    def __init__(self, build: Callable[[BodyKey, Made], Body]) -> None:
-        """Bodies that are given one `Made` share their equal entries."""
+    def __init__(self, build: Callable[[BodyKey], Body]) -> None:
         self.documents: dict[int, Document] = {}
         """By identity."""
         self._build = build
@@ -49,14 +48,13 @@ class Bodies:
 
     def update(self, stale_policies: Iterable[PolicyId], *, everything: bool) -> set[int]:
         """Build, also again what depends on these policies; identities that have another document."""
-        made: Made = {}
         stale = set(self._bodies) if everything else set()
         for pid in stale_policies:
             stale |= self._of_policy.get(pid, set())
         for key in stale:
             if not self._members[key]:
                 continue
-            body = self._build(key, made)
+            body = self._build(key)
             if not body.says_as(self._bodies[key]):
                 self._moved |= self._members[key]
             self._hold(key, body)
@@ -64,12 +62,12 @@ class Bodies:
         for number in self._moved:
             key = self._key_of[number]
             if key not in self._bodies:
-                self._hold(key, self._build(key, made))
+                self._hold(key, self._build(key))
                 for pid in key[0]:
                     self._of_policy[pid].add(key)
             body, old = self._bodies[key], self.documents.get(number)
             if old is None or not body.says_as(old):
-                self.documents[number] = Document(number, body.entries, body.rules)
+                self.documents[number] = Document(number, body.groups, body.rules)
                 changed.add(number)
         self._moved = set()
         self._drop_empty()

@@ -7,13 +7,24 @@ select (and whose ports have the same names and protocols) share one body.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import NamedTuple, Protocol
 
 from yett_policy.app_protocol import Spoken
 from yett_policy.cluster import NamedPort
-from yett_policy.document import ANY_PEER, ANY_PROTO, Direction, Document, Engine, Entry, Ruleset, Verdict
+from yett_policy.document import (
+    ANY_PEER,
+    ANY_PROTO,
+    Direction,
+    Document,
+    Engine,
+    Entry,
+    Group,
+    Ruleset,
+    Verdict,
+)
 from yett_policy.http.rule import RulesetSpec
 from yett_policy.merge import KUBELET, Claim, Conflict, Defaults, Outcome, merge
 from yett_policy.policy import PORT_MAX, PROTOCOLS, TCP, Policy, Ports, Rule
@@ -59,24 +70,16 @@ class Peers(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """Entries and rules of a document, and the rulesets that they name."""
+    """Groups and rules of a document, and the rulesets that they name."""
 
-    entries: tuple[Entry, ...]
+    groups: tuple[Group, ...]
     rules: tuple[str, ...]
     rulesets: tuple[Ruleset, ...]
     conflicts: frozenset[Conflict] = frozenset()
 
     def says_as(self, other: Body | Document) -> bool:
-        """Whether entries and rules are equal; quick where they are not."""
-        return (
-            len(self.entries) == len(other.entries)
-            and self.rules == other.rules
-            and (self.entries is other.entries or self.entries == other.entries)
-        )
-
-
-Made = dict[Entry, dict[int, Entry]]
-"""Entries that exist: for anyone -> peer -> the same of that peer."""
+        """Whether groups and rules are equal."""
+        return self.rules == other.rules and self.groups == other.groups
 
 
 class _Span(NamedTuple):
@@ -107,36 +110,30 @@ def build_body(
     own: ServerPorts,
     peers: Peers,
     compile_ruleset: Callable[[RulesetSpec], Ruleset],
-    made: Made | None = None,
 ) -> Body:
     """The body for a subject that exactly `policies` select; `own` are its ports, which ingress
-    rules speak of.  Bodies that are given one `made` share their equal entries.
+    rules speak of.
     """
-    groups = [
+    said = [
         (direction, rows, members)
         for direction in Direction
         for rows, members in _direction(policies, direction, own, peers)
     ]
-    rules = sorted({row.outcome.rule for _, rows, _ in groups for row in rows})
+    rules = sorted({row.outcome.rule for _, rows, _ in said for row in rows})
     number = {rule: i for i, rule in enumerate(rules)}
-    made = {} if made is None else made
     rulesets: dict[int, Ruleset] = {}
-    entries: list[Entry] = []
-    for direction, rows, members in groups:
+    peers_of: dict[Entry, list[int]] = {}
+    for direction, rows, members in said:
         for row in rows:
             spec = row.outcome.ruleset
             if spec is not None and id(spec) not in rulesets:
                 rulesets[id(spec)] = compile_ruleset(spec)
-            sample = _entry(direction, row, number[row.outcome.rule], rulesets.get(id(spec)))
-            known = made.setdefault(sample, {})
-            for peer in members:
-                if peer not in known:
-                    known[peer] = _for_peer(sample, peer)
-                entries.append(known[peer])
-    entries.sort(key=lambda entry: (entry.direction, entry.peer, entry.proto, entry.port, entry.port_bits))
+            entry = _entry(direction, row, number[row.outcome.rule], rulesets.get(id(spec)))
+            peers_of.setdefault(entry, []).extend(members)
+    groups = tuple(Group(entry, tuple(sorted(members))) for entry, members in sorted(peers_of.items()))
     unique = {ruleset.digest: ruleset for ruleset in rulesets.values()}
-    conflicts = frozenset(each for _, rows, _ in groups for row in rows for each in row.outcome.conflicts)
-    return Body(tuple(entries), tuple(rules), tuple(unique[digest] for digest in sorted(unique)), conflicts)
+    conflicts = frozenset(each for _, rows, _ in said for row in rows for each in row.outcome.conflicts)
+    return Body(groups, tuple(rules), tuple(unique[digest] for digest in sorted(unique)), conflicts)
 
 
 def _entry(direction: Direction, row: _Row, rule: int, ruleset: Ruleset | None) -> Entry:
@@ -158,25 +155,9 @@ def _entry(direction: Direction, row: _Row, rule: int, ruleset: Ruleset | None) 
     )
 
 
-def _for_peer(entry: Entry, peer: int) -> Entry:
-    """`replace(entry, peer=peer)`, which is too slow for the millions of them."""
-    return Entry(
-        entry.direction,
-        peer,
-        entry.proto,
-        entry.port,
-        entry.port_bits,
-        entry.verdict,
-        entry.reason,
-        entry.rule,
-        entry.ruleset,
-        entry.forbidden,
-    )
-
-
 def _direction(
     policies: Sequence[Policy], direction: Direction, own: ServerPorts, peers: Peers
-) -> Iterator[tuple[list[_Row], list[int]]]:
+) -> Iterator[tuple[list[_Row], Iterable[int]]]:
     """Entries, and the peers (ANY_PEER is one) of whom they are said."""
     defaults = _defaults(policies, direction)
     rules = [(policy, rule) for policy in policies for rule in policy.rules_of(direction)]
@@ -187,34 +168,53 @@ def _direction(
     ]
     yield _rows([], common, defaults, server.spoken, complete=True, host=False), [ANY_PEER]
 
-    by_peer: dict[int, list[int]] = {}
-    named: set[int] = set()
-    judging: set[int] = set()
-    for i, (_, rule) in enumerate(rules):
-        if not ingress and any(True for _ in _names(rule)):
-            named.add(i)
-        if not ingress and rule.has_http:
-            judging.add(i)
-        for peer in _peers_of(rule, ingress, peers):
-            by_peer.setdefault(peer, []).append(i)
-    hosts = peers.hosts() if ingress and (rules or defaults.all) else ()
-    for host in hosts:
-        by_peer.setdefault(host, [])
+    hosts = set(peers.hosts() if ingress and (rules or defaults.all) else ())
+    spoken_of = [_peers_of(rule, ingress, peers) for _, rule in rules]
+    for chosen, part in _partition([*spoken_of, hosts]):
+        host = len(rules) in chosen
+        about = [rules[i] for i in chosen if i < len(rules)]
+        for ports, members in [(own, part)] if ingress else _by_ports(about, part, peers):
+            spans = [span for policy, rule in about for span in _spans(policy, rule, ports.named)]
+            if host:
+                spans += [_Span(TCP, port, port, KUBELET) for port in ports.probes]
+            complete = host or any(span.proto == ANY_PROTO for span in spans)
+            yield _rows(spans, common, defaults, ports.spoken, complete=complete, host=host), members
 
-    groups: dict[tuple[tuple[int, ...], bool, ServerPorts], list[int]] = {}
-    for peer, chosen in by_peer.items():
-        if not ingress:
-            server = ServerPorts(
-                () if named.isdisjoint(chosen) else tuple(peers.named_ports(peer)),
-                () if judging.isdisjoint(chosen) else tuple(peers.spoken(peer)),
-            )
-        groups.setdefault((tuple(chosen), peer in hosts, server), []).append(peer)
-    for (chosen_rules, host, ports), members in groups.items():
-        spans = [span for i in chosen_rules for span in _spans(*rules[i], ports.named)]
-        if host:
-            spans += [_Span(TCP, port, port, KUBELET) for port in ports.probes]
-        complete = host or any(span.proto == ANY_PROTO for span in spans)
-        yield _rows(spans, common, defaults, ports.spoken, complete=complete, host=host), members
+
+def _partition(sets: Iterable[AbstractSet[int]]) -> list[tuple[tuple[int, ...], AbstractSet[int]]]:
+    """Members by which of the sets they are in; of each part the places of those, ascending."""
+    parts: list[tuple[tuple[int, ...], AbstractSet[int]]] = []
+    seen: set[int] = set()
+    for place, members in enumerate(sets):
+        split: list[tuple[tuple[int, ...], AbstractSet[int]]] = []
+        for places, part in parts:
+            if inside := part & members:
+                split.append(((*places, place), inside))
+            if len(inside) < len(part):
+                split.append((places, part - inside))
+        if fresh := members - seen:
+            split.append(((place,), fresh))
+            seen |= fresh
+        parts = split
+    return parts
+
+
+def _by_ports(
+    rules: Sequence[tuple[Policy, Rule]], members: Collection[int], peers: Peers
+) -> Iterator[tuple[ServerPorts, Collection[int]]]:
+    """Servers by what is known of their ports, as far as these rules speak of it."""
+    named = any(True for _, rule in rules for _ in _names(rule))
+    judging = any(rule.has_http for _, rule in rules)
+    if not named and not judging:
+        yield _UNKNOWN, members
+        return
+    found: dict[ServerPorts, list[int]] = {}
+    for peer in members:
+        ports = ServerPorts(
+            tuple(peers.named_ports(peer)) if named else (), tuple(peers.spoken(peer)) if judging else ()
+        )
+        found.setdefault(ports, []).append(peer)
+    yield from found.items()
 
 
 def _defaults(policies: Iterable[Policy], direction: Direction) -> Defaults:

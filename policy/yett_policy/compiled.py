@@ -42,7 +42,7 @@ class Compiled:
         """Everything that a node must have; `identities` are those of its own pods (None: all)."""
         wanted = set(self.documents if identities is None else identities)
         documents = [self.documents[number] for number in sorted(wanted & self.documents.keys())]
-        digests = {entry.ruleset for document in documents for entry in document.entries if entry.ruleset}
+        digests = {digest for document in documents for digest, _ in document.rulesets}
         return Snapshot(
             documents=tuple(documents),
             rulesets=tuple(self.rulesets[digest] for digest in sorted(digests)),

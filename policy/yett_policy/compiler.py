@@ -14,7 +14,7 @@ from yett_policy.addresses import NOTHING, Addresses
 from yett_policy.app_protocol import AppProtocols, Spoken
 from yett_policy.backends import BackendTable
 from yett_policy.bodies import Bodies, BodyKey, PolicyId
-from yett_policy.body import PROTOCOL_NAMES, Body, Made, ServerPorts, build_body
+from yett_policy.body import PROTOCOL_NAMES, Body, ServerPorts, build_body
 from yett_policy.cluster import (
     Cluster,
     NamedPort,
@@ -535,9 +535,9 @@ class Compiler:
         wish = namespace.forbidden if namespace is not None else None
         return self._forbidden if wish is None else wish
 
-    def _build(self, key: BodyKey, made: Made) -> Body:
+    def _build(self, key: BodyKey) -> Body:
         policies = [self._policies[pid].answering(forbidden=key[2]) for pid in key[0]]
-        return build_body(policies, key[1], self, self._rulesets.of, made)
+        return build_body(policies, key[1], self, self._rulesets.of)
 
     # -- what bodies ask (the protocol Peers)
 

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from enum import IntEnum, StrEnum
+from typing import NamedTuple, Self
 
 from yett_policy.http.rule import RulesetSpec
 from yett_policy.reason import Reason
 from yett_policy.service import Backends, Frontend
 
-SCHEMA = 3
+SCHEMA = 4
 """Revision of these values on the wire and on disk; another number is refused."""
 
 
@@ -72,38 +74,68 @@ class Entry:
     """A denial answers (403) instead of a bare reset."""
 
 
+class Group(NamedTuple):
+    """What is said of several peers alike: of a namespace, of a cluster."""
+
+    entry: Entry
+    """As if for anyone."""
+    peers: tuple[int, ...]
+    """Sorted; ANY_PEER is one."""
+
+
 @dataclass(frozen=True, slots=True)
 class Document:
     """The policy of one identity, both directions."""
 
     identity: int
-    entries: tuple[Entry, ...]
-    """Sorted."""
+    groups: tuple[Group, ...]
+    """Sorted; each entry once."""
     rules: tuple[str, ...]
     """Rule references: `Kind/namespace/name:ingress[0].toPorts[0]`, for a default deny
     `Kind/namespace/name:default-deny` (several joined by `, `), for no policy `none`."""
     _digest: str = field(default="", init=False, repr=False, compare=False)
+    _entries: tuple[Entry, ...] = field(default=(), init=False, repr=False, compare=False)
     _rulesets: tuple[tuple[str, Direction], ...] | None = field(
         default=None, init=False, repr=False, compare=False
     )
 
+    @classmethod
+    def of(cls, identity: int, entries: Iterable[Entry], rules: tuple[str, ...]) -> Self:
+        """With these entries, in any order."""
+        peers: dict[Entry, list[int]] = {}
+        for entry in entries:
+            peers.setdefault(replace(entry, peer=ANY_PEER), []).append(entry.peer)
+        return cls(
+            identity,
+            tuple(Group(entry, tuple(sorted(found))) for entry, found in sorted(peers.items())),
+            rules,
+        )
+
     def __hash__(self) -> int:
         return hash(self.digest)
+
+    @property
+    def entries(self) -> tuple[Entry, ...]:
+        """One for each peer, sorted; computed once, and only where they are needed one by one."""
+        if not self._entries:
+            each = (_for_peer(entry, peer) for entry, peers in self.groups for peer in peers)
+            object.__setattr__(self, "_entries", tuple(sorted(each, key=_order)))
+        return self._entries
 
     def to_bytes(self) -> bytes:
         """Canonical JSON; equal documents give equal bytes."""
         return canonical({"schema": SCHEMA, **self.to_json()})
 
     def to_json(self) -> dict[str, object]:
-        """Without its schema, entries as rows: direction, peer, proto, port, port_bits, verdict, reason,
+        """Without its schema, groups as rows: direction, peers, proto, port, port_bits, verdict, reason,
         rule, which of `rulesets` (from 1; 0: none), forbidden (0 or 1).
         """
-        rulesets = sorted({entry.ruleset for entry in self.entries} - {""})
+        rulesets = sorted({group.entry.ruleset for group in self.groups} - {""})
         place = {digest: index for index, digest in enumerate(("", *rulesets))}
         rows = [
             (
                 each.direction,
-                each.peer,
+                peers,
                 each.proto,
                 each.port,
                 each.port_bits,
@@ -113,7 +145,7 @@ class Document:
                 place[each.ruleset],
                 +each.forbidden,
             )
-            for each in self.entries
+            for each, peers in self.groups
         ]
         return {"identity": self.identity, "entries": rows, "rules": self.rules, "rulesets": rulesets}
 
@@ -128,9 +160,29 @@ class Document:
     def rulesets(self) -> tuple[tuple[str, Direction], ...]:
         """Digest and direction of every ruleset that entries name, each once, sorted; computed once."""
         if self._rulesets is None:
-            named = {(entry.ruleset, entry.direction) for entry in self.entries if entry.ruleset}
+            named = {(entry.ruleset, entry.direction) for entry, _ in self.groups if entry.ruleset}
             object.__setattr__(self, "_rulesets", tuple(sorted(named)))
         return self._rulesets or ()
+
+
+def _order(entry: Entry) -> tuple[int, ...]:
+    return entry.direction, entry.peer, entry.proto, entry.port, entry.port_bits
+
+
+def _for_peer(entry: Entry, peer: int) -> Entry:
+    """`replace(entry, peer=peer)`, which is too slow for hundreds."""
+    return Entry(
+        entry.direction,
+        peer,
+        entry.proto,
+        entry.port,
+        entry.port_bits,
+        entry.verdict,
+        entry.reason,
+        entry.rule,
+        entry.ruleset,
+        entry.forbidden,
+    )
 
 
 @dataclass(frozen=True, slots=True)

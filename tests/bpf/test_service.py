@@ -54,8 +54,7 @@ def document(said: dict[tuple[int, int], str], default: str = "denied") -> Docum
         entry(Direction.EGRESS, ANY_PEER, default, rule=len(words)),
         *(entry(Direction.EGRESS, peer, word, port, rule) for rule, ((peer, port), word) in enumerate(words)),
     ]
-    entries.sort(key=lambda item: (item.direction, item.peer, item.proto, item.port, item.port_bits))
-    return Document(SERVER_ID, tuple(entries), (*(f"rule-{i}" for i in range(len(words))), "default"))
+    return Document.of(SERVER_ID, entries, (*(f"rule-{i}" for i in range(len(words))), "default"))
 
 
 _ports = itertools.count(20_000)
@@ -152,9 +151,9 @@ def test_a_service_of_udp_is_one_too(kernel: Kernel) -> None:
 
 
 def test_who_is_not_governed_is_not_asked_about_services(kernel: Kernel) -> None:
-    free = Document(
+    free = Document.of(
         SERVER_ID,
-        tuple(
+        (
             Entry(direction, ANY_PEER, 0, 0, 0, Verdict.ALLOW, Reason.NOT_ENFORCED, 0)
             for direction in Direction
         ),

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from support.agent import Node
 from support.capabilities import confined
 from support.netns import Topology, topology
+from yett_loader.datapath import Datapath
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCE = Path(__file__).with_name("tiny.bpf.c")
@@ -79,3 +81,18 @@ def as_in_the_container() -> Iterator[None]:
     """The test may do what its loader may in the cluster, and no more."""
     with confined():
         yield
+
+
+@pytest.fixture
+def node(pods: Topology) -> Iterator[Topology]:
+    """The test runs in the node's namespace."""
+    with pods.node:
+        yield pods
+
+
+@pytest.fixture
+def host(bpffs: Path, tmp_path: Path, tiny: Path, node: Topology) -> Iterator[Node]:
+    """A node without an agent yet."""
+    made = Node(bpffs, tmp_path / "state", tiny)
+    yield made
+    Datapath.remove(made.pins)

@@ -18,6 +18,7 @@ from yett_loader import features
 from yett_loader.datapath import Datapath, Sizes, digest, run
 from yett_loader.errors import AbiMismatch, KernelError, NotReady
 from yett_loader.kernel import Hook, Link, Map, Object, Program, abi, tc
+from yett_loader.kernel.link import LinkInfo
 from yett_loader.pins import Pins, locked, require_bpffs
 
 pytestmark = [pytest.mark.bpf, pytest.mark.net, pytest.mark.usefixtures("as_in_the_container")]
@@ -144,6 +145,33 @@ def test_an_interface_that_took_over_a_number_is_attached_anew(pins: Pins, tiny:
     assert path.attached() == [link]
     assert before.keys() == link_ids(pins).keys()
     assert not set(before.values()) & set(link_ids(pins).values())
+    path.unload()
+
+
+def test_who_looks_at_a_dead_pin_does_not_remove_the_one_that_takes_its_place(
+    pins: Pins, tiny: Path, link: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = Datapath.start(pins, tiny)
+    path.attach(link)
+    subprocess.run(["ip", "link", "del", "probe0"], check=True, timeout=20)
+    ip(f"link add probe0 index {link} type veth peer name probe1")
+    info, looking, attached = Link.info, threading.Event(), threading.Event()
+
+    def slow(of: Link) -> LinkInfo:
+        found = info(of)
+        if threading.current_thread() is report and not looking.is_set():
+            looking.set()
+            attached.wait(0.5)
+        return found
+
+    monkeypatch.setattr(Link, "info", slow)
+    report = threading.Thread(target=path.attached)
+    report.start()
+    assert looking.wait(20)
+    path.attach(link)
+    attached.set()
+    report.join()
+    assert len(link_ids(pins)) == 2
     path.unload()
 
 

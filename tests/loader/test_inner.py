@@ -77,33 +77,36 @@ def test_a_loader_killed_at_any_step_leaves_each_slot_as_before_or_after(
     outer: OuterMap, change: str
 ) -> None:
     slots = (1, 2, 3)
+    left = []
     for at in count():
         for slot in slots:
             outer.drop(slot)
         if change != "put":
             fill(outer, slots)
         before = held(outer)
-        was_killed = killed(at, lambda effect: changed(again(outer, effect), change, slots))
+        was_killed = killed(at, lambda effect: changed(again(outer, effect), change, slots, effect))
         after = held(outer)  # nothing that is in is without a pin, so all of it can be opened
         assert pinned(outer) >= set(after.values())
-        if not was_killed:
-            assert after.keys() == (set() if change == "drop" else set(slots))
-            assert not set(after.values()) & set(before.values())
         with again(outer) as next_one:
             next_one.mend()
             assert held(next_one) == after
             assert pinned(next_one) == set(after.values())
+        left.append(after)
         if not was_killed:
             break
     assert at > 3
+    for after in left[-2:]:  # also where it was killed when all was done, but not yet waited for
+        assert after.keys() == (set() if change == "drop" else set(slots))
+        assert not set(after.values()) & set(before.values())
 
 
-def changed(outer: OuterMap, change: str, slots: tuple[int, ...]) -> None:
+def changed(outer: OuterMap, change: str, slots: tuple[int, ...], effect: Killing) -> None:
     if change == "drop":
         for slot in slots:
             outer.drop(slot)
     else:
         fill(outer, slots)
+    effect("end", bool)
 
 
 def fill(outer: OuterMap, slots: tuple[int, ...]) -> None:

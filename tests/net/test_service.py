@@ -125,7 +125,7 @@ def snapshot(gate: Gate, said: Said, services: Mapping[Frontend, Backends]) -> S
         for address in side.addresses
     ]
     return Snapshot(
-        documents=(Document(CLIENT, tuple(sorted(client)), rules), Document(SERVER, tuple(plain), rules[:1])),
+        documents=(Document.of(CLIENT, client, rules), Document.of(SERVER, plain, rules[:1])),
         rulesets=tuple({item.digest: item for item in said.values() if item}.values()),
         ipcache=tuple(sorted([*addresses, (f"{gate.topology.client.gateway4}/32", HOST)])),
         services=tuple(sorted(services.items())),

@@ -86,9 +86,7 @@ CLIENT = pod("client", "client", "10.0.0.2")
 
 def started(policy: bytes = l7policy(http("/a"))) -> tuple[Worker, Numbers, Outcome]:
     worker, numbers = Worker(), Numbers()
-    batch = Batch(
-        policies={"L7Policy/default/p": PolicyText(policy)}, pods=facts_of(SERVER, CLIENT)
-    )
+    batch = Batch(policies={"L7Policy/default/p": PolicyText(policy)}, pods=facts_of(SERVER, CLIENT))
     return worker, numbers, settle(worker, batch, numbers)
 
 

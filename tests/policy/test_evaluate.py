@@ -27,7 +27,7 @@ def entry(peer: int, proto: int, port: int, bits: int, rule: int) -> Entry:
     return Entry(Direction.INGRESS, peer, proto, port, bits, Verdict.ALLOW, Reason.ALLOWED, rule)
 
 
-DOCUMENT = Document(
+DOCUMENT = Document.of(
     300,
     (
         entry(0, 0, 0, 0, 0),

@@ -83,7 +83,7 @@ def document(identity: int, direction: Direction, ports: Ports | None) -> Docume
                     forbidden=forbidden,
                 )
             )
-    return Document(identity, tuple(sorted(entries)), rules)
+    return Document.of(identity, entries, rules)
 
 
 class Gate:

@@ -71,7 +71,7 @@ def document(identity: int = WEB, *rulesets: Ruleset, verdict: Verdict = Verdict
         ),
     ]
     rules = ("L7Policy/default/web:default-deny", "none", "L7Policy/default/web:ingress[0].toPorts[0]")
-    return Document(identity, tuple(sorted(entries)), rules)
+    return Document.of(identity, entries, rules)
 
 
 def snapshot(*documents: Document, rulesets: tuple[Ruleset, ...] = (), **fields: object) -> Snapshot:

@@ -15,7 +15,7 @@ from yett_operator.compilation import encode as publish
 from yett_policy.document import SCHEMA, Engine, Verdict
 from yett_policy.http.change import ChangeOp, HeaderChange
 from yett_policy.service import Backends, Frontend
-from yett_policy.sync import decode, encode, entry_fast, rows_fast, values
+from yett_policy.sync import decode, encode, rows_fast, values
 from yett_policy.sync.frame import (
     BUNDLE,
     INFLATED_LIMIT,
@@ -231,38 +231,78 @@ def test_a_document_and_a_ruleset_survive_as_published() -> None:
     assert decode.from_operator(compiled.frame) == RulesetPart(compiled.content, rules)
 
 
+DEFAULTS = [[direction, [0], 0, 0, 0, 0, 0, 0, 0, 0] for direction in (0, 1)]
+
+
 @pytest.mark.parametrize(
     "row",
     [
-        [2, 0, 0, 0, 0, 0, 0, 0, 0, 0],
-        [0, -1, 0, 0, 0, 0, 0, 0, 0, 0],
-        [0, 0, 256, 0, 0, 0, 0, 0, 0, 0],
-        [0, 0, 6, 65536, 16, 0, 0, 0, 0, 0],
-        [0, 0, 6, 81, 15, 0, 0, 0, 0, 0],
-        [0, 0, 6, 80, 17, 0, 0, 0, 0, 0],
-        [0, 0, 0, 0, 0, 4, 0, 0, 0, 0],
-        [0, 0, 0, 0, 0, 0, 255, 0, 0, 0],
-        [0, 0, 0, 0, 0, 0, 0, 1, 0, 0],
-        [0, 0, 0, 0, 0, 0, 0, 0, 2, 0],
-        [0, 0, 0, 0, 0, 0, 0, 0, 0, 2],
-        [0, 0, 0, 0, 0, 0, 0, 0, 0, True],
-        [0, 0.0, 0, 0, 0, 0, 0, 0, 0, 0],
-        [0, 0, 0, 0, 0, 0, 0, 0, 0],
-        [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+        [2, [0], 0, 0, 0, 0, 0, 0, 0, 0],
+        [0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+        [0, [], 0, 0, 0, 0, 0, 0, 0, 0],
+        [0, [-1], 0, 0, 0, 0, 0, 0, 0, 0],
+        [0, [2**32], 0, 0, 0, 0, 0, 0, 0, 0],
+        [0, [7.0], 0, 0, 0, 0, 0, 0, 0, 0],
+        [0, [True], 0, 0, 0, 0, 0, 0, 0, 0],
+        [0, [7, 7], 0, 0, 0, 0, 0, 0, 0, 0],
+        [0, [8, 7], 0, 0, 0, 0, 0, 0, 0, 0],
+        [0, [0], 256, 0, 0, 0, 0, 0, 0, 0],
+        [0, [0], 6, 65536, 16, 0, 0, 0, 0, 0],
+        [0, [0], 6, 81, 15, 0, 0, 0, 0, 0],
+        [0, [0], 6, 80, 17, 0, 0, 0, 0, 0],
+        [0, [0], 0, 0, 0, 4, 0, 0, 0, 0],
+        [0, [0], 0, 0, 0, 0, 255, 0, 0, 0],
+        [0, [0], 0, 0, 0, 0, 0, 1, 0, 0],
+        [0, [0], 0, 0, 0, 0, 0, 0, 2, 0],
+        [0, [0], 0, 0, 0, 0, 0, 0, 0, 2],
+        [0, [0], 0, 0, 0, 0, 0, 0, 0, True],
+        [0, [0], 0.0, 0, 0, 0, 0, 0, 0, 0],
+        [0, [0], 0, 0, 0, 0, 0, 0, 0],
+        [0, [0], 0, 0, 0, 0, 0, 0, 0, 0, 0],
         "0000000000",
     ],
 )
 def test_an_entry_that_is_none_is_refused_in_words(row: object) -> None:
     good = build.document(build.WEB, build.ruleset()).to_json()
     assert values.document(Value(json.loads(json.dumps(good)), "document"))
-    bad = {**good, "rules": ["none"], "entries": [[0] * 10, [1] + [0] * 9, row], "rulesets": ["0" * 64]}
+    bad = {**good, "rules": ["none"], "entries": [*DEFAULTS, row], "rulesets": ["0" * 64]}
     with pytest.raises(Malformed, match=r"entries\[2\]"):
         values.document(Value(bad, "document"))
 
 
+SAID = [0, [7, 9], 6, 80, 16, 1, 1, 0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("others", "complaint"),
+    [
+        ([SAID], "not sorted, or an entry occurs twice"),
+        ([[0, [9], 6, 80, 16, 2, 1, 0, 0, 0]], "a key occurs twice"),
+        ([[0, [1, 8], 6, 80, 16, 2, 1, 0, 0, 0], [0, [8], 6, 80, 16, 3, 1, 0, 0, 0]], "a key occurs twice"),
+        ([[0, [7], 6, 70, 16, 1, 1, 0, 0, 0]], "not sorted, or an entry occurs twice"),
+    ],
+)
+def test_a_document_says_one_thing_of_a_peer_and_port_and_in_one_way(
+    others: list[object], complaint: str
+) -> None:
+    first, last = DEFAULTS
+    raw = {"identity": 300, "entries": [first, SAID, *others, last], "rules": ["none"], "rulesets": []}
+    with pytest.raises(Malformed, match=complaint):
+        values.document(Value(raw, "document"))
+
+
+def test_a_document_of_more_entries_than_a_node_can_hold_is_refused() -> None:
+    first, last = DEFAULTS
+    crowd = [[0, list(range(1, 2048)), 6, port, 16, 1, 1, 0, 0, 0] for port in range(80, 80 + 513)]
+    raw = {"identity": 300, "entries": [first, *crowd, last], "rules": ["none"], "rulesets": []}
+    with pytest.raises(Malformed, match="entries: 1050113 for one peer each, at most 1048576 are taken"):
+        values.document(Value(raw, "document"))
+
+
 @pytest.mark.parametrize("listed", [["a", "a"], ["b", "a"], ["", "a"], ["a", "b"]])
 def test_the_rulesets_of_a_document_are_listed_in_one_way(listed: list[str]) -> None:
-    entries = [[0] * 10, [1] + [0] * 9, [0, 7, 6, 80, 16, 1, 1, 0, listed.index("a") + 1, 0]]
+    first, last = DEFAULTS
+    entries = [first, [0, [7], 6, 80, 16, 1, 1, 0, listed.index("a") + 1, 0], last]
     raw = {"identity": 300, "entries": entries, "rules": ["none"], "rulesets": listed}
     with pytest.raises(Malformed, match="rulesets"):
         values.document(Value(raw, "document"))
@@ -286,27 +326,6 @@ def test_the_fast_way_accepts_nothing_that_the_slow_one_refuses(row: list[object
         quick = fast(row)
         if quick is not None:
             assert quick == checked(Value(row, "row"))
-
-
-@given(
-    st.integers(0, 10),
-    st.none()
-    | st.booleans()
-    | st.floats(allow_nan=False)
-    | st.integers(-2, 70000)
-    | st.sampled_from([2**32 - 1, 2**32, 1.0, "", "1", []]),
-)
-@example(4, 15)
-@example(9, True)
-def test_the_fast_way_reads_no_entry_in_another_way_than_the_slow_one(place: int, value: object) -> None:
-    body = build.document(build.WEB, build.ruleset()).to_json()
-    (*_, row) = json.loads(json.dumps(body["entries"]))
-    places = ("", "0" * 64)
-    assert entry_fast.entry(row, 3, places) is not None
-    row[place : place + 1] = [value]
-    quick = entry_fast.entry(row, 3, places)
-    if quick is not None:
-        assert quick == values._entry(Value(row, "entry"), 3, places)
 
 
 digests = st.sampled_from(["a" * 64, "0" * 64, "A" * 64, "a" * 63, "a" * 64 + "\n", "g" * 64, "", 1, None])

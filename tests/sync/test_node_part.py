@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -67,21 +68,26 @@ steps = st.one_of(
 class Loader:
     """Takes what a stream sends, without a socket."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, settings: Settings | None = None) -> None:
         self.replica = Replica()
         self.parts: list[type] = []
         self._source = source
         history = History(source, self._changed)
         hello = Hello(NODE, "i", "1", "6", applied={})
-        self.stream = Stream(source, Frames(history), Counters(), Settings(), NODE, hello)
+        settings = settings or Settings()
+        self.stream = Stream(source, Frames(history), Counters(), settings, NODE, hello)
 
     def _changed(self, change: Change) -> None:
         self.stream.changed(change)
 
     async def take(self) -> None:
         """One update, if there is one."""
+        await self.send(await self.stream._next())
+
+    async def send(self, frames: Sequence[bytes]) -> None:
+        """Take it, and answer."""
         update: Update | None = None
-        for frame in await self.stream._next():
+        for frame in frames:
             match decode.from_operator(frame):
                 case Begin() as begin:
                     update = Update(self.replica, self._source.epoch, begin)
@@ -127,3 +133,25 @@ async def test_the_whole_part_is_sent_once_and_then_only_what_is_different() -> 
     loader.parts.clear()
     await loader.take()
     assert [kind.__name__ for kind in loader.parts] == ["IdentitiesPart"]
+
+
+async def test_news_of_the_node_itself_are_not_held_back_with_what_all_are_told() -> None:
+    source = Source()
+    loader = Loader(source, Settings(spacing=0.001, spread=3600))
+    updates: asyncio.Queue[list[str]] = asyncio.Queue()
+
+    async def send(frames: Sequence[bytes]) -> None:
+        loader.parts.clear()
+        await loader.send(frames)
+        updates.put_nowait([kind.__name__ for kind in loader.parts])
+
+    source.begin(NODE, ELSEWHERE)
+    running = asyncio.create_task(loader.stream.run(send))
+    await updates.get()
+    source.tell(identities={999: ("k8s:app=elsewhere",)})
+    source.tell(identities={998: ("k8s:app=also-elsewhere",)})
+    source.tell(documents=(build.document(build.WEB, verdict=Verdict.ALLOW),))
+    assert await updates.get() == ["DocumentPart", "NodeChanges", "IdentitiesPart"]
+    running.cancel()
+    with suppress(asyncio.CancelledError):
+        await running

@@ -28,7 +28,7 @@ def ruleset(name: str) -> Ruleset:
 
 def document(identity: int, rules: Ruleset) -> Document:
     entry = Entry(Direction.INGRESS, 0, 6, 80, 16, Verdict.REDIRECT, Reason.ALLOWED, 0, rules.digest)
-    return Document(identity, (entry,), (rules.spec.default_rule,))
+    return Document.of(identity, (entry,), (rules.spec.default_rule,))
 
 
 def agent(tmp_path: Any, refused: Ruleset, *others: Ruleset) -> Any:

@@ -38,7 +38,8 @@ def captured_log() -> Iterator[list[str]]:
     try:
         yield lines
     finally:
-        _captured.remove(lines)
+        # This one, not one of another thread that says the same.
+        _captured[:] = [other for other in _captured if other is not lines]
 
 
 @ffi.def_extern(name="yett_log")  # type: ignore[untyped-decorator]

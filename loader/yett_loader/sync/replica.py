@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar, assert_never
 
+from yett_loader.copied import Copied
 from yett_loader.endpoint import LocalEndpoint
 from yett_loader.rows import updated
 from yett_loader.snapshot import Wanted
@@ -102,10 +103,10 @@ class Update:
         self._documents: dict[str, Document] = {}
         self._rulesets: dict[str, Ruleset] = {}
         self._secrets: dict[str, SecretPart] = {}
-        self._ipcache = {} if whole else dict(base.ipcache)
-        self._identities = {} if whole else dict(base.identities)
-        self._pods = {} if whole else dict(base.pods)
-        self._services = {} if whole else dict(base.services)
+        self._ipcache = Copied({} if whole else base.ipcache)
+        self._identities = Copied({} if whole else base.identities)
+        self._pods = Copied({} if whole else base.pods)
+        self._services = Copied({} if whole else base.services)
         self._changed: dict[type, set[Any]] = {kind: set() for kind in _CLUSTER}
         """Keys that changed, by kind of part."""
 
@@ -135,10 +136,10 @@ class Update:
             case _:
                 assert_never(part)
         for kind, held in (
-            ("addresses", self._ipcache),
-            ("identities", self._identities),
-            ("pods", self._pods),
-            ("services", self._services),
+            ("addresses", self._ipcache.now),
+            ("identities", self._identities.now),
+            ("pods", self._pods.now),
+            ("services", self._services.now),
             ("documents", self._documents),
             ("rulesets", self._rulesets),
             ("secrets", self._secrets),
@@ -151,10 +152,10 @@ class Update:
         if end.seq != self.begin.seq:
             raise Refused(Problem.MALFORMED, f"commit {end.seq} ends update {self.begin.seq}")
         for kind, want, have in (
-            ("addresses", end.ipcache, len(self._ipcache)),
-            ("identities", end.identities, len(self._identities)),
-            ("pods", end.pods, len(self._pods)),
-            ("services", end.services, len(self._services)),
+            ("addresses", end.ipcache, len(self._ipcache.now)),
+            ("identities", end.identities, len(self._identities.now)),
+            ("pods", end.pods, len(self._pods.now)),
+            ("services", end.services, len(self._services.now)),
         ):
             if want != have:
                 raise Refused(Problem.GAP, f"{have} {kind} here, {want} at the operator")
@@ -172,10 +173,10 @@ class Update:
             documents=documents,
             rulesets=rulesets,
             node=node,
-            ipcache=self._ipcache,
-            identities=self._identities,
-            pods=self._pods,
-            services=self._services,
+            ipcache=self._ipcache.now,
+            identities=self._identities.now,
+            pods=self._pods.now,
+            services=self._services.now,
             secrets=secrets,
             wanted=self._wanted(node, documents, rulesets, secrets),
         )
@@ -233,9 +234,11 @@ class Update:
         whole, wanted = self.begin.base is None, self._base.wanted
         snapshot, endpoints = wanted.snapshot, wanted.endpoints
         if whole or (self._node is not None and node.addresses != self._base.node.addresses):
-            snapshot = replace(snapshot, ipcache=tuple(sorted({**self._ipcache, **node.addresses}.items())))
+            snapshot = replace(
+                snapshot, ipcache=tuple(sorted({**self._ipcache.now, **node.addresses}.items()))
+            )
         elif changed := self._changed[AddressesPart] - node.addresses.keys():
-            rows = {(key,): self._ipcache.get(key) for key in changed}
+            rows = {(key,): self._ipcache.now.get(key) for key in changed}
             now = {key: None if value is None else (*key, value) for key, value in rows.items()}
             snapshot = replace(snapshot, ipcache=updated(snapshot.ipcache, now))
         if self._node is not None:
@@ -246,25 +249,27 @@ class Update:
             )
             endpoints = _endpoints(node)
         if whole or self._changed[IdentitiesPart]:
-            snapshot = replace(snapshot, identities=tuple(sorted(self._identities.items())))
+            snapshot = replace(snapshot, identities=tuple(sorted(self._identities.now.items())))
         if whole:
-            snapshot = replace(snapshot, pods=tuple(sorted((*key, *pod) for key, pod in self._pods.items())))
+            snapshot = replace(
+                snapshot, pods=tuple(sorted((*key, *pod) for key, pod in self._pods.now.items()))
+            )
         elif changed := self._changed[PodsPart]:
-            pods = {key: self._pods.get(key) for key in changed}
+            pods = {key: self._pods.now.get(key) for key in changed}
             named = {key: None if pod is None else (*key, *pod) for key, pod in pods.items()}
             snapshot = replace(snapshot, pods=updated(snapshot.pods, named))
         if whole or self._changed[ServicesPart]:
-            snapshot = replace(snapshot, services=tuple(sorted(self._services.items())))
+            snapshot = replace(snapshot, services=tuple(sorted(self._services.now.items())))
         return Wanted(snapshot, endpoints, {name: part.value for name, part in secrets.items()})
 
-    def _change(self, kind: type, held: dict[K, V], rows: Iterable[tuple[K, V | None]]) -> None:
+    def _change(self, kind: type, held: Copied[K, V], rows: Iterable[tuple[K, V | None]]) -> None:
         changed = self._changed[kind]
         for key, value in rows:
             changed.add(key)
             if value is None:
-                held.pop(key, None)
+                held.drop(key)
             else:
-                held[key] = value
+                held.put(key, value)
 
 
 def _endpoints(node: NodePart) -> tuple[LocalEndpoint, ...]:

@@ -14,7 +14,7 @@ def document(value: Document) -> PublishedDocument:
     """Encoded once, however many nodes need it."""
     body = value.to_bytes()
     digest = hashlib.sha256(body).hexdigest()
-    rulesets = sorted({entry.ruleset for entry in value.entries if entry.ruleset})
+    rulesets = sorted({digest for digest, _ in value.rulesets})
     return PublishedDocument(value.identity, digest, tuple(rulesets), encode.document(digest, body))
 
 

@@ -70,6 +70,8 @@ class CompileLoop:
         """And what it said since it was started is published."""
         self._big = False
         """The last batch was."""
+        self._missing: frozenset[Labels] = frozenset()
+        """Label sets that the last batch lacked the numbers of."""
         self._open: list[tuple[Taken, Outcome]] = []
         """Batches that the compiler took in and has not worked out yet."""
         self.failure = ""
@@ -80,7 +82,7 @@ class CompileLoop:
         self._world.changed.set()
         while True:
             await self._world.changed.wait()
-            if time.monotonic() - self._done_at < _QUIET:
+            if time.monotonic() - self._done_at < _QUIET and not self._numbered():
                 await asyncio.sleep(self._settle)
             try:
                 await self.once()
@@ -104,6 +106,7 @@ class CompileLoop:
         COMPILE_SECONDS.observe(outcome.seconds)
         self._allocator.forgotten(outcome.forgotten)
         self._allocator.want(outcome.missing)
+        self._missing = outcome.missing
         self._open.append((taken, outcome))
         if outcome.stalled:  # until a number that is missing comes, as a change of the world
             return
@@ -116,6 +119,10 @@ class CompileLoop:
             change = self._publisher.publish_whole(outcome, taken.pods)
             self._published = True
         self._done(taken, outcome, change)
+
+    def _numbered(self) -> bool:
+        """Whether all of those have come: they were waited for long enough."""
+        return bool(self._missing) and self._missing <= self._world.numbers.keys()
 
     async def _give_back(self) -> None:
         if self._big:

@@ -68,9 +68,7 @@ class Publisher:
             raise RuntimeError("nothing is published yet")
         endpoints = self.by_node.get(node, ())
         documents = {
-            pod.identity: self.documents[pod.identity]
-            for pod in endpoints
-            if pod.identity in self.documents
+            pod.identity: self.documents[pod.identity] for pod in endpoints if pod.identity in self.documents
         }
         digests = sorted({digest for document in documents.values() for digest in document.rulesets})
         return NodeSnapshot(
@@ -126,9 +124,7 @@ class Publisher:
             self.rulesets.pop(digest, None)
             self.ruleset_facts.pop(digest, None)
         one = self._places.one
-        _update(
-            self.ipcache, {prefix: number and one(number) for prefix, number in outcome.ipcache.items()}
-        )
+        _update(self.ipcache, {prefix: number and one(number) for prefix, number in outcome.ipcache.items()})
         self.node_addresses.update(outcome.node_addresses)
         for node in [node for node, held in outcome.node_addresses.items() if not held]:
             del self.node_addresses[node]

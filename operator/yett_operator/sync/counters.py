@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from dataclasses import dataclass, field
 
@@ -21,7 +22,13 @@ class Counters:
     """Updates that a loader took nothing of, by its reason."""
     acks: int = 0
     sent_bytes: int = 0
+    sent_at: float = 0.0
+    """When an update was last handed to the network, in seconds since 1970; 0: none was."""
     received_bytes: int = 0
+
+    def sent(self) -> None:
+        """An update has been handed to the network."""
+        self.sent_at = time.time()
 
     def samples(self) -> list[tuple[str, str, dict[str, str], float]]:
         """(name, kind, labels, value) of every series, for Prometheus."""
@@ -30,6 +37,7 @@ class Counters:
             ("yett_sync_streams_accepted_total", "counter", {}, self.accepted),
             ("yett_sync_acks_total", "counter", {}, self.acks),
             ("yett_sync_sent_bytes_total", "counter", {}, self.sent_bytes),
+            ("yett_sync_last_sent_timestamp_seconds", "gauge", {}, self.sent_at),
             ("yett_sync_received_bytes_total", "counter", {}, self.received_bytes),
             *(
                 (name, "counter", {label: key}, count)

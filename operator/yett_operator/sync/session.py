@@ -201,9 +201,7 @@ class Session:
 
     def _ack(self, item: message.Ack) -> None:
         self._in_order(item.seq)
-        ack = ports.Ack(
-            _shared(item.applied), frozenset(item.dropped), item.whole, _failures(item.failures)
-        )
+        ack = ports.Ack(_shared(item.applied), frozenset(item.dropped), item.whole, _failures(item.failures))
         standing = ack.added_to(self.known.applied)
         if len(standing) > message.LOCAL_MAX:
             raise Ended(Close.PROTOCOL_ERROR, f"more than {message.LOCAL_MAX} documents in force")

@@ -20,8 +20,9 @@ class Settings:
     """A stream that ended may come back for so long before the node is reported as gone: a loader
     that only reconnects is not news."""
     spacing: float = 0.05
-    """Between two updates of one loader: what changes meanwhile goes with the second.  The first
-    change after a quiet time goes at once."""
+    spread: float = 0.1
+    """Between two updates of one loader, with news of its own node (documents, its pods), or only with what all
+    are told: what changes meanwhile goes with the second.  The first change after a quiet time goes at once."""
     refused_first: float = 1.0
     refused_most: float = 30.0
     """Before a snapshot is sent to a loader that refused one; doubles in between."""

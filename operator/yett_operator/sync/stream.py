@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from yett_operator.ports import (
@@ -95,6 +96,10 @@ class Stream:
         """Something else in it may have changed."""
         self._wake = asyncio.Event()
         self._wake.set()
+        self._own_wake = asyncio.Event()
+        """What is new concerns the node itself."""
+        self._begun = 0.0
+        """When the last update was made."""
         self._answered = asyncio.Event()
         self.seq = 0
         """Of the last update."""
@@ -111,7 +116,9 @@ class Stream:
         if self._sent is None or self._concerns(change):
             self._touched = True
         elif numbers := change.documents.keys() | change.gone:
-            self._stale |= {pod.identity for pod in self._sent.endpoints if pod.identity in numbers}
+            self._stale |= self._sent.documents.keys() & numbers
+        if self._touched or self._stale:
+            self._own_wake.set()
         self._wake.set()
 
     def acked(self, seq: int) -> None:
@@ -130,6 +137,7 @@ class Stream:
         self._touched = True
         self._kept = set(), set()
         self._outstanding = 0
+        self._own_wake.set()
         self._wake.set()
         self._answered.set()
 
@@ -137,9 +145,12 @@ class Stream:
 
     async def run(self, send: Send) -> None:
         """For ever."""
+        loop = asyncio.get_running_loop()
         while True:
             await self._wake.wait()
+            await self._space()
             self._wake.clear()
+            self._own_wake.clear()
             if self._source.revision == 0:
                 continue
             if self._refusals:
@@ -148,13 +159,23 @@ class Stream:
             frames = await self._next()
             if not frames:
                 continue
+            self._begun = begun
             self._answered.clear()
             await send(frames)
+            loop.call_soon(self._counters.sent)  # uvloop has written it by its next round
             frames = []  # the next update may be hours away
             await self._answered.wait()
-            rest = begun + self._settings.spacing - time.monotonic()
-            if rest > 0:
-                await asyncio.sleep(rest)
+
+    async def _space(self) -> None:
+        """Wait until the update before is old enough, and for a tick of everybody's clock: who is told the
+        same changes at the same moment is sent the same bytes, which are made once.
+        """
+        if (rest := _tick(self._begun, self._settings.spread) - time.monotonic()) > 0:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(rest):
+                    await self._own_wake.wait()
+        if (rest := _tick(self._begun, self._settings.spacing) - time.monotonic()) > 0:
+            await asyncio.sleep(rest)
 
     def _patience(self) -> float:
         return min(self._settings.refused_first * 2.0 ** (self._refusals - 1), self._settings.refused_most)
@@ -200,15 +221,14 @@ class Stream:
         snapshot = self._source.snapshot(self._node)
         sent = Sent.of(snapshot)
         self._stale = set()
+        self._touched = any(pod.identity not in sent.documents for pod in sent.endpoints)  # yet to come
         if whole or self._sent is None:
             frame = encode.node(sent.part)
         elif changes := NodeChanges.between(self._sent.part, sent.part):
             frame = encode.node_changes(changes)
         else:
-            self._touched = False
             return []
         frames = [*self._bodies(snapshot), frame]
-        self._touched = False
         self._sent = sent
         self._kept = set(), set()
         return frames
@@ -255,3 +275,7 @@ class Stream:
             return True
         here = (pod is not None and pod.node == self._node for pod in change.pods.values())
         return bool(change.secrets) or any(here)
+
+
+def _tick(after: float, every: float) -> float:
+    return (after // every + 1) * every

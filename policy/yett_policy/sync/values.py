@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from functools import lru_cache
 from ipaddress import IPv4Network, ip_address, ip_network
+from itertools import pairwise
 
 from yett_policy.document import (
     ANY_PEER,
@@ -23,6 +24,7 @@ from yett_policy.document import (
     Document,
     Engine,
     Entry,
+    Group,
     Ruleset,
     Verdict,
 )
@@ -31,8 +33,7 @@ from yett_policy.http.layout import ABI_VERSION, HEAD_FIELDS, HEAD_FORMAT, HEAD_
 from yett_policy.http.rule import HeaderOp, HeaderRule, HttpRule, PathKind, RuleAction, RulesetSpec
 from yett_policy.reason import Reason
 from yett_policy.service import BACKENDS_MAX, Backends, Frontend
-from yett_policy.sync import entry_fast
-from yett_policy.sync.reader import Value
+from yett_policy.sync.reader import LIST_LIMIT, Value
 
 IDENTITY_MAX = 2**32 - 1
 ADDRESSES_MAX = 8
@@ -72,31 +73,30 @@ def _document(identity: Value, entries: Value, rules: Value, rulesets: Value) ->
     if digests != tuple(sorted({*digests} - {""})):
         raise rulesets.fail("the digests are not sorted, or one occurs twice")
     places = ("", *digests)
-    made = Document(
-        identity=identity.integer(1, IDENTITY_MAX),
-        entries=tuple(
-            entry_fast.entry(item.raw, len(references), places) or _entry(item, len(references), places)
-            for item in entries.items()
-        ),
-        rules=references,
-    )
-    if {entry.ruleset for entry in made.entries} - {""} != {*digests}:
+    groups = tuple(_group(item, len(references), places) for item in entries.items())
+    if (count := sum(len(group.peers) for group in groups)) > LIST_LIMIT:
+        raise entries.fail(f"{count} for one peer each, at most {LIST_LIMIT} are taken")
+    if any(after.entry <= before.entry for before, after in pairwise(groups)):
+        raise entries.fail("not sorted, or an entry occurs twice")
+    if {group.entry.ruleset for group in groups} - {""} != {*digests}:
         raise rulesets.fail("a ruleset is listed that no entry names")
-    keys = {(e.direction, e.peer, e.proto, e.port, e.port_bits) for e in made.entries}
-    if len(keys) != len(made.entries):
-        raise entries.fail("a key occurs twice")
+    spoken_of: dict[tuple[int, ...], set[int]] = {}
+    for entry, peers in groups:
+        known = spoken_of.setdefault((entry.direction, entry.proto, entry.port, entry.port_bits), set())
+        if not known.isdisjoint(peers):
+            raise entries.fail("a key occurs twice")
+        known.update(peers)
     for direction in Direction:
-        if (direction, ANY_PEER, ANY_PROTO, 0, 0) not in keys:
+        if ANY_PEER not in spoken_of.get((direction, ANY_PROTO, 0, 0), ()):
             raise entries.fail(f"there is no default for {direction.name.lower()}")
-    return made
+    return Document(identity.integer(1, IDENTITY_MAX), groups, references)
 
 
-def _entry(value: Value, rules: int, rulesets: Sequence[str]) -> Entry:
-    """Malformed says what is wrong."""
-    direction, peer, proto, port, port_bits, verdict, reason, rule, ruleset, forbidden = value.row(10)
+def _group(value: Value, rules: int, rulesets: Sequence[str]) -> Group:
+    direction, peers, proto, port, port_bits, verdict, reason, rule, ruleset, forbidden = value.row(10)
     entry = Entry(
         direction=direction.one_of(Direction),
-        peer=peer.integer(0, IDENTITY_MAX),
+        peer=ANY_PEER,
         proto=proto.integer(0, 255),
         port=port.integer(0, 65535),
         port_bits=port_bits.integer(0, 16),
@@ -108,7 +108,15 @@ def _entry(value: Value, rules: int, rulesets: Sequence[str]) -> Entry:
     )
     if entry.port & (0xFFFF >> entry.port_bits):
         raise port.fail(f"{entry.port} has more than {entry.port_bits} leading bits")
-    return entry
+    return Group(entry, _peers(peers))
+
+
+def _peers(value: Value) -> tuple[int, ...]:
+    """At least one, sorted, each once."""
+    found = tuple(item.integer(0, IDENTITY_MAX) for item in value.items())
+    if not found or any(after <= before for before, after in pairwise(found)):
+        raise value.fail("empty, not sorted, or one occurs twice")
+    return found
 
 
 # -- rulesets -----------------------------------------------------------------------------
