@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from support.policy_world import policy_objects
-from yett_operator.compilation.batch import KEPT_MAX, Batch, Outcome, PolicyText
+from yett_operator.compilation.batch import KEPT_MAX, Batch, Facts, Outcome, PolicyText
 from yett_operator.compilation.process import CompilerDied, CompilerProcess
 from yett_operator.compilation.publish import Publisher
 from yett_operator.compilation.worker import PIECE, Worker
@@ -76,8 +76,8 @@ def settle(worker: Worker, batch: Batch, numbers: Numbers) -> Outcome:
     return Outcome(**{**merged, "missing": frozenset()})
 
 
-def facts_of(*pods: Pod) -> dict[PodKey, PodFacts | None]:
-    return {each.key: (each.workload, each.addresses) for each in pods}
+def facts_of(*pods: Pod) -> dict[PodKey, Facts | None]:
+    return {each.key: each.facts for each in pods}
 
 
 SERVER = pod("server", "server", "10.0.0.1")
@@ -444,7 +444,7 @@ def test_who_follows_the_changes_knows_what_a_snapshot_says(history: list[tuple[
             case "pod":
                 made = slim(pod(name, value, f"10.0.0.{ord(name)}"), "n1" if value == "a" else "n2")
                 pods[made.key] = touched[made.key] = made
-                batch.pods[made.key] = made.facts
+                batch.pods[made.key] = made
             case "no pod":
                 pods.pop(("default", name), None)
                 touched["default", name] = None
@@ -453,7 +453,7 @@ def test_who_follows_the_changes_knows_what_a_snapshot_says(history: list[tuple[
                 worker = Worker()
                 whole = Batch(
                     policies=dict(policies),
-                    pods={key: each.facts for key, each in pods.items()},
+                    pods={**pods},
                     numbers=dict(numbers.table.numbers),
                 )
                 publisher.publish_whole(settle(worker, whole, numbers), pods)
@@ -515,7 +515,7 @@ def test_a_label_that_makes_no_other_identity_is_told_nobody() -> None:
 @given(st.lists(st.tuples(st.sampled_from("abcdef"), APPS | st.none()), max_size=8), st.integers(1, 3))
 def test_a_batch_in_pieces_leads_to_what_it_leads_to_as_one(changes: list[Any], size: int) -> None:
     policies = {"L7Policy/default/p": PolicyText(l7policy(http("/a")))}
-    pods: dict[PodKey, PodFacts | None] = {}
+    pods: dict[PodKey, Facts | None] = {}
     for name, app in changes:
         made = pod(name, app or "", f"10.0.0.{ord(name)}")
         pods |= facts_of(made) if app else {made.key: None}
@@ -533,7 +533,7 @@ def test_a_batch_in_pieces_leads_to_what_it_leads_to_as_one(changes: list[Any], 
 async def test_many_pods_go_to_the_process_in_pieces_and_come_back_as_the_objects_that_went() -> None:
     made = [pod(f"p{i}", f"app-{i % 3}", f"10.1.{i >> 8}.{i & 255}") for i in range(2 * PIECE + 1)]
     prefixes = {each.key: tuple(f"{ip}/32" for ip in each.addresses) for each in made}
-    batch = Batch(pods={each.key: (each.workload, prefixes[each.key]) for each in made})
+    batch = Batch(pods={each.key: PodFacts(each.workload, prefixes[each.key]) for each in made})
     numbers, alone, process = Numbers(), Worker(), CompilerProcess()
     try:
         missing = (await process.step(batch)).missing

@@ -100,7 +100,7 @@ class Places:
             self.nodes_of[new.identity][new.node] += 1
 
     def _regroup(self, node: str, changes: Mapping[PodKey, PlacedPod | None]) -> None:
-        held = {pod.place.key: pod for pod in self.by_node.get(node, ())} | changes
+        held = {**{pod.place.key: pod for pod in self.by_node.get(node, ())}, **changes}
         kept = tuple(pod for _, pod in sorted(held.items()) if pod is not None)
         if kept:
             self.by_node[node] = kept

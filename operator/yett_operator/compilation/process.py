@@ -49,7 +49,7 @@ class CompilerProcess:
         ipcache: dict[str, int | None] = {}
         pods: dict[PodKey, int | None] = {}
         keys = {key: key for key in batch.pods}
-        texts = {text: text for facts in batch.pods.values() if facts is not None for text in facts[1]}
+        texts = {text: text for pod in batch.pods.values() if pod is not None for text in pod.prefixes}
         numbers: dict[int | None, int | None] = {}
         while (rows := await self._run(worker.rows)) is not None:
             for prefix, number in rows[0].items():

@@ -14,7 +14,6 @@ from yett_policy.cluster import (
     NamedPort,
     Namespace,
     Node,
-    PodFacts,
     Service,
     ServicePort,
     Slice,
@@ -31,11 +30,6 @@ class SlimPod(Place):
     """A pod: the one record of it on the event loop, which everybody else refers to."""
 
     workload: Workload
-
-    @property
-    def facts(self) -> PodFacts:
-        """What the compiler must know of it."""
-        return self.workload, self.prefixes
 
 
 @dataclass(frozen=True, slots=True)
