@@ -20,6 +20,7 @@ from yett_policy.cluster import (
     Workload,
     shared,
 )
+from yett_policy.document import canonical
 from yett_policy.source.parse import KINDS
 
 _FINISHED = ("Succeeded", "Failed")
@@ -79,8 +80,8 @@ class SlimStatus:
     """Its own."""
     policy_generation: int
     """The version of the policy that its spec names."""
-    status: Json = field(hash=False)
-    """As it was written."""
+    status: bytes = field(repr=False)
+    """As it was written, canonical JSON: as objects it would take several times the room."""
 
 
 def pod(obj: Json) -> tuple[tuple[str, str], SlimPod | None]:
@@ -267,5 +268,5 @@ def status(obj: Json) -> tuple[tuple[str, str], SlimStatus]:
         source=source,
         generation=metadata.get("generation") or 0,
         policy_generation=obj["spec"].get("policyGeneration") or 0,
-        status=obj.get("status") or {},
+        status=canonical(obj.get("status") or {}),
     )
