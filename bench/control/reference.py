@@ -87,8 +87,8 @@ async def reference(writer: Writer) -> Reference:
 def _quiet(pod: slim.SlimPod) -> Pod:
     workload = pod.workload
     return Pod(
-        namespace=pod.namespace,
-        name=pod.name,
+        namespace=pod.key[0],
+        name=pod.key[1],
         labels=quiet(dict(workload.labels), frozenset()),
         addresses=pod.addresses,
         named_ports=workload.named_ports,

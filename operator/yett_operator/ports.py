@@ -60,17 +60,17 @@ class PublishedSecret:
 class Place:
     """A pod, the node that it runs on, and its addresses."""
 
-    namespace: str
-    name: str
-    addresses: tuple[str, ...]
+    key: PodKey
+    prefixes: tuple[str, ...]
+    """Its addresses as in `ipcache`, which so has the same objects."""
     node: str
     uid: int = 0
-    """Hash of its UID, which takes half the room: tells a pod from a later one of the same name."""
+    """Hash of its UID, which takes a third of the room: tells a pod from a later one of the same name."""
 
     @property
-    def key(self) -> PodKey:
-        """Namespace and name."""
-        return self.namespace, self.name
+    def addresses(self) -> tuple[str, ...]:
+        """IPv4, IPv6 or both, without prefix length."""
+        return tuple(prefix.partition("/")[0] for prefix in self.prefixes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,13 +87,13 @@ class PlacedPod:
 
     @property
     def addresses(self) -> tuple[str, ...]:
-        """IPv4, IPv6 or both."""
+        """See `Place`."""
         return self.place.addresses
 
     @property
     def told(self) -> tuple[object, ...]:
         """All that somebody outside is told of it, or that tells it from another."""
-        return self.identity, self.place.addresses, self.place.node, self.place.uid
+        return self.identity, self.place.prefixes, self.place.node, self.place.uid
 
 
 @dataclass(frozen=True, slots=True)

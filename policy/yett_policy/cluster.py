@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import NamedTuple
 
 DENY_RESPONSE = "yett.dev/deny-response"
 """Annotation of a namespace: how denied requests of its pods are answered where the policy does not say."""
@@ -34,8 +35,12 @@ class Workload:
     service_account: str = "default"
 
 
-PodFacts = tuple[Workload, tuple[str, ...]]
-"""(what it has in common with others, its addresses)."""
+class PodFacts(NamedTuple):
+    """All of a pod but its name."""
+
+    workload: Workload
+    prefixes: tuple[str, ...]
+    """Its addresses, with or without prefix length."""
 
 
 @lru_cache(maxsize=4096)
@@ -67,17 +72,20 @@ class Pod:
 
     @property
     def workload(self) -> Workload:
-        """The same object for pods that have it in common."""
-        return shared(
-            Workload(
-                namespace=self.namespace,
-                labels=tuple(sorted(self.labels.items())),
-                named_ports=self.named_ports,
-                probes=self.probes,
-                host_network=self.host_network,
-                service_account=self.service_account,
-            )
+        """What it has in common with others."""
+        return Workload(
+            namespace=self.namespace,
+            labels=tuple(sorted(self.labels.items())),
+            named_ports=self.named_ports,
+            probes=self.probes,
+            host_network=self.host_network,
+            service_account=self.service_account,
         )
+
+    @property
+    def facts(self) -> PodFacts:
+        """All but its name."""
+        return PodFacts(self.workload, self.addresses)
 
 
 @dataclass(frozen=True, slots=True)

@@ -153,14 +153,13 @@ class Compiler:
 
     def put_pod(self, pod: Pod) -> None:
         """A pod that is new or has changed."""
-        self.put_facts(pod.name, (pod.workload, pod.addresses))
+        self.put_facts(pod.name, pod.facts)
 
     def put_facts(self, name: str, facts: PodFacts) -> None:
         """As `put_pod`."""
-        workload, addresses = facts
-        holder = _holder(workload.namespace, name)
-        self._pods[holder] = shared(workload)
-        self._new_addresses[holder] = addresses
+        holder = _holder(facts.workload.namespace, name)
+        self._pods[holder] = shared(facts.workload)
+        self._new_addresses[holder] = facts.prefixes
         self._stale_pods.add(holder)
 
     def drop_pod(self, namespace: str, name: str) -> None:
@@ -301,7 +300,7 @@ class Compiler:
         self._rulesets.keep(self._bodies.rulesets())
         number = self._table.number
         pods = [
-            (*holder[1:], number(claims.own), tuple(sorted(map(_address, claims.prefixes))))
+            (holder[1], holder[2], number(claims.own), tuple(sorted(map(_address, claims.prefixes))))
             for holder in sorted(self._pods)
             if (claims := self._addresses.claims(holder)).own is not None
         ]

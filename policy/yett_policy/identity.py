@@ -59,7 +59,7 @@ def pod_labels(pods: Workload, namespace_labels: Mapping[str, str], *, probes: b
 
 
 @lru_cache(maxsize=4096)
-def _pod_labels(pods: Workload, namespace_labels: tuple[tuple[str, str], ...], probes: bool) -> Labels:  # noqa: FBT001
+def _pod_labels(pods: Workload, namespace_labels: tuple[tuple[str, str], ...], probes: bool) -> Labels:
     """Pods of one workload share the object."""
     labels = {f"k8s:{key}": value for key, value in pods.labels}
     labels = {key: value for key, value in labels.items() if not key.startswith(NAMESPACE_LABELS)}

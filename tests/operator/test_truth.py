@@ -93,7 +93,7 @@ class Cluster:
     def place(self, identity: int, node: str) -> None:
         """A pod of the identity comes to the node, or its only one there leaves."""
         key = ("default", f"{identity}-{node}")
-        pod = None if key in self.pods else SlimPod(*key, (), node, workload=Workload("default"))
+        pod = None if key in self.pods else SlimPod(key, (), node, workload=Workload("default"))
         documents = {} if identity in self.publisher.documents else {identity: document(identity, 0)}
         numbers = {key: None if pod is None else identity}
         if pod is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,10 +11,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from support.policy_world import policy_objects
-from yett_operator.compilation.batch import KEPT_MAX, Batch, Outcome, PolicyText
+from yett_operator.compilation.batch import KEPT_MAX, Batch, Facts, Outcome, PolicyText
 from yett_operator.compilation.process import CompilerDied, CompilerProcess
 from yett_operator.compilation.publish import Publisher
-from yett_operator.compilation.worker import Worker
+from yett_operator.compilation.worker import PIECE, Worker
 from yett_operator.kube.slim import SlimPod
 from yett_operator.ports import Change, PodKey
 from yett_operator.webhook.review import review
@@ -75,8 +76,8 @@ def settle(worker: Worker, batch: Batch, numbers: Numbers) -> Outcome:
     return Outcome(**{**merged, "missing": frozenset()})
 
 
-def facts_of(*pods: Pod) -> dict[PodKey, PodFacts | None]:
-    return {each.key: (each.workload, each.addresses) for each in pods}
+def facts_of(*pods: Pod) -> dict[PodKey, Facts | None]:
+    return {each.key: each.facts for each in pods}
 
 
 SERVER = pod("server", "server", "10.0.0.1")
@@ -311,7 +312,7 @@ def test_rulesets_that_no_document_names_any_more_are_reported_and_come_back() -
 
 
 def slim(value: Pod, node: str, uid: int = 1) -> SlimPod:
-    return SlimPod(*value.key, value.addresses, node, uid, workload=value.workload)
+    return SlimPod(value.key, value.addresses, node, uid, workload=value.workload)
 
 
 def test_a_node_gets_the_documents_of_its_own_pods() -> None:
@@ -443,7 +444,7 @@ def test_who_follows_the_changes_knows_what_a_snapshot_says(history: list[tuple[
             case "pod":
                 made = slim(pod(name, value, f"10.0.0.{ord(name)}"), "n1" if value == "a" else "n2")
                 pods[made.key] = touched[made.key] = made
-                batch.pods[made.key] = made.facts
+                batch.pods[made.key] = made
             case "no pod":
                 pods.pop(("default", name), None)
                 touched["default", name] = None
@@ -452,7 +453,7 @@ def test_who_follows_the_changes_knows_what_a_snapshot_says(history: list[tuple[
                 worker = Worker()
                 whole = Batch(
                     policies=dict(policies),
-                    pods={key: each.facts for key, each in pods.items()},
+                    pods={**pods},
                     numbers=dict(numbers.table.numbers),
                 )
                 publisher.publish_whole(settle(worker, whole, numbers), pods)
@@ -472,6 +473,80 @@ def test_who_follows_the_changes_knows_what_a_snapshot_says(history: list[tuple[
     for node in ("n1", "n2"):
         here = [pod.place.key for pod in publisher.snapshot(node).endpoints]
         assert here == sorted(key for key, pod in pods.items() if pod.node == node)
+
+
+def test_what_comes_to_a_node_and_leaves_it_are_identities_not_pods() -> None:
+    worker, numbers, outcome = started()
+    publisher = Publisher()
+    first = publisher.publish_whole(outcome, {SERVER.key: slim(SERVER, "n1")})
+    assert first is not None
+    assert first.came == frozenset(), "everything came then"
+    number = outcome.pods[SERVER.key]
+    other = pod("server-2", "server", "10.0.0.3")
+
+    def see(value: Pod, node: str | None) -> Change:
+        batch = Batch(pods=facts_of(value) if node else {value.key: None})
+        seen = {value.key: slim(value, node) if node else None}
+        change = publisher.publish(settle(worker, batch, numbers), seen)
+        assert change is not None
+        return change
+
+    for node, came, left in (
+        ("n1", set(), set()),
+        ("n2", {("n2", number)}, set()),
+        (None, set(), {("n2", number)}),
+    ):
+        change = see(other, node)
+        assert (change.came, change.left) == (came, left), node
+    assert see(SERVER, "n2").came == {("n2", number)}
+
+
+def test_a_label_that_makes_no_other_identity_is_told_nobody() -> None:
+    worker, numbers, outcome = started()
+    publisher = Publisher()
+    publisher.publish_whole(outcome, {SERVER.key: slim(SERVER, "n1")})
+    noisy = pod("server", "server", "10.0.0.1", **{"pod-template-hash": "x"})
+    seen = {noisy.key: slim(noisy, "n1")}
+    assert publisher.publish(settle(worker, Batch(pods=facts_of(noisy)), numbers), seen) is None
+    assert publisher.pods[noisy.key].place is seen[noisy.key], "and is kept all the same"
+
+
+@settings(max_examples=25)
+@given(st.lists(st.tuples(st.sampled_from("abcdef"), APPS | st.none()), max_size=8), st.integers(1, 3))
+def test_a_batch_in_pieces_leads_to_what_it_leads_to_as_one(changes: list[Any], size: int) -> None:
+    policies = {"L7Policy/default/p": PolicyText(l7policy(http("/a")))}
+    pods: dict[PodKey, Facts | None] = {}
+    for name, app in changes:
+        made = pod(name, app or "", f"10.0.0.{ord(name)}")
+        pods |= facts_of(made) if app else {made.key: None}
+    batch = Batch(policies=policies, pods=pods, forgotten={("k8s:app=gone",)})
+    outcomes = []
+    for pieces in ([batch], list(batch.pieces(size))):
+        assert all(len(each.pods) <= max(size, len(pods)) for each in pieces)
+        worker, numbers = Worker(), Numbers()
+        for piece in pieces[:-1]:
+            worker.take(piece)
+        outcomes.append(replace(settle(worker, pieces[-1], numbers), seconds=0))
+    assert outcomes[0] == outcomes[1]
+
+
+async def test_many_pods_go_to_the_process_in_pieces_and_come_back_as_the_objects_that_went() -> None:
+    made = [pod(f"p{i}", f"app-{i % 3}", f"10.1.{i >> 8}.{i & 255}") for i in range(2 * PIECE + 1)]
+    prefixes = {each.key: tuple(f"{ip}/32" for ip in each.addresses) for each in made}
+    batch = Batch(pods={each.key: PodFacts(each.workload, prefixes[each.key]) for each in made})
+    numbers, alone, process = Numbers(), Worker(), CompilerProcess()
+    try:
+        missing = (await process.step(batch)).missing
+        assert missing == alone.step(batch).missing
+        batch.numbers = numbers.give(missing)
+        outcome = await process.step(batch)
+        assert replace(outcome, seconds=0) == replace(alone.step(batch), seconds=0)
+    finally:
+        process.close()
+    assert len(outcome.pods) == len(outcome.ipcache) == len(made)
+    assert {id(key) for key in outcome.pods} == {id(key) for key in batch.pods}
+    assert {id(text) for text in outcome.ipcache} == {id(text) for (text,) in prefixes.values()}
+    assert len({id(number) for number in outcome.pods.values()}) == 3
 
 
 async def test_the_process_works_and_its_death_is_noticed() -> None:

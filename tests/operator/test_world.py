@@ -15,7 +15,7 @@ def world() -> World:
 
 def pod(uid: int, address: str = "10.0.0.1", app: str = "a") -> SlimPod:
     workload = Workload("default", (("app", app),))
-    return SlimPod("default", "p", (address,), "n1", uid, workload=workload)
+    return SlimPod(("default", "p"), (address,), "n1", uid, workload=workload)
 
 
 KEY = ("default", "p")
@@ -25,7 +25,7 @@ def test_many_changes_of_one_pod_are_one() -> None:
     it = world()
     for i in range(5):
         it.pod(KEY, pod(1, f"10.0.0.{i}"))
-    assert it.take().batch.pods == {KEY: pod(1, "10.0.0.4").facts}
+    assert it.take().batch.pods == {KEY: pod(1, "10.0.0.4")}
     assert not it.take().batch
 
 
@@ -38,7 +38,7 @@ def test_another_pod_of_the_same_name_never_inherits_anything() -> None:
     assert first.batch.pods == {KEY: None}, "the old one goes first"
     assert it.changed.is_set()
     second = it.take()
-    assert second.batch.pods == {KEY: pod(2, "10.0.0.2", "b").facts}
+    assert second.batch.pods == {KEY: pod(2, "10.0.0.2", "b")}
     assert second.pods == {KEY: pod(2, "10.0.0.2", "b")}
 
 

@@ -165,7 +165,7 @@ class Source:
 
 
 def pod(name: str, node: str, *addresses: str, identity: int = build.WEB) -> PlacedPod:
-    return PlacedPod(Place("default", name, addresses, node), identity)
+    return PlacedPod(Place(("default", name), addresses, node), identity)
 
 
 def _put(held: dict, changes: Mapping) -> None:  # type: ignore[type-arg]

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from yett_operator.ports import PodKey, PublishedDocument, PublishedRuleset
-from yett_policy.cluster import Namespace, Node, PodFacts, Service, Slice
+from yett_policy.cluster import Namespace, Node, PodFacts, Service, Slice, Workload
 from yett_policy.identity import Labels
 from yett_policy.service import Backends, Frontend
 
@@ -26,10 +26,26 @@ class PolicyText:
     """An older version that was accepted, for the case that this one is not."""
 
 
+class Facts(Protocol):
+    """What there is of a `PodFacts` in whatever is kept of a pod."""
+
+    @property
+    def workload(self) -> Workload:
+        """See `PodFacts`."""
+
+    @property
+    def prefixes(self) -> tuple[str, ...]:
+        """See `PodFacts`."""
+
+
 def cut(mapping: Mapping[K, V], size: int) -> list[dict[K, V]]:
     """In pieces of at most so many items."""
     items = iter(mapping.items())
     return [dict(islice(items, size)) for _ in range(0, len(mapping), size)]
+
+
+def _bare(pods: Mapping[PodKey, Facts | None]) -> dict[PodKey, Facts | None]:
+    return {key: None if pod is None else PodFacts(pod.workload, pod.prefixes) for key, pod in pods.items()}
 
 
 @dataclass(slots=True)
@@ -38,7 +54,7 @@ class Batch:
 
     policies: dict[str, PolicyText | None] = field(default_factory=dict)
     """By source."""
-    pods: dict[PodKey, PodFacts | None] = field(default_factory=dict)
+    pods: dict[PodKey, Facts | None] = field(default_factory=dict)
     namespaces: dict[str, Namespace | None] = field(default_factory=dict)
     nodes: dict[str, Node | None] = field(default_factory=dict)
     services: dict[tuple[str, str], Service | None] = field(default_factory=dict)
@@ -51,11 +67,13 @@ class Batch:
     """Identities to be given up, unless they are in use."""
 
     def pieces(self, size: int) -> Iterator[Batch]:
-        """The same in batches of at most so many pods; all but pods is in the first."""
+        """The same in batches of at most so many pods, with no more of them than the compiler must know;
+        all but pods is in the first.
+        """
         first, *others = cut(self.pods, size) or [{}]
-        yield replace(self, pods=first)
+        yield replace(self, pods=_bare(first))
         for pods in others:
-            yield Batch(pods=pods)
+            yield Batch(pods=_bare(pods))
 
     def __bool__(self) -> bool:
         return bool(

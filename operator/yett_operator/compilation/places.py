@@ -76,7 +76,7 @@ class Places:
         number = numbers.get(key, None if old is None else old.identity)
         if number is None:
             if slim is not None:
-                self.waiting[key] = slim
+                self.waiting[slim.key] = slim
             return None
         if slim is not None:
             return PlacedPod(slim, self.one(number))
@@ -96,11 +96,11 @@ class Places:
         if new is None:
             self.pods.pop(key, None)
         else:
-            self.pods[key] = new
+            self.pods[new.place.key] = new
             self.nodes_of[new.identity][new.node] += 1
 
     def _regroup(self, node: str, changes: Mapping[PodKey, PlacedPod | None]) -> None:
-        held = {pod.place.key: pod for pod in self.by_node.get(node, ())} | changes
+        held = {**{pod.place.key: pod for pod in self.by_node.get(node, ())}, **changes}
         kept = tuple(pod for _, pod in sorted(held.items()) if pod is not None)
         if kept:
             self.by_node[node] = kept

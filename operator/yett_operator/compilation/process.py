@@ -48,14 +48,14 @@ class CompilerProcess:
         """With its rows, of which only what is new stays in memory."""
         ipcache: dict[str, int | None] = {}
         pods: dict[PodKey, int | None] = {}
-        keys: dict[PodKey, PodKey] = {key: key for key in batch.pods}
+        keys = {key: key for key in batch.pods}
+        texts = {text: text for pod in batch.pods.values() if pod is not None for text in pod.prefixes}
         numbers: dict[int | None, int | None] = {}
         while (rows := await self._run(worker.rows)) is not None:
-            ipcache |= {prefix: numbers.setdefault(number, number) for prefix, number in rows[0].items()}
-            pods |= {
-                keys.get(key, key): numbers.setdefault(number, number) for key, number in rows[1].items()
-            }
-            del rows
+            for prefix, number in rows[0].items():
+                ipcache[texts.get(prefix, prefix)] = numbers.setdefault(number, number)
+            for key, number in rows[1].items():
+                pods[keys.get(key, key)] = numbers.setdefault(number, number)
         return replace(outcome, ipcache=ipcache, pods=pods, more=False)
 
     async def give_back(self) -> None:

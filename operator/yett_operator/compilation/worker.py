@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from itertools import zip_longest
+from itertools import chain
 
 from yett_operator import memory
 from yett_operator.compilation import encode
@@ -19,7 +19,7 @@ from yett_operator.compilation.batch import KEPT_MAX, Batch, Judgement, Outcome,
 from yett_operator.labels import noise_in, noise_in_service, quiet
 from yett_operator.ports import PublishedDocument, PublishedRuleset
 from yett_policy import budget
-from yett_policy.cluster import Service
+from yett_policy.cluster import PodFacts, Service
 from yett_policy.compiled import Delta
 from yett_policy.compiler import Compiler
 from yett_policy.document import Ruleset
@@ -74,7 +74,7 @@ class Worker:
             if pod is None:
                 compiler.drop_pod(*pod_key)
             else:
-                compiler.put_facts(pod_key[1], pod)
+                compiler.put_facts(pod_key[1], PodFacts(pod.workload, pod.prefixes))
         for name, namespace in batch.namespaces.items():
             if namespace is None:
                 compiler.drop_namespace(name)
@@ -289,7 +289,10 @@ def step(batch: Batch) -> Outcome:
     outcome = _started().step(batch)
     if len(outcome.ipcache) <= PIECE and len(outcome.pods) <= PIECE:
         return outcome
-    _rows = zip_longest(cut(outcome.ipcache, PIECE), cut(outcome.pods, PIECE), fillvalue={})
+    _rows = chain(
+        ((ipcache, {}) for ipcache in cut(outcome.ipcache, PIECE)),
+        (({}, pods) for pods in cut(outcome.pods, PIECE)),
+    )
     return replace(outcome, ipcache={}, pods={}, more=True)
 
 

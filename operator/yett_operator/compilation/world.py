@@ -122,7 +122,7 @@ class World:
                 # anything waits for a number of the new one.
                 pod = again[key] = None
             pods[key] = pod
-        batch.pods = {key: None if pod is None else pod.facts for key, pod in pods.items()}
+        batch.pods = {**pods}
         policies = {source: self.policies.get(source) for source in self._touched_policies}
         batch.policies = {source: self._text(policy) for source, policy in policies.items()}
         self._touched_pods, self._touched_policies = again, set()
@@ -136,7 +136,7 @@ class World:
         self.changed.clear()
         batch = Batch(
             policies={source: self._text(policy) for source, policy in self.policies.items()},
-            pods={key: pod.facts for key, pod in self.pods.items()},
+            pods={**self.pods},
             namespaces=dict(self.namespaces),
             nodes={name: self._told(node) for name, node in self.nodes.items()},
             services=dict(self.services),

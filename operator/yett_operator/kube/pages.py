@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 _value = json.JSONDecoder().raw_decode
-_space = re.compile(r"[ \t\r\n]*").match
+_something = re.compile(r"[^ \t\r\n]|$").search
 
 
 def read(text: str, each: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
@@ -32,18 +32,25 @@ def read(text: str, each: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
         else:
             fields[name], at = _value(text, at)
         at, more = _next(text, at, "}")
-    if not isinstance(fields.get("metadata"), dict):
+    metadata = fields.get("metadata")
+    if not isinstance(metadata, dict):
         raise ValueError("it has no metadata")  # noqa: TRY004 - as everything that is wrong with JSON
-    return fields["metadata"]
+    return metadata
 
 
 def _past(text: str, at: int, wanted: str) -> tuple[str, int]:
     """Which of the wanted characters comes next, and where what follows begins."""
-    at = _space(text, at).end()  # type: ignore[union-attr] - it matches everywhere
+    at = _skip(text, at)
     found = text[at : at + 1]
     if not found or found not in wanted:
         raise ValueError(f"{found!r} at character {at}, not one of {wanted}")
-    return found, _space(text, at + 1).end()  # type: ignore[union-attr]
+    return found, _skip(text, at + 1)
+
+
+def _skip(text: str, at: int) -> int:
+    """Past spaces."""
+    found = _something(text, at)
+    return len(text) if found is None else found.start()
 
 
 def _open(text: str, at: int, brackets: str) -> tuple[int, bool]:

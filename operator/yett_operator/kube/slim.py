@@ -14,13 +14,13 @@ from yett_policy.cluster import (
     NamedPort,
     Namespace,
     Node,
-    PodFacts,
     Service,
     ServicePort,
     Slice,
     Workload,
     shared,
 )
+from yett_policy.document import canonical
 from yett_policy.source.parse import KINDS
 
 _FINISHED = ("Succeeded", "Failed")
@@ -31,11 +31,6 @@ class SlimPod(Place):
     """A pod: the one record of it on the event loop, which everybody else refers to."""
 
     workload: Workload
-
-    @property
-    def facts(self) -> PodFacts:
-        """What the compiler must know of it."""
-        return self.workload, self.addresses
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +80,8 @@ class SlimStatus:
     """Its own."""
     policy_generation: int
     """The version of the policy that its spec names."""
-    status: Json = field(hash=False)
-    """As it was written."""
+    status: bytes = field(repr=False)
+    """As it was written, canonical JSON: as objects it would take several times the room."""
 
 
 def pod(obj: Json) -> tuple[tuple[str, str], SlimPod | None]:
@@ -107,11 +102,10 @@ def pod(obj: Json) -> tuple[tuple[str, str], SlimPod | None]:
         service_account=spec.get("serviceAccountName") or "default",
     )
     return key, SlimPod(
-        namespace=key[0],
-        name=key[1],
-        addresses=tuple(ips),
+        key=key,
+        prefixes=tuple(f"{ip}/{128 if ':' in ip else 32}" for ip in ips),
         node=intern(spec.get("nodeName") or ""),
-        uid=hash(metadata.get("uid", "")),
+        uid=hash(metadata.get("uid", "")) >> 4,  # what is left takes 32 bytes, not 48
         workload=shared(workload),
     )
 
@@ -274,5 +268,5 @@ def status(obj: Json) -> tuple[tuple[str, str], SlimStatus]:
         source=source,
         generation=metadata.get("generation") or 0,
         policy_generation=obj["spec"].get("policyGeneration") or 0,
-        status=obj.get("status") or {},
+        status=canonical(obj.get("status") or {}),
     )

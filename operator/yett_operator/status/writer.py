@@ -8,7 +8,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -20,6 +20,7 @@ from yett_operator.metrics import PROGRAMMING_SECONDS, STATUS_WRITES
 from yett_operator.status import objects
 from yett_operator.status.rollup import RollUp, roll_up
 from yett_operator.status.tracker import Tracker
+from yett_policy.document import canonical
 
 log = logging.getLogger(__name__)
 
@@ -49,8 +50,10 @@ class Written:
     """The version of the policy that the spec of its PolicyStatus names."""
     generation: int = 0
     """Of the PolicyStatus itself, since then."""
-    details: Json = field(default_factory=dict)
-    summary: Json = field(default_factory=dict)
+    details: bytes = b"{}"
+    """Status of the PolicyStatus, canonical JSON; see `SlimStatus.status`."""
+    summary: bytes = b"{}"
+    """Status of the policy, JSON."""
     at: float = -1e9
     counting: float | None = None
     """Since when only counters differ."""
@@ -119,7 +122,7 @@ class StatusWriter:
         if written is None:
             return
         if status is None or (self._differs(status, written) and self._clock() - written.at > 2 * INTERVAL):
-            written.details, written.announced = {}, -1
+            written.details, written.announced = b"{}", -1
             self.changed([about.source])
 
     def _differs(self, status: SlimStatus, written: Written) -> bool:
@@ -131,7 +134,7 @@ class StatusWriter:
         status = self.statuses.get(self._key(policy))
         if status is None or status.policy_uid != policy.uid:
             return b""
-        kept = status.status.get("lastAccepted") or {}
+        kept = json.loads(status.status).get("lastAccepted") or {}
         return str(kept.get("object", "")).encode()
 
     def _key(self, policy: SlimPolicy) -> tuple[str, str]:
@@ -193,19 +196,21 @@ class StatusWriter:
             self._due[policy.source] = min(
                 self._due.get(policy.source, float("inf")), max(roll.again_at, now + _TICK)
             )
-        if self._too_early(policy, roll, written, now):
+        before, summarised = json.loads(written.details), json.loads(written.summary)
+        if self._too_early(policy, roll, before, now):
             self._due[policy.source] = now + SETTLE
             return
-        details, summary = self._objects(policy, roll, written)
-        differs = objects.without_times(details) != objects.without_times(written.details)
-        told = policy.kind not in objects.OWN_KINDS or summary == written.summary
+        details = self._details(policy, roll, written.generation, before)
+        summary = objects.summary(roll, details["engine"], summarised, datetime.now(UTC))
+        differs = objects.without_times(details) != objects.without_times(before)
+        told = policy.kind not in objects.OWN_KINDS or summary == summarised
         if told and not differs:
             written.counting = None
             return
         if now - written.at < INTERVAL:
             self._due[policy.source] = written.at + INTERVAL
             return
-        if told and _only_counters_differ(details, written.details):
+        if told and _only_counters_differ(details, before):
             written.counting = written.counting or now
             if now < written.counting + COUNTERS:
                 self._due[policy.source] = written.counting + COUNTERS
@@ -213,7 +218,7 @@ class StatusWriter:
         written.at, written.counting = now, None
         if differs:
             await self._write_details(policy, details)
-            written.details = details
+            written.details = canonical(details)
         if not told:
             body = {
                 "apiVersion": objects.API_VERSION,
@@ -222,7 +227,7 @@ class StatusWriter:
                 "status": summary,
             }
             await self._kube.apply(f"{objects.policy_path(policy)}/status", body)
-            written.summary = summary
+            written.summary = canonical(summary)
         STATUS_WRITES.labels("written").inc()
         self._note(policy, roll, written, now)
 
@@ -230,7 +235,8 @@ class StatusWriter:
         """What an earlier leader wrote."""
         status = self.statuses.get(self._key(policy))
         mine = status is not None and status.policy_uid == policy.uid
-        details = status.status if status is not None and mine else {}
+        kept = status.status if status is not None and mine else b"{}"
+        details = json.loads(kept)
         was_ready = any(
             each.get("type") == "Ready" and each.get("status") == "True"
             for each in details.get("conditions") or ()
@@ -239,48 +245,45 @@ class StatusWriter:
             policy.uid,
             announced=status.policy_generation if status is not None and mine else -1,
             generation=status.generation if status is not None and mine else 0,
-            details=details,
-            summary=json.loads(policy.status) if policy.status else {},
+            details=kept,
+            summary=policy.status or b"{}",
             ready=was_ready,
             ready_generation=details.get("policyGeneration", 0) if was_ready else 0,
         )
 
-    def _too_early(self, policy: SlimPolicy, roll: RollUp, written: Written, now: float) -> bool:
+    def _too_early(self, policy: SlimPolicy, roll: RollUp, before: Json, now: float) -> bool:
         """A new leader has not heard of the nodes yet, and what the old one wrote still stands."""
         since = self._leading_since if self._leading_since is not None else now
-        if now - since >= PATIENCE or written.details.get("policyGeneration") != policy.generation:
+        if now - since >= PATIENCE or before.get("policyGeneration") != policy.generation:
             return False
         return any(each.reason == "NoLoader" for each in roll.failed) or (
             not roll.ready and not roll.failed and roll.conditions[0].status != "False"
         )
 
-    def _objects(self, policy: SlimPolicy, roll: RollUp, written: Written) -> tuple[Json, Json]:
+    def _details(self, policy: SlimPolicy, roll: RollUp, generation: int, before: Json) -> Json:
         tracker = self._tracker
         judged = tracker.judged.get(policy.source)
         total = tracker.nodes.hits.of(policy.source)
         audit = judged is not None and judged.judgement.audit
-        engine = tracker.engine_of(policy.source)
-        now = datetime.now(UTC)
-        details = objects.details(
+        return objects.details(
             roll,
-            generation=written.generation,
+            generation=generation,
             digest=tracker.digest_of(policy.source),
-            engine=engine,
+            engine=tracker.engine_of(policy.source),
             pods=tracker.pods_of(policy.source),
             requests={
                 "allowed": total.allowed,
                 "denied": 0 if audit else total.denied,
                 "audited": total.denied if audit else 0,
             },
-            last_accepted=self._last_accepted(policy, written),
-            before=written.details,
-            now=now,
+            last_accepted=self._last_accepted(policy, before),
+            before=before,
+            now=datetime.now(UTC),
         )
-        return details, objects.summary(roll, engine[0], written.summary, now)
 
-    def _last_accepted(self, policy: SlimPolicy, written: Written) -> Json | None:
+    def _last_accepted(self, policy: SlimPolicy, written: Json) -> Json | None:
         judged = self._tracker.judged.get(policy.source)
-        before: Json | None = written.details.get("lastAccepted")
+        before: Json | None = written.get("lastAccepted")
         if judged is None or judged.policy.uid != policy.uid:
             return before
         if not judged.judgement.accepted:
