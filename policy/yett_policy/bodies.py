@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 
-from yett_policy.body import Body, ServerPorts
+from yett_policy.body import Body
 from yett_policy.document import Document
 from yett_policy.merge import Conflict
+from yett_policy.parts import ServerPorts
 
 PolicyId = tuple[str, int]
 """(source, index)."""
@@ -18,7 +19,8 @@ BodyKey = tuple[tuple[PolicyId, ...], ServerPorts, bool]
 class Bodies:
     """`join` and `drop` say what identities need, `update` builds what is not there yet or stale."""
 
-    def __init__(self, build: Callable[[BodyKey], Body]) -> None:
+    def __init__(self, build: Callable[[BodyKey, Body | None], Body]) -> None:
+        """`build` is given the body as it was if only its peers may be others."""
         self.documents: dict[int, Document] = {}
         """By identity."""
         self._build = build
@@ -46,15 +48,20 @@ class Bodies:
         del self.documents[number]
         return True
 
-    def update(self, stale_policies: Iterable[PolicyId], *, everything: bool) -> set[int]:
-        """Build, also again what depends on these policies; identities that have another document."""
-        stale = set(self._bodies) if everything else set()
+    def update(
+        self, changed_policies: Iterable[PolicyId], stale_policies: Iterable[PolicyId], *, everything: bool
+    ) -> set[int]:
+        """Build, also again what depends on policies that are other ones (`changed`) or whose peers are
+        (`stale`); identities that have another document.
+        """
+        anew = set().union(*(self._of_policy.get(pid, ()) for pid in changed_policies))
+        stale = set(self._bodies) if everything else anew.copy()
         for pid in stale_policies:
             stale |= self._of_policy.get(pid, set())
         for key in stale:
             if not self._members[key]:
                 continue
-            body = self._build(key)
+            body = self._build(key, None if key in anew else self._bodies[key])
             if not body.says_as(self._bodies[key]):
                 self._moved |= self._members[key]
             self._hold(key, body)
@@ -62,7 +69,7 @@ class Bodies:
         for number in self._moved:
             key = self._key_of[number]
             if key not in self._bodies:
-                self._hold(key, self._build(key))
+                self._hold(key, self._build(key, None))
                 for pid in key[0]:
                     self._of_policy[pid].add(key)
             body, old = self._bodies[key], self.documents.get(number)

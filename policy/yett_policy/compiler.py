@@ -14,7 +14,7 @@ from yett_policy.addresses import NOTHING, Addresses
 from yett_policy.app_protocol import AppProtocols, Spoken
 from yett_policy.backends import BackendTable
 from yett_policy.bodies import Bodies, BodyKey, PolicyId
-from yett_policy.body import PROTOCOL_NAMES, Body, ServerPorts, build_body
+from yett_policy.body import Body, build_body
 from yett_policy.cluster import (
     Cluster,
     NamedPort,
@@ -33,6 +33,7 @@ from yett_policy.facts import Blocks, Claims, Holder, api_server_claims, node_cl
 from yett_policy.http.rule import RulesetSpec
 from yett_policy.identity import PROBES, RESERVED, Labels, Table, named_ports, port_key
 from yett_policy.index import SelectorIndex
+from yett_policy.parts import PROTOCOL_NAMES, ServerPorts
 from yett_policy.policy import Policy
 from yett_policy.rulesets import CompileRuleset, Rulesets, compile_spec
 from yett_policy.selector import NAMESPACE, Selector, exists
@@ -132,7 +133,9 @@ class Compiler:
         self._changed_identities: dict[int, Labels | None] = {}
         self._changed_pods: dict[tuple[str, str], int | None] = {}
         self._stale_identities: set[int] = set()
+        self._changed_policies: set[PolicyId] = set()
         self._stale_policies: set[PolicyId] = set()
+        """Their peers have changed."""
         self._stale_bodies = False
 
         self._index.want(_HOSTS)
@@ -377,7 +380,7 @@ class Compiler:
         for selector in _peer_selectors(policy):
             self._peer_of[selector].discard(pid)
             self._index.release(selector)
-        self._stale_policies.add(pid)
+        self._changed_policies.add(pid)
 
     # -- claims, identities, addresses
 
@@ -512,8 +515,11 @@ class Compiler:
             del self._subjects[number]
             if self._bodies.drop(number):
                 gone.add(number)
-        changed = self._bodies.update(self._stale_policies, everything=self._stale_bodies)
-        self._stale_identities, self._stale_policies, self._stale_bodies = set(), set(), False
+        changed = self._bodies.update(
+            self._changed_policies, self._stale_policies, everything=self._stale_bodies
+        )
+        self._stale_identities, self._stale_bodies = set(), False
+        self._changed_policies, self._stale_policies = set(), set()
         return gone, changed, subjects
 
     def _key(self, number: int) -> BodyKey:
@@ -534,9 +540,9 @@ class Compiler:
         wish = namespace.forbidden if namespace is not None else None
         return self._forbidden if wish is None else wish
 
-    def _build(self, key: BodyKey) -> Body:
+    def _build(self, key: BodyKey, known: Body | None) -> Body:
         policies = [self._policies[pid].answering(forbidden=key[2]) for pid in key[0]]
-        return build_body(policies, key[1], self, self._rulesets.of)
+        return build_body(policies, key[1], self, self._rulesets.of, known)
 
     # -- what bodies ask (the protocol Peers)
 

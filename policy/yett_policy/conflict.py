@@ -6,11 +6,12 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 
 from yett_policy.app_protocol import Spoken
-from yett_policy.body import ServerPorts, build_body
+from yett_policy.body import build_body
 from yett_policy.cluster import NamedPort
 from yett_policy.document import Engine, Ruleset
 from yett_policy.http.rule import RulesetSpec
 from yett_policy.merge import Conflict
+from yett_policy.parts import ServerPorts
 from yett_policy.policy import Policy
 from yett_policy.selector import LabelSelector, Selector
 

@@ -7,10 +7,23 @@ from yett_policy.cluster import Pod
 from yett_policy.compiler import Compiler
 from yett_policy.document import Ruleset
 from yett_policy.http.rule import RulesetSpec
+from yett_policy.parts import Part, Row, Side
+from yett_policy.policy import Policy
 from yett_policy.source.parse import parse_policy
 
 from support.policy_world import fake_ruleset  # isort: skip
 import pytest
+
+
+def policies(app: int, ingress: list[object]) -> list[Policy]:
+    return parse_policy(
+        {
+            "apiVersion": "yett.dev/v1alpha1",
+            "kind": "ClusterL7Policy",
+            "metadata": {"name": f"p{app}"},
+            "spec": {"endpointSelector": {"matchLabels": {"app": f"a{app}"}}, "ingress": ingress},
+        }
+    )
 
 
 def world(apps: int, per_app: int, peers: str) -> Compiler:
@@ -19,22 +32,9 @@ def world(apps: int, per_app: int, peers: str) -> Compiler:
         for i in range(per_app):
             address = f"10.{app >> 8}.{app & 255}.{i}"
             compiler.put_pod(Pod("default", f"p{app}-{i}", {"app": f"a{app}", "v": str(i)}, (address,)))
-        compiler.put_policies(
-            f"p{app}",
-            parse_policy(
-                {
-                    "apiVersion": "yett.dev/v1alpha1",
-                    "kind": "ClusterL7Policy",
-                    "metadata": {"name": f"p{app}"},
-                    "spec": {
-                        "endpointSelector": {"matchLabels": {"app": f"a{app}"}},
-                        "ingress": [{"fromEndpoints": [{"matchLabels": {"app": f"a{(app + 1) % apps}"}}]}]
-                        if peers == "one app"
-                        else [{"fromEntities": ["cluster"]}],
-                    },
-                }
-            ),
-        )
+        next_app = {"fromEndpoints": [{"matchLabels": {"app": f"a{(app + 1) % apps}"}}]}
+        ingress = next_app if peers == "one app" else {"fromEntities": ["cluster"]}
+        compiler.put_policies(f"p{app}", policies(app, [ingress]))
     compiler.flush()
     return compiler
 
@@ -69,6 +69,28 @@ def test_a_new_identity_builds_only_the_bodies_that_it_concerns(built: list[int]
     compiler.put_pod(Pod("default", "other", {"app": "a5", "v": "new"}, ("10.9.9.8",)))
     compiler.flush()
     assert built == [0]
+
+
+def test_what_is_said_is_not_worked_out_again_for_one_more_of_whom_it_is_said(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    compiler = world(20, 10, "one app")
+    worked_out: list[Part] = []
+    rows = Side.rows
+
+    def counting(side: Side, part: Part) -> list[Row]:
+        worked_out.append(part)
+        return rows(side, part)
+
+    monkeypatch.setattr(Side, "rows", counting)
+    compiler.put_pod(Pod("default", "new", {"app": "a5", "v": "new"}, ("10.9.9.9",)))
+    assert len(compiler.flush().documents) == 1 + 10  # its own, and those of a4, which lets a5 in
+    compiler.drop_pod("default", "new")
+    compiler.flush()
+    assert not worked_out
+    compiler.put_policies("p4", policies(4, [{"fromEntities": ["cluster"]}]))
+    compiler.flush()
+    assert worked_out
 
 
 def test_what_is_said_of_a_whole_cluster_is_said_once() -> None:

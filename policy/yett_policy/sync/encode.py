@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from yett_policy.document import canonical
 from yett_policy.service import Backends, Frontend
-from yett_policy.sync.frame import pack
+from yett_policy.sync.frame import DEFLATE_ONE_FROM, pack
 from yett_policy.sync.message import (
     Ack,
     Begin,
@@ -99,7 +99,8 @@ def node(message: NodePart) -> bytes:
 
 def node_changes(message: NodeChanges) -> bytes:
     """Frame."""
-    return _frame("node-changes", **_references(message), endpoints=_pod_rows(message.endpoints.items()))
+    fields = {**_references(message), "endpoints": _pod_rows(message.endpoints.items())}
+    return pack(canonical({"type": "node-changes", **fields}), DEFLATE_ONE_FROM)
 
 
 def document(digest: str, body: bytes) -> bytes:

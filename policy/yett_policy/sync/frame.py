@@ -21,6 +21,8 @@ BUNDLE = 16 << 10
 """Bytes that a sender puts into one websocket message, if there is more than one frame: one record of TLS."""
 DEFLATE_FROM = 256
 """Bytes below which deflate saves next to nothing."""
+DEFLATE_ONE_FROM = 4096
+"""Bytes below which it costs more than it saves if only one loader gets the frame."""
 
 TO_LOADER_LIMIT = 8 << 20
 """Bytes of a frame to a loader, tag included: the largest ruleset fits, deflated or not."""
@@ -29,9 +31,9 @@ INFLATED_LIMIT = 16 << 20
 """Bytes of JSON in one frame; more is refused before it is made."""
 
 
-def pack(body: bytes) -> bytes:
+def pack(body: bytes, deflate_from: int = DEFLATE_FROM) -> bytes:
     """A frame around JSON."""
-    if len(body) < DEFLATE_FROM:
+    if len(body) < deflate_from:
         return PLAIN + body
     return DEFLATED + zlib.compress(body, 1)
 
