@@ -60,13 +60,8 @@ static __always_inline int redirect_flow(struct __sk_buff *skb, struct work *w, 
 {
 	if (!is_request(f, w)) /* only the sidecar may answer for the server */
 		return mark == SIDECAR_ANSWER ? TC_ACT_UNSPEC : TC_ACT_SHOT;
-	if (w->p.flags & TCP_RST)
-		set_flags(f, FLOW_CLOSED);
-	else if (w->p.flags & TCP_FIN)
-		set_flags(f, FLOW_FIN_REQUEST | FLOW_CLOSED);
-	else if (!(f->flags & FLOW_ESTABLISHED) && !(w->p.flags & TCP_SYN))
-		set_flags(f, FLOW_ESTABLISHED);
-	if (f->direction == DIR_INGRESS && is_plain(&w->p))
+	follow_client(f, &w->p);
+	if (f->direction == DIR_INGRESS && (is_plain(&w->p) || is_syn(&w->p)))
 		approve(skb, f->ruleset);
 	return to_gate(skb, f->ruleset, f->direction);
 }
@@ -182,11 +177,9 @@ static __always_inline int judge(struct __sk_buff *skb, const int from_pod)
 		return judge_stream(skb, w, f, cfg->head_timeout_ms ?: HEAD_TIMEOUT_MS);
 	if (!(f->flags & FLOW_ESTABLISHED) && !is_request(f, w))
 		set_flags(f, FLOW_ESTABLISHED);
-	if (from_pod && f->approved && is_plain(&w->p)) {
-		port = approved_port(w, f);
-		if (port)
-			return to_gate(skb, port, DIR_INGRESS);
-	}
+	port = from_pod && f->approved && may_be_short(&w->p) ? approved_port(w, f) : 0;
+	if (port && !((f->flags & FLOW_HEARD) && is_plain(&w->p)) && !tell_approver(w, f))
+		port = 0;
 	if (w->p.flags & TCP_RST) {
 		set_flags(f, FLOW_CLOSED);
 	} else if (w->p.flags & TCP_FIN) {
@@ -194,7 +187,7 @@ static __always_inline int judge(struct __sk_buff *skb, const int from_pod)
 		if ((f->flags & FLOW_FIN_REQUEST) && (f->flags & FLOW_FIN_REPLY))
 			set_flags(f, FLOW_CLOSED);
 	}
-	return TC_ACT_UNSPEC;
+	return port ? to_gate(skb, port, DIR_INGRESS) : TC_ACT_UNSPEC;
 }
 
 SEC("tc")

@@ -9,8 +9,9 @@ from statistics import median
 from typing import Any
 
 from bench.page import machine_text, table, targets_table
+from bench.sidecar.points import CONNECTIONS, KEPT, KUBE, NEW, NOTHING, on_kube
 from bench.sidecar.targets import judge
-from bench.summary import Spread, ratio
+from bench.summary import Spread, find, ratio
 
 _PROSE = Path(__file__).with_name("page.md")
 _MIB = 1 << 20
@@ -26,6 +27,7 @@ def write_page(result: Mapping[str, Any], path: Path) -> None:
     text = _PROSE.read_text()
     for name, part in {
         "targets": targets_table(judge(result)),
+        "beside": _beside(result),
         "points": _points(result),
         "checks": _checks(result),
         "cost": _cost(result["cost"]),
@@ -35,6 +37,31 @@ def write_page(result: Mapping[str, Any], path: Path) -> None:
     }.items():
         text = text.replace(f"<!-- {name} -->", part)
     path.write_text(text)
+
+
+def _beside(result: Mapping[str, Any]) -> str:
+    """The engine's part of TPROXY, with both kinds of node in a row."""
+    rows = []
+    for axis in (KEPT, NEW):
+        for count in CONNECTIONS:
+            cells = []
+            for named in (axis, on_kube(axis)):
+                point = find(result, named, str(count))
+                for what in ("rps", "cpu"):
+                    spread = ratio(point, "sidecar", "tproxy", what) if point else None
+                    cells.append(
+                        f"{spread.middle:.2f} ({spread.low:.2f} to {spread.high:.2f})" if spread else ""
+                    )
+            rows.append((axis, str(count), *cells))
+    header = (
+        "",
+        "connections",
+        f"{NOTHING}: requests/s",
+        "processor time",
+        f"{KUBE}: requests/s",
+        "processor time",
+    )
+    return table(header, rows)
 
 
 def _points(result: Mapping[str, Any]) -> str:
@@ -73,13 +100,14 @@ def _checks(result: Mapping[str, Any]) -> str:
     rows = [
         (
             LABELS[item["system"]],
+            item.get("node", NOTHING),
             item["rules"],
             str(item["tried"]),
             "enforces nothing" if item["system"] == "bare" else "yes",
         )
         for item in result["checks"]
     ]
-    return table(("system", "rules", "requests tried", "every verdict right"), rows)
+    return table(("system", "node", "rules", "requests tried", "every verdict right"), rows)
 
 
 def _cost(found: Mapping[str, Any]) -> str:

@@ -12,10 +12,15 @@ mpl.use("svg")
 import matplotlib.pyplot as plt
 
 from bench.plots import save
-from bench.sidecar.points import CONNECTIONS, KEPT, NEW
+from bench.sidecar.points import CONNECTIONS, KEPT, NEW, on_kube
 from bench.summary import find, ratio
 
-_LINES = ((KEPT, "#0b6e4f"), (NEW, "#d95f02"))
+_LINES = (
+    (KEPT, "#0b6e4f", "o-"),
+    (on_kube(KEPT), "#0b6e4f", "o--"),
+    (NEW, "#d95f02", "o-"),
+    (on_kube(NEW), "#d95f02", "o--"),
+)
 _PANELS = (
     ("rps", "requests/s, of the same Envoy behind TPROXY"),
     ("cpu", "processor time per request, of the same"),
@@ -26,16 +31,16 @@ def draw(result: Mapping[str, Any], path: Path) -> None:
     """Two panels, the same bytes for the same result."""
     path.parent.mkdir(exist_ok=True)
     mpl.rcParams.update({"svg.hashsalt": "yett", "svg.fonttype": "none", "font.size": 10})
-    figure, panels = plt.subplots(1, 2, figsize=(10, 3.4))
+    figure, panels = plt.subplots(1, 2, figsize=(10, 3.6))
     for axes, (what, label) in zip(panels, _PANELS, strict=True):
-        for axis, colour in _LINES:
+        for axis, colour, style in _LINES:
             found = [
                 (number, ratio(point, "sidecar", "tproxy", what))
                 for number, count in enumerate(CONNECTIONS)
                 if (point := find(result, axis, str(count)))
             ]
             at, spreads = [n for n, _ in found], [s for _, s in found]
-            axes.plot(at, [s.middle for s in spreads], "o-", color=colour, label=axis, ms=4)
+            axes.plot(at, [s.middle for s in spreads], style, color=colour, label=axis, ms=4)
             axes.fill_between(
                 at, [s.low for s in spreads], [s.high for s in spreads], color=colour, alpha=0.15, lw=0
             )
@@ -46,6 +51,6 @@ def draw(result: Mapping[str, Any], path: Path) -> None:
         axes.set_ylabel(label)
         axes.spines[["top", "right"]].set_visible(False)
     handles, titles = panels[0].get_legend_handles_labels()
-    figure.legend(handles, titles, loc="upper center", ncols=len(titles), frameon=False)
-    figure.tight_layout(rect=(0, 0, 1, 0.93))
+    figure.legend(handles, titles, loc="upper center", ncols=2, frameon=False)
+    figure.tight_layout(rect=(0, 0, 1, 0.88))
     save(figure, path)

@@ -16,6 +16,7 @@ from bench.measure import measure
 from bench.sidecar import changes, points
 from bench.sidecar.behind import Behind
 from bench.sidecar.cost import cost
+from bench.sidecar.kube_proxy import rules, with_kube_proxy
 from bench.sidecar.page import write_page
 from bench.sidecar.redirect import Redirect
 from bench.sidecar.soak import soak
@@ -23,6 +24,7 @@ from bench.systems.system import System
 
 ROOT = Path(__file__).resolve().parents[2]
 SYSTEMS = {"bare": System, "sidecar": Redirect, "tproxy": Behind}
+_FEW_ROUNDS = 3
 _CHANGES, _FEW_CHANGES = 100, 10
 _SOAK, _SHORT_SOAK = (600, 1_000_000), (10, 1)
 """Seconds and requests, whichever takes longer."""
@@ -53,12 +55,16 @@ def main(*, quick: bool, draw: bool) -> int:
 def run(*, quick: bool) -> dict[str, Any]:
     """Everything, in order; the machine's state around it."""
     begin, before, own = time.monotonic(), machine.processor_time(), machine.own_time()
-    measured, checks = measure(points.quick() if quick else points.full(), SYSTEMS)
+    rounds = (_FEW_ROUNDS,) if quick else ()
+    measured, checks = measure(points.full(*rounds), SYSTEMS)
+    text = rules()
+    kube = {name: with_kube_proxy(make, text) for name, make in SYSTEMS.items()}
+    there, checked = measure(points.kube(*rounds), kube)
     result: dict[str, Any] = {
         "quick": quick,
         "machine": machine.describe(),
-        "points": measured,
-        "checks": checks,
+        "points": measured + there,
+        "checks": checks + [item | {"node": points.KUBE} for item in checked],
         "cost": cost(),
         "changes": changes.run(_FEW_CHANGES if quick else _CHANGES),
         "soak": asdict(soak(*(_SHORT_SOAK if quick else _SOAK))),

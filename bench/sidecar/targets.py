@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from statistics import median, quantiles
 from typing import Any
 
-from bench.sidecar.points import CONNECTIONS, KEPT, NEW
+from bench.sidecar.points import CONNECTIONS, KEPT, KUBE, NEW, NOTHING, on_kube
 from bench.summary import Point, Spread, find, ratio
 from bench.targets import Target
 
@@ -17,10 +17,11 @@ def judge(result: Mapping[str, Any]) -> list[Target]:
     """All targets whose points were measured."""
     found = []
     for axis in (KEPT, NEW):
-        for count in CONNECTIONS:
-            point = find(result, axis, str(count))
-            if point:
-                found.append(_beside(axis, count, point, result["cost"][axis]))
+        for named, node in ((axis, NOTHING), (on_kube(axis), KUBE)):
+            for count in CONNECTIONS:
+                point = find(result, named, str(count))
+                if point:
+                    found.append(_beside(f"{count} connections, {axis}, {node}", point, result["cost"][axis]))
     changes, soak = result["changes"], result["soak"]
     size = changes["resident"]["after"] / _MIB
     found.append(
@@ -63,12 +64,12 @@ def judge(result: Mapping[str, Any]) -> list[Target]:
     return found
 
 
-def _beside(axis: str, count: int, point: Point, cost: Mapping[str, Any]) -> Target:
+def _beside(where: str, point: Point, cost: Mapping[str, Any]) -> Target:
     speed, spent = ratio(point, "sidecar", "tproxy"), ratio(point, "sidecar", "tproxy", "cpu")
     ours = sum(item["runs"] * item["ns"] for item in cost.values()) / 1000
     theirs = Spread.of(point["systems"]["tproxy"]["cpu"]).middle
     return Target(
-        f"requests/s beside the same Envoy behind TPROXY, {count} connections, {axis}",
+        f"requests/s beside the same Envoy behind TPROXY, {where}",
         "at least 1.00",
         f"{speed.middle:.2f} ({speed.low:.2f} to {speed.high:.2f})",
         speed.middle >= 1,

@@ -39,11 +39,10 @@ def divert(topology: Topology, *, replies: bool, port: int = PROXY_PORT) -> None
         sysctl("net/ipv4/ip_nonlocal_bind", 1)
 
 
-def restore(text: str) -> None:
-    """Load iptables rules in the namespace of the calling thread."""
-    done = subprocess.run(
-        ["iptables-restore"], input=text.encode(), capture_output=True, check=False, timeout=300
-    )
+def restore(text: str, *, keep: bool = False) -> None:
+    """Load iptables rules in the namespace of the calling thread; `keep`: those that are there stay."""
+    argv = ["iptables-restore", *(["--noflush"] if keep else [])]
+    done = subprocess.run(argv, input=text.encode(), capture_output=True, check=False, timeout=300)
     if done.returncode:
         raise RuntimeError(
             f"cannot load iptables rules: {done.stderr.decode(errors='replace').strip()[-300:]}"

@@ -181,12 +181,18 @@ __noinline int is_for_sidecar(struct __sk_buff *skb, struct work *w, __u32 mark)
  * The short way.  A packet of the client passes from_pod, forwarding, to_pod and the gate.  Where
  * both pods are on this node and nothing translates their addresses, from_pod can send it to the
  * gate itself.  What to_pod decides must hold all the same, so it leaves its word in the client's
- * flow: the epoch it judged by, the listener, and the second, for it sees a packet again in each.
- * A packet that begins or ends something always goes the long way.
+ * flow: the epoch it judged by, the listener, the second, for it sees a packet again in each, and
+ * where its own flow is: what a packet says of the connection's state is written there, too.
+ * A SYN always goes the long way, and a reset, which connection tracking must not miss.
  */
 static __always_inline int is_plain(const struct packet *p)
 {
 	return (p->flags & ~TCP_PSH) == TCP_ACK;
+}
+
+static __always_inline int may_be_short(const struct packet *p)
+{
+	return (p->flags & (TCP_ACK | TCP_SYN | TCP_RST | TCP_URG)) == TCP_ACK;
 }
 
 /* A second is 2^30 ns here. */
@@ -212,9 +218,46 @@ __noinline int approve(struct __sk_buff *skb, __u32 port)
 	__builtin_memcpy(key.local, w->p.src, 16);
 	__builtin_memcpy(key.remote, w->p.dst, 16);
 	f = bpf_map_lookup_elem(&flows, &key);
-	if (f)
+	if (f) {
+		f->approver = skb->ifindex;
 		f->approved = approval(w->epoch, port);
+	}
 	return 0;
+}
+
+/* What a client's packet says of a connection that is redirected, to the flow at the server's end.
+ */
+static __always_inline void follow_client(struct flow *f, const struct packet *p)
+{
+	if (p->flags & TCP_RST)
+		set_flags(f, FLOW_CLOSED);
+	else if (p->flags & TCP_FIN)
+		set_flags(f, FLOW_FIN_REQUEST | FLOW_CLOSED);
+	else if (!(f->flags & FLOW_ESTABLISHED) && !(p->flags & TCP_SYN))
+		set_flags(f, FLOW_ESTABLISHED);
+}
+
+/* The same from the client's end, `f` being its flow there.  0: to_pod must see the packet itself.
+ */
+__noinline int tell_approver(struct work *w, struct flow *f)
+{
+	struct flow_key key = {.proto = IPPROTO_TCP};
+	struct flow *there;
+
+	if (!w || !f)
+		return 0;
+	key.ifindex = f->approver;
+	key.local_port = w->p.dport;
+	key.remote_port = w->p.sport;
+	__builtin_memcpy(key.local, w->p.dst, 16);
+	__builtin_memcpy(key.remote, w->p.src, 16);
+	there = bpf_map_lookup_elem(&flows, &key);
+	if (!there || there->epoch != w->epoch || there->verdict != VERDICT_REDIRECT ||
+	    (there->flags & FLOW_POISONED))
+		return 0;
+	follow_client(there, &w->p);
+	set_flags(f, FLOW_HEARD);
+	return 1;
 }
 
 /* The listener that to_pod would send a packet of this flow to, if it said so just now; or 0. */

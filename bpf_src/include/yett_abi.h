@@ -407,6 +407,7 @@ enum flow_flags {
 	FLOW_RETURNED = 131072, /* server_isn is of an earlier stream on the same ports */
 	FLOW_REDIRECTED = 262144, /* the other end is the sidecar; flow.ruleset is its listener */
 	FLOW_PROXIED = 524288,	  /* the sidecar has a connection of its own on these ports */
+	FLOW_HEARD = 1048576,	  /* the flow at the server's end knows that the client answered */
 	FLOW_FORWARDED = 2097152, /* no socket of this node sent its first packet */
 };
 
@@ -494,7 +495,8 @@ struct flow {
 	/* Network order: the far side is a service with one kind of backend, `peer` at this port.
 	 * Else 0. */
 	__u16 backend_port;
-	__u16 pad[3];
+	__u16 pad;
+	__u32 approver; /* interface of the endpoint whose to_pod wrote `approved` */
 };
 
 /* map `events`, ring buffer */

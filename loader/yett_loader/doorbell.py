@@ -1,4 +1,4 @@
-"""Something about interfaces, addresses, routes or neighbours changed: look again.
+"""Something about interfaces (their settings, too), addresses, routes or neighbours changed: look again.
 
 The messages are not read for their content; whoever listens looks at the state itself.  So an
 overflow, which loses messages, is a ring like any other.
@@ -13,12 +13,15 @@ from typing import Self
 
 _LINK, _NEIGHBOUR = 0x1, 0x4  # RTMGRP_*
 _ADDRESS4, _ROUTE4, _ADDRESS6, _ROUTE6 = 0x10, 0x40, 0x100, 0x400
+PLACES = _LINK | _NEIGHBOUR | _ADDRESS4 | _ROUTE4 | _ADDRESS6 | _ROUTE6
+SETTINGS = 1 << 23
+"""RTNLGRP_IPV4_NETCONF: sysctls of interfaces."""
 
 
 class Doorbell:
-    """Calls `ring` from the event loop, soon after changes, at most once per `quiet` seconds."""
+    """Calls `ring` from the event loop, soon after changes of `what`, at most once per `quiet` seconds."""
 
-    def __init__(self, ring: Callable[[], None], quiet: float = 0.02) -> None:
+    def __init__(self, ring: Callable[[], None], quiet: float = 0.02, what: int = PLACES) -> None:
         self._ring = ring
         self._quiet = quiet
         self._loop = asyncio.get_running_loop()
@@ -27,7 +30,7 @@ class Doorbell:
             socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE
         )
         self._socket.setblocking(False)
-        self._socket.bind((0, _LINK | _NEIGHBOUR | _ADDRESS4 | _ROUTE4 | _ADDRESS6 | _ROUTE6))
+        self._socket.bind((0, what))
         self._loop.add_reader(self._socket, self._heard)
 
     def _heard(self) -> None:

@@ -30,8 +30,12 @@ class Grace:
         It must not be done already: then it might begin after something later.
         """
         pause, answer = _FIRST_LOOK, self._calls.submit(change)
-        while not is_done():
-            if wait([answer], pause).done:
-                answer.result()
-                return
-            pause = min(2 * pause, _LAST_LOOK)
+        try:
+            while not is_done():
+                if wait([answer], pause).done:
+                    answer.result()
+                    return
+                pause = min(2 * pause, _LAST_LOOK)
+        except BaseException:
+            wait([answer])  # whoever looks now must see what it has done
+            raise

@@ -54,7 +54,7 @@ class OuterMap(Map):
         raise self._unpinned(1)
 
     def put(self, inner: Sequence[tuple[int, Map]]) -> None:
-        """Put maps into slots; who looks a slot up sees the old map or the new one, whole."""
+        """Put maps, at least one, into slots; who looks a slot up sees the old map or the new one, whole."""
         slots = [slot for slot, _ in inner]
         touched = self._ids(slots) | {item.id for _, item in inner}
         try:
@@ -62,11 +62,11 @@ class OuterMap(Map):
             for _, item in inner:
                 self._effect(f"pin inner {self.name}", lambda i=item: i.pin(self.pins / str(i.id)))  # type: ignore[misc]
             elements = [(abi.pack_u32(slot), abi.pack_u32(item.fd)) for slot, item in inner]
+            slot, last = inner[-1]  # when this one is in, all are
             self._effect(
                 f"put inner {self.name}",
                 lambda: self._grace.call(
-                    lambda: self.update_many(elements),
-                    lambda: all(self._id(slot) == item.id for slot, item in inner),
+                    lambda: self.update_many(elements), lambda: self._id(slot) == last.id
                 ),
             )
         finally:

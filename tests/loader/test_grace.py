@@ -53,6 +53,16 @@ def test_what_the_kernel_refuses_is_raised() -> None:
         Grace().call(refused, lambda: False)
 
 
+def test_who_cannot_look_waits_for_the_end_of_the_change(slot: Slot) -> None:
+    def look() -> bool:
+        slot.grace.set()
+        raise KernelError("look up", "a key in map policies", 12)
+
+    with pytest.raises(KernelError, match="cannot look up"):
+        Grace().call(slot.put, look)
+    assert slot.returned.is_set()
+
+
 def test_a_change_that_cannot_be_seen_is_waited_for_to_its_end(slot: Slot) -> None:
     slot.grace.set()
     Grace().call(slot.put, lambda: False)

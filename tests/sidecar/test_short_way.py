@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import socket
+import struct
 import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 from bench import stats
@@ -15,7 +17,7 @@ from bench.rules import Mix, RuleList, to_spec
 from bench.sidecar.redirect import Redirect
 from bench.world import PORT
 
-from yett_loader.kernel import Program
+from yett_loader.kernel import Map, Program, abi
 
 pytestmark = [pytest.mark.net, pytest.mark.bpf]
 
@@ -67,6 +69,71 @@ def test_an_open_connection_spares_itself_the_way_through_the_node(node: Redirec
     assert min(batches) < 50
 
 
+def _forwarded(node: Redirect) -> int:
+    """Packets that the node has passed on."""
+    with node.world.topology.node:
+        names, values = [
+            line.split()
+            for line in Path("/proc/thread-self/net/snmp").read_text().splitlines()
+            if line.startswith("Ip: ")
+        ]
+    return int(dict(zip(names, values, strict=True))["ForwDatagrams"])
+
+
+def _flags(node: Redirect, endpoint: str, port: int) -> set[str]:
+    """Of the flow that a client's port has there."""
+    return next(
+        set(flow["flags"]) for flow in node.loader.connections(endpoint) if flow["source"]["port"] == port
+    )
+
+
+def test_only_its_beginning_passes_the_node_and_both_ends_know_of_the_rest(node: Redirect) -> None:
+    passed = []
+    for _ in range(5):
+        before = _forwarded(node)
+        with _connect(node) as connection:
+            port = connection.getsockname()[1]
+            assert _flags(node, "bench/server", port) >= {"established", "redirected"}
+            assert _ask(connection) == b"HTTP/1.1 200"
+            connection.shutdown(socket.SHUT_WR)
+            assert connection.recv(1) == b""
+        for endpoint in ("bench/client", "bench/server"):
+            assert _flags(node, endpoint, port) >= {"fin_request", "closed"}
+        passed.append(_forwarded(node) - before)
+    assert min(passed) == 1  # more where a second begins meanwhile
+
+
+def test_a_reset_goes_the_long_way_where_connection_tracking_sees_it(node: Redirect) -> None:
+    passed = []
+    for _ in range(5):
+        before = _forwarded(node)
+        with _connect(node) as connection:
+            port = connection.getsockname()[1]
+            assert _ask(connection) == b"HTTP/1.1 200"
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        assert "closed" in _flags(node, "bench/server", port)
+        passed.append(_forwarded(node) - before)
+    assert min(passed) == 2
+
+
+def test_an_end_that_the_servers_flow_cannot_hear_of_goes_the_long_way(node: Redirect) -> None:
+    """Without that flow to_pod must judge, and what it then finds in the middle of a stream it resets."""
+    with _connect(node) as connection:
+        _settle(connection)
+        here = connection.getsockname()[1]
+        with Map.open(node.loader.pins.maps / "flows") as flows:
+            (key,) = [
+                key
+                for key, _ in flows.items()
+                if abi.unpack("flow_key", key)["local_port"] == socket.htons(PORT)
+                and abi.unpack("flow_key", key)["remote_port"] == socket.htons(here)
+            ]
+            flows.delete(key)
+        connection.shutdown(socket.SHUT_WR)
+        with pytest.raises(ConnectionResetError):
+            connection.recv(1)
+
+
 _TRACKED = """\
 table inet kube {
   chain forward {
@@ -104,6 +171,35 @@ def test_connection_tracking_that_sees_some_packets_only_is_content_with_them(no
     invalid, known = _counters(node)
     assert not invalid
     assert known > seen + 2
+
+
+def _known(node: Redirect, port: int) -> tuple[str, int]:
+    """State of the client's connection as connection tracking has it, and for how many seconds."""
+    with node.world.topology.node:
+        known = Path("/proc/thread-self/net/nf_conntrack").read_text().splitlines()
+    (found,) = [line.split() for line in known if f"sport={port} dport={PORT}" in line]
+    return found[5], int(found[4])
+
+
+@pytest.mark.parametrize("reset", [False, True])
+def test_connection_tracking_does_not_take_what_has_ended_for_alive(node: Redirect, reset: bool) -> None:
+    """Its entry would stay for a day."""
+    with node.world.topology.node:
+        subprocess.run(["nft", "-f", "-"], input=_TRACKED, text=True, check=True)
+    with _connect(node) as connection:
+        port = connection.getsockname()[1]
+        for _ in range(1000):  # until a second begins, with a packet that connection tracking sees
+            assert _ask(connection) == b"HTTP/1.1 200"
+            if _known(node, port)[0] == "ESTABLISHED":
+                break
+        assert _known(node, port)[0] == "ESTABLISHED"
+        if reset:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        else:
+            connection.shutdown(socket.SHUT_WR)
+            assert connection.recv(1) == b""
+    assert _known(node, port)[1] <= 120
+    assert not _counters(node)[0]
 
 
 def test_a_connection_on_the_short_way_is_reset_when_the_kernel_engine_takes_over(node: Redirect) -> None:

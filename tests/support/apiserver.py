@@ -11,7 +11,7 @@ import ssl
 import subprocess
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,6 +43,8 @@ class ApiServer:
     port: int
     authority: Authority
     arguments: tuple[str, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """Beside that of this process."""
     _processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     @property
@@ -126,7 +128,13 @@ class ApiServer:
             return
         log = (self.directory / f"{name}.log").open("ab")
         with log:
-            self._processes[name] = subprocess.Popen(argv, stdout=log, stderr=log, cwd=self.directory)
+            self._processes[name] = subprocess.Popen(
+                argv,
+                stdout=log,
+                stderr=log,
+                cwd=self.directory,
+                env={**os.environ, **self.environment},
+            )
 
     def _wait(self) -> None:
         context = ssl.create_default_context(cafile=str(self.authority.certificate()))
@@ -145,7 +153,9 @@ class ApiServer:
 
 
 @contextmanager
-def api_server(directory: Path, *arguments: str) -> Iterator[ApiServer]:
+def api_server(
+    directory: Path, *arguments: str, environment: Mapping[str, str] | None = None
+) -> Iterator[ApiServer]:
     """Running, with an administrator's kubeconfig."""
     authority = Authority(directory / "pki")
     authority.create()
@@ -155,7 +165,13 @@ def api_server(directory: Path, *arguments: str) -> Iterator[ApiServer]:
         addresses=["IP:127.0.0.1", "DNS:kubernetes.default.svc", "IP:10.96.0.1"],
     )
     authority.issue("admin", "yett-admin", "system:masters")
-    server = ApiServer(directory, *free_ports(3), authority=authority, arguments=arguments)
+    server = ApiServer(
+        directory,
+        *free_ports(3),
+        authority=authority,
+        arguments=arguments,
+        environment=environment or {},
+    )
     authority.kubeconfig(server.kubeconfig, "admin", server.url)
     try:
         server.start()

@@ -100,6 +100,10 @@ class LoaderDaemon:
         """The last records."""
         return [json.loads(line) for line in self._request("GET", "/v1/flows?last=200").splitlines()]
 
+    def connections(self, endpoint: str) -> list[dict[str, Any]]:
+        """Flows of an endpoint (namespace/pod)."""
+        return list(self._call("GET", f"/v1/flows-table/{endpoint}")["flows"])
+
     def log(self) -> str:
         """Everything it said."""
         return (self.directory / "log").read_text(errors="replace")[-4000:]

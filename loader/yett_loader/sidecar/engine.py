@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from yett_loader import features
+from yett_loader.doorbell import SETTINGS, Doorbell
 from yett_loader.errors import LoaderError
 from yett_loader.kernel import Program
 from yett_loader.sidecar import accepted, gate
@@ -68,6 +69,7 @@ class Sidecar:
     """Tables that Envoy does not take, and what it says."""
     _ads: Ads | None = None
     _saving: asyncio.Task[None] | None = None
+    _settings: Doorbell | None = None
     _recording: bool = False
     _spread: bool = True
     _envoy: Kept = field(init=False)
@@ -233,6 +235,8 @@ class Sidecar:
         if self._saving is not None:
             self._saving.cancel()
             await asyncio.gather(self._saving, return_exceptions=True)
+        if self._settings is not None:
+            self._settings.close()
         if self._ads is not None:
             await self._ads.stop()
 
@@ -249,12 +253,21 @@ class Sidecar:
         self._routes = dict((accepted.read(self.directory) or {}).get(ROUTES, {}))
         await ads.start(socket)
         self._ads = ads
+        self._settings = Doorbell(_settle, what=SETTINGS)
+        _settle()  # what changed before it was heard
         self.observe(allowed=self._recording)
         prepare(self.directory, self.node)
         if not self.outer:
             self._supervisor.run()
         self._saving = asyncio.create_task(_save(ads, self.directory), name="accepted")
         return ads
+
+
+def _settle() -> None:
+    try:
+        gate.settle()
+    except LoaderError as error:
+        log.error("%s", error)  # noqa: TRY400 - one sentence is enough
 
 
 async def _save(ads: Ads, directory: Path) -> None:

@@ -86,14 +86,26 @@ def make() -> int:
     # Early demultiplexing would find the sidecar's sockets by packets that are still on their way
     # to the hook that judges them, and forwarding drops a packet that has a socket.
     _sysctl("net/ipv4/tcp_early_demux", "0")
-    # Loose: the pods' addresses are real, but not behind the gate.
-    _sysctl(f"net/ipv4/conf/{NAME}/rp_filter", "2")
+    _sysctl(f"net/ipv4/conf/{NAME}/accept_local", "1")
+    settle()
     _untrack()
     if _sysctls().joinpath(_LIBERAL).exists():
         # Of a client on the short way (redirect.bpf.h) connection tracking sees some packets only.  Those
         # would be outside of its window, and kube-proxy has a rule that drops what is.
         _sysctl(_LIBERAL, "1")
     return index
+
+
+def settle() -> None:
+    """Have as little of a reverse-path filter as may be; to be repeated when settings of interfaces change.
+
+    The pods' addresses are real, but not behind the gate, so it must not be strict (1); and to be loose (2) costs
+    each packet a second look at the routes, more than the gate's program does.  What counts is the greater of
+    the gate's own and what holds for all interfaces.  Whether a source is the node's own needs no look
+    either: a hook has seen all that comes here.
+    """
+    strict = _read("net/ipv4/conf/all/rp_filter") == "1"
+    _sysctl(f"net/ipv4/conf/{NAME}/rp_filter", "2" if strict else "0")
 
 
 def attach(index: int, program: Program, pin: Path) -> None:
@@ -163,15 +175,24 @@ def _sysctls() -> Path:
 
 
 def _sysctl(name: str, value: str) -> None:
+    if _read(name) == value:
+        return
     path = _sysctls() / name
     try:
-        if path.read_text().strip() != value:
-            path.write_text(value)
+        path.write_text(value)
     except OSError as error:
         raise GateError(
             f"cannot set {path} to {value}: {error.strerror}; in a container, mount the node's /proc/sys/net "
             f"at {_SYSCTLS[0]}/net"
         ) from error
+
+
+def _read(name: str) -> str:
+    path = _sysctls() / name
+    try:
+        return path.read_text().strip()
+    except OSError as error:
+        raise GateError(f"cannot read {path}: {error.strerror}; is the interface {NAME} there?") from error
 
 
 class _tolerating:  # noqa: N801 - a context manager, reads as a word
