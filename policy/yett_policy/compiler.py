@@ -31,7 +31,7 @@ from yett_policy.compiled import Compiled, Delta
 from yett_policy.document import Direction, Ruleset
 from yett_policy.facts import Blocks, Claims, Holder, api_server_claims, node_claims, pod_claims
 from yett_policy.http.rule import RulesetSpec
-from yett_policy.identity import PROBES, RESERVED, Labels, Table, named_ports, port_key
+from yett_policy.identity import PROBES, RESERVED, Labels, Table, named_ports, one_text, port_key
 from yett_policy.index import SelectorIndex
 from yett_policy.parts import PROTOCOL_NAMES, ServerPorts
 from yett_policy.policy import Policy
@@ -233,7 +233,8 @@ class Compiler:
         for labels, number in numbers.items():
             if self._table.numbers.get(labels, number) != number:
                 raise ValueError(f"{labels} has number {self._table.numbers[labels]} already, not {number}")
-        self._table = Table({**self._table.numbers, **numbers})
+        new = {one_text(labels): number for labels, number in numbers.items()}
+        self._table = Table({**self._table.numbers, **new})
 
     def forget(self, labels: Iterable[Labels]) -> frozenset[Labels]:
         """Numbers that are not to be used any more; those in use stay.  Returns what is forgotten."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
+from sys import intern
 
 from yett_policy.cluster import NamedPort, Workload
 from yett_policy.prefix import Prefix
@@ -106,12 +107,17 @@ def inside_block(labels: Labels, block: Prefix) -> Labels:
 
 def canonical_labels(labels: Mapping[str, str]) -> Labels:
     """As text, sorted."""
-    return tuple(sorted(f"{key}={value}" if value else key for key, value in labels.items()))
+    return one_text(sorted(f"{key}={value}" if value else key for key, value in labels.items()))
+
+
+def one_text(labels: Iterable[str]) -> Labels:
+    """With one object for equal ones: nearly every label is in many sets, and every set in several places."""
+    return tuple(map(intern, labels))
 
 
 def parse_labels(labels: Iterable[str]) -> dict[str, str]:
     """The inverse: `source:key` -> value."""
-    return {key: value for key, _, value in (label.partition("=") for label in labels)}
+    return {intern(key): value for key, _, value in (label.partition("=") for label in labels)}
 
 
 @dataclass(frozen=True, slots=True)

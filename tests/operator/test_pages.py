@@ -51,6 +51,7 @@ def test_a_list_that_is_cut_is_none(parts: Any, cut: int) -> None:
         '{"metadata":{},"items":[{} {}]}',
         '{"metadata":{},"items":[,]}',
         '{"metadata" {}}',
+        '{"metadata":{},"items":',
         '{"metadata":{},}',
     ],
 )

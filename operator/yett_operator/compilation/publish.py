@@ -20,6 +20,7 @@ from yett_operator.ports import (
     PublishedRuleset,
     PublishedSecret,
 )
+from yett_policy.identity import one_text
 from yett_policy.service import Backends, Frontend
 
 log = logging.getLogger(__name__)
@@ -128,7 +129,10 @@ class Publisher:
         self.node_addresses.update(outcome.node_addresses)
         for node in [node for node, held in outcome.node_addresses.items() if not held]:
             del self.node_addresses[node]
-        _update(self.identities, outcome.identities)
+        _update(
+            self.identities,
+            {number: labels and one_text(labels) for number, labels in outcome.identities.items()},
+        )
         _update(self.services, outcome.services)
         change = Change(
             revision=self._revision + 1,

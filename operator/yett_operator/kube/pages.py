@@ -22,7 +22,7 @@ def read(text: str, each: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
     while more:
         name, at = _value(text, at)
         at = _past(text, at, ":")[1]
-        if name == "items" and text[at] == "[":
+        if name == "items" and text[at : at + 1] == "[":
             at, more = _open(text, at, "[]")
             while more:
                 item, at = _value(text, at)

@@ -21,6 +21,7 @@ from yett_policy.cluster import (
     shared,
 )
 from yett_policy.document import canonical
+from yett_policy.identity import one_text
 from yett_policy.source.parse import KINDS
 
 _FINISHED = ("Succeeded", "Failed")
@@ -252,7 +253,7 @@ def identity(obj: Json) -> tuple[int, SlimIdentity | None]:
     number = int(name)
     if spec.get("number") != number or not labels or list(labels) != sorted(labels):
         return number, None
-    return number, SlimIdentity(number, labels)
+    return number, SlimIdentity(number, one_text(labels))
 
 
 def status(obj: Json) -> tuple[tuple[str, str], SlimStatus]:
