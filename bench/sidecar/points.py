@@ -22,12 +22,12 @@ def on_kube(axis: str) -> str:
     return f"{axis}, {KUBE}"
 
 
-def full(rounds: int = 11) -> list[Point]:
+def full(rounds: int = 4) -> list[Point]:
     """On a node with nothing else.  Grouped by rule set, as `measure` wants it."""
     return [*_connections(rounds), Point(RULES, "100 mixed", ALL, rules=BASE_RULES, rounds=rounds)]
 
 
-def kube(rounds: int = 9) -> list[Point]:
+def kube(rounds: int = 3) -> list[Point]:
     """On a node with kube-proxy."""
     return [replace(point, axis=on_kube(point.axis)) for point in _connections(rounds)]
 
