@@ -34,9 +34,11 @@ class Counts:
     pods: int = 120
     workloads: int = 120
     changes: int = 120
-    growth: int = 60
+    growth: int = 20
     policies: tuple[int, ...] = (4_000, 1_000, 100)
     """That do not select the pod that is added."""
+    rounds: int = 3
+    """Over those, to and fro, with `growth` pods each."""
     churn_seconds: int = 30
     churn: int = 100
     """Pods a second that come, and as many that go."""

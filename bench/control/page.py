@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from bench.control.shape import Shape
@@ -57,11 +58,15 @@ def _growth(result: Mapping[str, Any]) -> str:
     rows = []
     for policies, item in sorted(result["growth"].items(), key=lambda pair: int(pair[0])):
         times = (f"{value:.1f}" for value in Quantiles.of(item["read"]).all)
-        rows.append(
-            (f"{int(policies):,}", f"{item['processor_ms']:.1f}", f"{item['compiler_ms']:.2f}", *times)
-        )
-    costs = ("processor time of the operator, ms a pod", "in the compiler, ms a batch")
-    return table(("policies", *costs, "read by the last loader: median, ms", "p90", "p99", "most"), rows)
+        costs = (_spread(item["processor_ms"], 1), _spread(item["compiler_ms"], 2))
+        rows.append((f"{int(policies):,}", *costs, *times))
+    columns = ("processor time of the operator, ms a pod", "in the compiler, ms a batch")
+    return table(("policies", *columns, "read by the last loader: median, ms", "p90", "p99", "most"), rows)
+
+
+def _spread(values: Sequence[float], digits: int) -> str:
+    least, middle, most = (f"{value:.{digits}f}" for value in (min(values), median(values), max(values)))
+    return f"{middle} ({least} to {most})"
 
 
 def _memory(result: Mapping[str, Any]) -> str:

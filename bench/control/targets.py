@@ -49,7 +49,7 @@ def judge(result: Mapping[str, Any]) -> list[Target]:
     """All of them."""
     growth = {int(policies): item for policies, item in result["growth"].items()}
     few, many = growth[min(growth)], growth[max(growth)]
-    dearer = many["processor_ms"] / few["processor_ms"] - 1
+    dearer = median(many["processor_ms"]) / median(few["processor_ms"]) - 1
     churn = result["churn"]
     written = churn["writes"]["most"] / churn["seconds"]
     over_base, slope = per_pod(result, "base"), per_pod(result, "few")
@@ -74,7 +74,7 @@ def judge(result: Mapping[str, Any]) -> list[Target]:
             f"added cost of a pod with {max(growth):,} policies that do not select it instead of {min(growth):,}",
             "none (within 10 %)",
             f"{100 * dearer:+.0f} % of the operator's processor time; in the compiler"
-            f" {few['compiler_ms']:.1f} and {many['compiler_ms']:.1f} ms a batch",
+            f" {median(few['compiler_ms']):.1f} and {median(many['compiler_ms']):.1f} ms a batch",
             dearer < 0.1,
         ),
         Target(

@@ -37,7 +37,8 @@ _COUNTERS = dict.fromkeys(("requests", "pods", "documentDigest"))
 whenever some peer of the policy comes or goes.
 """
 _TICK = 0.05
-_PARALLEL = 16
+_PARALLEL = 4
+"""Writes at a time: what makes a policy be in force asks the same API server."""
 _RETRY = 2.0
 
 
@@ -160,23 +161,27 @@ class StatusWriter:
     async def _write_due(self) -> None:
         now = self._clock()
         due = sorted((at, source) for source, at in self._due.items() if at <= now)
-        for begin in range(0, len(due), _PARALLEL):
-            group = [source for _, source in due[begin : begin + _PARALLEL]]
-            for source in group:
+        room = asyncio.Semaphore(_PARALLEL)
+        async with asyncio.TaskGroup() as writes:
+            for _, source in due:
+                await room.acquire()
                 self._due.pop(source, None)
-            await asyncio.gather(*map(self._attempt, group))
+                writes.create_task(self._attempt(source, room))
+                # To work a status out takes a millisecond or two; updates to nodes go in between.
+                await asyncio.sleep(0)
 
-    async def _attempt(self, source: str) -> None:
-        policy = self._policies.get(source)
-        if policy is None:
-            return
+    async def _attempt(self, source: str, room: asyncio.Semaphore) -> None:
         try:
-            await self._write(policy)
+            policy = self._policies.get(source)
+            if policy is not None:
+                await self._write(policy)
         except ApiError as error:
             STATUS_WRITES.labels("failed").inc()
             if error.status != 404:  # deleted meanwhile: the reflector will say so
                 log.warning("%s", error)
             self._due[source] = self._clock() + _RETRY
+        finally:
+            room.release()
 
     async def _write(self, policy: SlimPolicy) -> None:
         now = self._clock()
