@@ -195,18 +195,23 @@ class Prober:
 
     @contextmanager
     def under_load(self) -> Iterator[None]:
-        """Lasts until every series had a request that began inside; some must pass."""
+        """Every series has a request before what is done inside, and one that began in it; some must pass."""
+        before = self._of_all_series(time.monotonic())
         begin = time.monotonic()
         yield
+        inside = self._of_all_series(begin)
+        assert any(probe.passed for probe in (*before, *inside)), "no load: nothing passed"
+
+    def _of_all_series(self, since: float) -> list[Probe]:
+        """What began since then, as soon as every series has an answer to such a request."""
         deadline = time.monotonic() + 60  # a client that is denied waits a while for each answer
         while True:
-            inside = [probe for probe in self.probes() if probe.begin >= begin]
-            silent = self.all_series - {probe.series for probe in inside}
+            found = [probe for probe in self.probes() if probe.begin >= since]
+            silent = self.all_series - {probe.series for probe in found}
             if not silent:
-                break
+                return found
             assert time.monotonic() < deadline, f"no load: nothing came of {sorted(silent)[:3]}"
             time.sleep(PERIOD)
-        assert any(probe.passed for probe in inside), "no load: nothing passed"
 
     def check(self) -> None:
         """No verdict was wrong, and there were enough of both kinds; prints how many."""
