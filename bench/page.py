@@ -67,8 +67,8 @@ def _points(result: Mapping[str, Any]) -> str:
                     (
                         point["value"],
                         LABELS[name],
-                        f"{speed.middle:,.0f} ({speed.low:,.0f} to {speed.high:,.0f})",
-                        f"{relative.middle:.2f} ({relative.low:.2f} to {relative.high:.2f})",
+                        speed.text(",.0f"),
+                        relative.text(".2f"),
                         f"{latency.middle:,.0f}",
                         f"{cpu.middle:.1f}",
                         f"{added(point, name, 'cpu').middle:+.1f}" if name != "bare" else "",

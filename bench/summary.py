@@ -24,6 +24,10 @@ class Spread:
         """Of at least one value."""
         return cls(median(values), min(values), max(values))
 
+    def text(self, form: str, unit: str = "") -> str:
+        """For a table: `0.95 (0.82 to 1.01)`."""
+        return f"{self.middle:{form}}{unit} ({self.low:{form}} to {self.high:{form}})"
+
 
 def ratio(point: Point, system: str, to: str = "bare", what: str = "rps") -> Spread:
     """`what` of one system over that of another, each in the same round."""

@@ -44,7 +44,7 @@ def judge(result: Mapping[str, Any]) -> list[Target]:
             Target(
                 "median latency added, 1 connection",
                 "at most 3 µs",
-                f"{more.middle:+.1f} µs ({more.low:+.1f} to {more.high:+.1f})",
+                more.text("+.1f", " µs"),
                 more.middle <= 3,
             )
         )
@@ -92,7 +92,7 @@ def _compiler(result: Mapping[str, Any]) -> list[Target]:
 
 
 def _least(what: str, wanted: float, measured: Spread, why: str = "") -> Target:
-    text = f"{measured.middle:.2f} ({measured.low:.2f} to {measured.high:.2f})"
+    text = measured.text(".2f")
     return Target(f"requests/s beside {what}", f"at least {wanted:.2f}", text, measured.middle >= wanted, why)
 
 

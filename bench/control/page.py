@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 from bench.control.shape import Shape
 from bench.control.targets import Quantiles, judge, per_pod
 from bench.page import table
+from bench.summary import Spread
 
 _PROSE = Path(__file__).with_name("page.md")
 _REACH = {"pod": "pod", "workload": "pod of a new workload"}
@@ -58,15 +58,10 @@ def _growth(result: Mapping[str, Any]) -> str:
     rows = []
     for policies, item in sorted(result["growth"].items(), key=lambda pair: int(pair[0])):
         times = (f"{value:.1f}" for value in Quantiles.of(item["read"]).all)
-        costs = (_spread(item["processor_ms"], 1), _spread(item["compiler_ms"], 2))
+        costs = (Spread.of(item["processor_ms"]).text(".1f"), Spread.of(item["compiler_ms"]).text(".2f"))
         rows.append((f"{int(policies):,}", *costs, *times))
     columns = ("processor time of the operator, ms a pod", "in the compiler, ms a batch")
     return table(("policies", *columns, "read by the last loader: median, ms", "p90", "p99", "most"), rows)
-
-
-def _spread(values: Sequence[float], digits: int) -> str:
-    least, middle, most = (f"{value:.{digits}f}" for value in (min(values), median(values), max(values)))
-    return f"{middle} ({least} to {most})"
 
 
 def _memory(result: Mapping[str, Any]) -> str:

@@ -49,9 +49,7 @@ def _beside(result: Mapping[str, Any]) -> str:
                 point = find(result, named, str(count))
                 for what in ("rps", "cpu"):
                     spread = ratio(point, "sidecar", "tproxy", what) if point else None
-                    cells.append(
-                        f"{spread.middle:.2f} ({spread.low:.2f} to {spread.high:.2f})" if spread else ""
-                    )
+                    cells.append(spread.text(".2f") if spread else "")
             rows.append((axis, str(count), *cells))
     header = (
         "",
@@ -76,11 +74,11 @@ def _points(result: Mapping[str, Any]) -> str:
                     (
                         point["value"],
                         LABELS[name],
-                        f"{speed.middle:,.0f} ({speed.low:,.0f} to {speed.high:,.0f})",
-                        f"{beside.middle:.2f} ({beside.low:.2f} to {beside.high:.2f})",
+                        speed.text(",.0f"),
+                        beside.text(".2f"),
                         f"{Spread.of(samples['p50']).middle:,.0f}",
                         f"{Spread.of(samples['cpu']).middle:.1f}",
-                        f"{spent.middle:.2f} ({spent.low:.2f} to {spent.high:.2f})",
+                        spent.text(".2f"),
                     )
                 )
         header = (

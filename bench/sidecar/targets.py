@@ -71,7 +71,7 @@ def _beside(where: str, point: Point, cost: Mapping[str, Any]) -> Target:
     return Target(
         f"requests/s beside the same Envoy behind TPROXY, {where}",
         "at least 1.00",
-        f"{speed.middle:.2f} ({speed.low:.2f} to {speed.high:.2f})",
+        speed.text(".2f"),
         speed.middle >= 1,
         f"a request takes {theirs:.0f} µs of processor time behind TPROXY, and {spent.middle:.2f} of it with the"
         f" sidecar engine, whose programs run for {ours:.1f} µs of that",

@@ -25,6 +25,15 @@ from yett_loader.store import Store
 pytestmark = [pytest.mark.bpf, pytest.mark.net, pytest.mark.usefixtures("as_in_the_container")]
 
 
+async def left(host: Node, *endpoints: build.LocalEndpoint) -> MapState:
+    """What a loader that has ended leaves in force."""
+    agent = await host.start()
+    await agent.apply(build.wanted(*endpoints))
+    before = agent.have()
+    agent.datapath.close()
+    return before
+
+
 async def test_a_restart_takes_over_what_is_pinned_and_changes_no_verdict(host: Node) -> None:
     first = await host.start()
     await first.apply(build.wanted(build.web(), build.client()))
@@ -40,10 +49,7 @@ async def test_a_restart_takes_over_what_is_pinned_and_changes_no_verdict(host: 
 
 
 async def test_a_restart_without_its_numbers_still_changes_no_verdict(host: Node) -> None:
-    first = await host.start()
-    await first.apply(build.wanted(build.web()))
-    before = first.have()
-    first.datapath.close()
+    before = await left(host, build.web())
     damage(host.state / "numbers.db")
     second = await host.start()
     after = second.have()
@@ -56,10 +62,7 @@ async def test_a_restart_without_its_numbers_still_changes_no_verdict(host: Node
 
 
 async def test_maps_of_another_layout_are_replaced_by_filled_ones(host: Node, tiny_newer: Path) -> None:
-    first = await host.start()
-    await first.apply(build.wanted(build.web(), build.client()))
-    before = first.have()
-    first.datapath.close()
+    before = await left(host, build.web(), build.client())
     host.pins.set_mark("layout", "0123456789abcdef")
     with pytest.raises(AbiMismatch):
         await host.start()
@@ -116,10 +119,7 @@ async def restart_and_apply(host: Node, path: str, effect: Effect = run) -> tupl
 
 
 async def test_maps_that_an_older_loader_did_not_pin_are_replaced_by_filled_ones(host: Node) -> None:
-    first = await host.start()
-    await first.apply(build.wanted(build.web(), build.client()))
-    before = first.have()
-    first.datapath.close()
+    before = await left(host, build.web(), build.client())
     remove_tree(host.pins.inner)
     with pytest.raises(AbiMismatch, match="have no pin"):
         await host.start()
@@ -141,10 +141,7 @@ def damage(path: Path) -> None:
 
 
 async def test_a_damaged_snapshot_leaves_what_is_pinned_in_force(host: Node) -> None:
-    first = await host.start()
-    await first.apply(build.wanted(build.web()))
-    before = first.have()
-    first.datapath.close()
+    before = await left(host, build.web())
     damage(host.state / "state.db")
     second = await host.start()
     assert second.have() == before
