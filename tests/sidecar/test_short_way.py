@@ -6,18 +6,23 @@ import json
 import socket
 import struct
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from bench import stats
 from bench.rules import Mix, RuleList, to_spec
 from bench.sidecar.redirect import Redirect
+from bench.sidecar.wanted import wanted
 from bench.world import PORT
 
+from support.enforce import CLIENT, Ports, document
 from yett_loader.kernel import Map, Program, abi
+from yett_policy.document import Direction
 
 pytestmark = [pytest.mark.net, pytest.mark.bpf]
 
@@ -33,9 +38,9 @@ def node() -> Iterator[Redirect]:
         yield made
 
 
-def _connect(node: Redirect) -> socket.socket:
+def _connect(node: Redirect, port: int = PORT) -> socket.socket:
     with node.world.topology.client.namespace:
-        return socket.create_connection((node.world.address, PORT), 5)
+        return socket.create_connection((node.world.address, port), 5)
 
 
 def _ask(connection: socket.socket) -> bytes:
@@ -221,6 +226,52 @@ def test_a_connection_on_the_short_way_ends_when_its_port_is_closed(node: Redire
         with pytest.raises(ConnectionResetError):
             _ask(connection)
     assert node.world.served() == served
+
+
+@contextmanager
+def _endless(node: Redirect, port: int) -> Iterator[None]:
+    """A server whose one answer does not end before its connection does."""
+
+    def answer() -> None:
+        with suppress(OSError), listening, listening.accept()[0] as connection:
+            connection.recv(4096)
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000000\r\n\r\n")
+            while True:
+                connection.sendall(bytes(65536))
+
+    with node.world.topology.server.namespace:
+        listening = socket.create_server(("", port))
+    listening.settimeout(10)
+    thread = threading.Thread(target=answer)
+    thread.start()
+    try:
+        yield
+    finally:
+        listening.close()
+        thread.join(10)
+    assert not thread.is_alive()
+
+
+@pytest.mark.parametrize("before", [None, {PORT + 2: None}])
+def test_an_answer_that_goes_on_ends_when_its_clients_egress_is_forbidden(
+    node: Redirect, before: Ports | None
+) -> None:
+    """Also that of a client of whose egress nothing spoke, and whose flow answers did not ask for."""
+    node.apply({PORT + 2: SPEC})
+    made = wanted(node.world.topology, {PORT + 2: SPEC})
+
+    def may(ports: Ports | None) -> None:
+        documents = (document(CLIENT, Direction.EGRESS, ports), *made.snapshot.documents[1:])
+        node.loader.push(replace(made, snapshot=replace(made.snapshot, documents=documents)))
+
+    may(before)
+    with _endless(node, PORT + 2), _connect(node, PORT + 2) as connection:
+        connection.sendall(REQUEST)
+        assert connection.recv(12, socket.MSG_WAITALL) == b"HTTP/1.1 200"
+        may({})
+        with pytest.raises(ConnectionResetError):
+            while connection.recv(1 << 20):
+                pass
 
 
 def test_the_short_way_is_not_for_another_pod(node: Redirect) -> None:
