@@ -21,6 +21,7 @@ from bench.sidecar.wanted import wanted
 from bench.world import PORT
 
 from support.enforce import CLIENT, Ports, document
+from support.netns import sysctl
 from yett_loader.kernel import Map, Program, abi
 from yett_policy.document import Direction
 
@@ -74,15 +75,57 @@ def test_an_open_connection_spares_itself_the_way_through_the_node(node: Redirec
     assert min(batches) < 50
 
 
-def _forwarded(node: Redirect) -> int:
-    """Packets that the node has passed on."""
+def _accepted(node: Redirect, port: int) -> bool:
+    """Whether Envoy has heard of the client's connection: a state other than SYN-RECV (RFC 9293, 3.3.2)."""
+    with node.world.topology.node:
+        listed = subprocess.run(["ss", "-Htan", "dport", "=", f":{port}"], capture_output=True, check=True)
+    return [line.split()[0] for line in listed.stdout.decode().splitlines()] == ["ESTAB"]
+
+
+def test_a_client_that_says_nothing_is_handed_over_late_and_heard_all_the_same(node: Redirect) -> None:
+    with _connect(node) as silent, _connect(node) as quick:
+        port = silent.getsockname()[1]
+        assert _ask(quick) == b"HTTP/1.1 200"
+        assert _accepted(node, quick.getsockname()[1])
+        deadline = time.monotonic() + 20
+        while not _accepted(node, port):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert _ask(silent) == b"HTTP/1.1 200"
+
+
+def test_a_client_that_ends_without_a_word_leaves_nothing_behind(node: Redirect) -> None:
+    with _connect(node) as connection:
+        port = connection.getsockname()[1]
+        connection.shutdown(socket.SHUT_WR)
+        assert connection.recv(1) == b""
+    assert _flags(node, "bench/server", port) >= {"fin_request", "closed"}
+    assert not _accepted(node, port)
+
+
+def _counter(node: Redirect, file: str, group: str, name: str) -> int:
+    """What the node's kernel has counted."""
     with node.world.topology.node:
         names, values = [
             line.split()
-            for line in Path("/proc/thread-self/net/snmp").read_text().splitlines()
-            if line.startswith("Ip: ")
+            for line in Path("/proc/thread-self/net", file).read_text().splitlines()
+            if line.startswith(f"{group}: ")
         ]
-    return int(dict(zip(names, values, strict=True))["ForwDatagrams"])
+    return int(dict(zip(names, values, strict=True))[name])
+
+
+def _forwarded(node: Redirect) -> int:
+    """Packets that the node has passed on."""
+    return _counter(node, "snmp", "Ip", "ForwDatagrams")
+
+
+def test_a_connection_that_began_with_a_cookie_is_served_too(node: Redirect) -> None:
+    """As all do while many clients say nothing: those that Envoy has not heard of yet are limited in number."""
+    with node.world.topology.node:
+        sysctl("net/ipv4/tcp_syncookies", 2)
+    with _connect(node) as connection:
+        assert _ask(connection) == b"HTTP/1.1 200"
+    assert _counter(node, "netstat", "TcpExt", "SyncookiesRecv") == 1
 
 
 def _flags(node: Redirect, endpoint: str, port: int) -> set[str]:
@@ -228,12 +271,21 @@ def test_a_connection_on_the_short_way_ends_when_its_port_is_closed(node: Redire
     assert node.world.served() == served
 
 
+def _read_on(connection: socket.socket) -> None:
+    """For as long as something comes."""
+    while connection.recv(1 << 20):
+        pass
+
+
 @contextmanager
 def _endless(node: Redirect, port: int) -> Iterator[None]:
     """A server whose one answer does not end before its connection does."""
 
+    served = []
+
     def answer() -> None:
-        with suppress(OSError), listening, listening.accept()[0] as connection:
+        with suppress(OSError), listening.accept()[0] as connection:
+            served.append(connection)
             connection.recv(4096)
             connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000000\r\n\r\n")
             while True:
@@ -247,9 +299,11 @@ def _endless(node: Redirect, port: int) -> Iterator[None]:
     try:
         yield
     finally:
+        for connection in served:
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+        thread.join()
         listening.close()
-        thread.join(10)
-    assert not thread.is_alive()
 
 
 @pytest.mark.parametrize("before", [None, {PORT + 2: None}])
@@ -270,8 +324,7 @@ def test_an_answer_that_goes_on_ends_when_its_clients_egress_is_forbidden(
         assert connection.recv(12, socket.MSG_WAITALL) == b"HTTP/1.1 200"
         may({})
         with pytest.raises(ConnectionResetError):
-            while connection.recv(1 << 20):
-                pass
+            _read_on(connection)
 
 
 def test_the_short_way_is_not_for_another_pod(node: Redirect) -> None:
