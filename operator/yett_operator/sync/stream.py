@@ -10,57 +10,17 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import replace
 
-from yett_operator.ports import (
-    Change,
-    NodeSnapshot,
-    PlacedPod,
-    PublishedDocument,
-    PublishedRuleset,
-    SnapshotSource,
-)
+from yett_operator.ports import Change, NodeSnapshot, PublishedDocument, SnapshotSource
 from yett_operator.sync.counters import Counters
 from yett_operator.sync.frames import Frames
+from yett_operator.sync.sent import Sent
 from yett_operator.sync.settings import Settings
 from yett_policy.sync import encode
-from yett_policy.sync.message import Begin, Commit, Hello, NodeChanges, NodePart, SecretPart
+from yett_policy.sync.message import Begin, Commit, Hello, NodeChanges, SecretPart
 
 Send = Callable[[Sequence[bytes]], Awaitable[None]]
-
-
-@dataclass(frozen=True, slots=True)
-class Sent:
-    """A node's part, by reference to what is published: a hundred nodes have a hundred of the same each."""
-
-    documents: dict[int, PublishedDocument]
-    rulesets: tuple[PublishedRuleset, ...]
-    addresses: Mapping[str, int]
-    endpoints: tuple[PlacedPod, ...]
-    secrets: Mapping[str, str]
-    """Name -> version."""
-
-    @staticmethod
-    def of(snapshot: NodeSnapshot) -> Sent:
-        """What a loader has that is sent it."""
-        return Sent(
-            documents=dict(snapshot.documents),
-            rulesets=tuple(snapshot.rulesets.values()),
-            addresses=snapshot.node_addresses,
-            endpoints=snapshot.endpoints,
-            secrets={name: secret.version for name, secret in sorted(snapshot.secrets.items())},
-        )
-
-    @property
-    def part(self) -> NodePart:
-        """As it is sent."""
-        return NodePart(
-            documents={identity: item.digest for identity, item in self.documents.items()},
-            rulesets={item.digest: item.content for item in self.rulesets},
-            addresses=self.addresses,
-            endpoints=tuple((*pod.place.key, pod.identity, pod.addresses) for pod in self.endpoints),
-            secrets=self.secrets,
-        )
 
 
 class Stream:
@@ -224,7 +184,7 @@ class Stream:
         self._touched = any(pod.identity not in sent.documents for pod in sent.endpoints)  # yet to come
         if whole or self._sent is None:
             frame = encode.node(sent.part)
-        elif changes := NodeChanges.between(self._sent.part, sent.part):
+        elif changes := self._sent.changes(sent):
             frame = encode.node_changes(changes)
         else:
             return []
@@ -248,7 +208,7 @@ class Stream:
         if not new:
             return []
         digests = {number: document.digest for number, document in new.items()}
-        self._sent.documents.update(new)
+        self._sent = replace(self._sent, documents={**self._sent.documents, **new})
         changes = NodeChanges(digests, rulesets={}, addresses={}, endpoints={}, secrets={})
         return [*(document.frame for document in new.values()), encode.node_changes(changes)]
 
