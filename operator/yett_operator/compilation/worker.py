@@ -31,6 +31,8 @@ from yett_policy.rulesets import compile_spec
 from yett_policy.source.parse import parse_policy
 
 _UNSUPPORTED = "not supported"
+_SPARE = 64
+"""Packed rulesets that are kept: a policy that changes back is quick."""
 
 
 class Worker:
@@ -41,7 +43,7 @@ class Worker:
             rulesets=self._compile, allocate=False, forbidden=forbidden, counted=self._quiet
         )
         self._packed: dict[str, PublishedRuleset] = {}
-        """Of the compiler's rulesets, which are without tables: those take twenty times the room."""
+        """Of the compiler's rulesets, which are without tables, those made last: the other side has the rest."""
         self._policies: dict[str, list[Policy]] = {}
         """Source -> the version in force."""
         self._noise: Counter[str] = Counter()
@@ -211,14 +213,16 @@ class Worker:
     def _publish(self, delta: Delta) -> Outcome:
         documents = {number: encode.document(document) for number, document in delta.documents.items()}
         new_digests, unused = self._count_uses(documents, delta.gone)
-        known = self._compiler.rulesets
-        new = [known[digest] for digest in sorted(new_digests)]
-        if len(self._packed) > len(known):
-            self._packed = {digest: packed for digest, packed in self._packed.items() if digest in known}
+        new = [self._compiler.ruleset(digest) for digest in sorted(new_digests)]
+        for ruleset in new:
+            if ruleset.digest not in self._packed:  # nothing named it for a while
+                self._compile(ruleset.spec)
+        packed = {ruleset.digest: self._packed[ruleset.digest] for ruleset in new}
+        self._packed = dict([*self._packed.items()][-_SPARE:])
         return Outcome(
             documents=documents,
             gone=delta.gone,
-            rulesets={ruleset.digest: self._packed[ruleset.digest] for ruleset in new},
+            rulesets=packed,
             rulesets_gone=unused,
             ruleset_facts={ruleset.digest: encode.facts(ruleset) for ruleset in new},
             ipcache=delta.ipcache,
