@@ -322,7 +322,7 @@ def test_a_node_gets_the_documents_of_its_own_pods() -> None:
         publisher.snapshot("n1")
     publisher.publish_whole(outcome, {SERVER.key: slim(SERVER, "n1"), CLIENT.key: slim(CLIENT, "n2")})
     snapshot = publisher.snapshot("n1")
-    assert [pod.place.key for pod in snapshot.endpoints] == [SERVER.key]
+    assert [pod.key for pod in snapshot.endpoints] == [SERVER.key]
     assert list(snapshot.documents) == [outcome.pods[SERVER.key]]
     assert set(snapshot.rulesets) == set(outcome.rulesets)
     assert set(snapshot.pods) == {SERVER.key, CLIENT.key}
@@ -471,7 +471,7 @@ def test_who_follows_the_changes_knows_what_a_snapshot_says(history: list[tuple[
     used = {digest for document in publisher.documents.values() for digest in document.rulesets}
     assert set(publisher.rulesets) == used
     for node in ("n1", "n2"):
-        here = [pod.place.key for pod in publisher.snapshot(node).endpoints]
+        here = [pod.key for pod in publisher.snapshot(node).endpoints]
         assert here == sorted(key for key, pod in pods.items() if pod.node == node)
 
 
@@ -508,7 +508,7 @@ def test_a_label_that_makes_no_other_identity_is_told_nobody() -> None:
     noisy = pod("server", "server", "10.0.0.1", **{"pod-template-hash": "x"})
     seen = {noisy.key: slim(noisy, "n1")}
     assert publisher.publish(settle(worker, Batch(pods=facts_of(noisy)), numbers), seen) is None
-    assert publisher.pods[noisy.key].place is seen[noisy.key], "and is kept all the same"
+    assert publisher.pods[noisy.key] is seen[noisy.key], "and is kept all the same"
 
 
 @settings(max_examples=25)

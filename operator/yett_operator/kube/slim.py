@@ -8,7 +8,7 @@ from sys import intern
 from typing import Any
 
 from yett_operator.kube.client import Json
-from yett_operator.ports import Place
+from yett_operator.ports import PlacedPod
 from yett_policy.cluster import (
     DENY_RESPONSE,
     NamedPort,
@@ -28,7 +28,7 @@ _FINISHED = ("Succeeded", "Failed")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SlimPod(Place):
+class SlimPod(PlacedPod):
     """A pod: the one record of it on the event loop, which everybody else refers to."""
 
     workload: Workload
@@ -102,9 +102,10 @@ def pod(obj: Json) -> tuple[tuple[str, str], SlimPod | None]:
         host_network=bool(spec.get("hostNetwork")),
         service_account=spec.get("serviceAccountName") or "default",
     )
+    prefixes = tuple(f"{ip}/{128 if ':' in ip else 32}" for ip in ips)
     return key, SlimPod(
         key=key,
-        prefixes=tuple(f"{ip}/{128 if ':' in ip else 32}" for ip in ips),
+        claimed=prefixes[0] if len(prefixes) == 1 else prefixes,
         node=intern(spec.get("nodeName") or ""),
         uid=hash(metadata.get("uid", "")) >> 4,  # what is left takes 32 bytes, not 48
         workload=shared(workload),

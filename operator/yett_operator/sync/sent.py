@@ -42,7 +42,7 @@ class Sent:
             documents=self._digests,
             rulesets=self._contents,
             addresses=self.addresses,
-            endpoints=tuple((*pod.place.key, pod.identity, pod.addresses) for pod in self.endpoints),
+            endpoints=tuple((*pod.key, pod.identity, pod.addresses) for pod in self.endpoints),
             secrets=self.secrets,
         )
 
@@ -70,7 +70,7 @@ class Sent:
 
 
 def _placed(pods: Iterable[PlacedPod], known: set[int]) -> dict[PodKey, tuple[int, tuple[str, ...]]]:
-    return {pod.place.key: (pod.identity, pod.addresses) for pod in pods if id(pod) not in known}
+    return {pod.key: (pod.identity, pod.addresses) for pod in pods if id(pod) not in known}
 
 
 def _differing(old: Mapping[K, V], new: Mapping[K, V]) -> dict[K, V | None]:
