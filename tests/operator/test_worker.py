@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import signal
+import subprocess
+import sys
+import tempfile
+import time
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,9 +19,10 @@ from hypothesis import strategies as st
 
 from support.policy_world import policy_objects
 from yett_operator.compilation.batch import KEPT_MAX, Batch, Facts, Outcome, PolicyText
+from yett_operator.compilation.desk import PIECE
 from yett_operator.compilation.process import CompilerDied, CompilerProcess
 from yett_operator.compilation.publish import Publisher
-from yett_operator.compilation.worker import PIECE, Worker
+from yett_operator.compilation.worker import Worker
 from yett_operator.kube.slim import SlimPod
 from yett_operator.ports import Change, PodKey
 from yett_operator.webhook.review import review
@@ -554,12 +562,64 @@ async def test_the_process_works_and_its_death_is_noticed() -> None:
     try:
         outcome = await process.step(Batch(pods=facts_of(SERVER)))
         assert len(outcome.missing) == 1
-        assert process._pool is not None
-        (worker,) = process._pool._processes.values()
-        worker.kill()
+        assert process._child is not None
+        process._child.process.kill()
         with pytest.raises(CompilerDied):
             await process.step(Batch())
         again = await process.step(Batch())
         assert again.missing == frozenset(), "a new process knows nothing of the pod"
     finally:
         process.close()
+
+
+async def test_what_the_process_raises_is_raised_here_and_it_goes_on() -> None:
+    process = CompilerProcess()
+    try:
+        broken = Batch(namespaces={"default": 7})  # type: ignore[dict-item]
+        with pytest.raises(AttributeError) as raised:
+            await process.step(broken)
+        assert "in the compiling process" in raised.value.__notes__[0]
+        assert (await process.step(Batch(pods=facts_of(SERVER)))).missing
+    finally:
+        process.close()
+
+
+async def test_an_answer_that_nobody_waits_for_any_more_is_not_taken_for_the_next() -> None:
+    process = CompilerProcess()
+    try:
+        await process.step(Batch())
+        step = asyncio.create_task(process.step(Batch(pods=facts_of(SERVER))))
+        await asyncio.sleep(0)
+        step.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await step
+        assert (await process.step(Batch())).missing == frozenset()
+    finally:
+        process.close()
+
+
+def test_the_process_goes_when_its_parent_is_killed() -> None:
+    script = """
+import asyncio, os, signal
+from yett_operator.compilation.batch import Batch
+from yett_operator.compilation.process import CompilerProcess
+
+async def main():
+    process = CompilerProcess()
+    await process.step(Batch())
+    print(process._child.process.pid, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+if __name__ == "__main__":
+    asyncio.run(main())
+"""
+    with tempfile.NamedTemporaryFile("w", suffix=".py") as file:
+        file.write(script)
+        file.flush()
+        done = subprocess.run([sys.executable, file.name], capture_output=True, text=True, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    child = Path(f"/proc/{int(done.stdout)}/stat")
+    deadline = time.monotonic() + 10
+    while child.exists() and child.read_text().rpartition(")")[2].split()[0] != "Z":
+        assert time.monotonic() < deadline, "it lives on"
+        time.sleep(0.01)
