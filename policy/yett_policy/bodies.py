@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from yett_policy.body import Body
 from yett_policy.document import Document
 from yett_policy.merge import Conflict
+from yett_policy.multimap import Multimap
 from yett_policy.parts import ServerPorts
 
 PolicyId = tuple[str, int]
@@ -27,7 +28,7 @@ class Bodies:
         self._key_of: dict[int, BodyKey] = {}
         self._members: defaultdict[BodyKey, set[int]] = defaultdict(set)
         self._bodies: dict[BodyKey, Body] = {}
-        self._of_policy: defaultdict[PolicyId, set[BodyKey]] = defaultdict(set)
+        self._of_policy: Multimap[PolicyId, BodyKey] = Multimap()
         self._conflicting: set[BodyKey] = set()
         self._left: set[BodyKey] = set()
         """That an identity has left: perhaps the last one."""
@@ -54,10 +55,9 @@ class Bodies:
         """Build, also again what depends on policies that are other ones (`changed`) or whose peers are
         (`stale`); identities that have another document.
         """
-        anew = set().union(*(self._of_policy.get(pid, ()) for pid in changed_policies))
+        anew: set[BodyKey] = set().union(*map(self._of_policy.of, changed_policies))
         stale = set(self._bodies) if everything else anew.copy()
-        for pid in stale_policies:
-            stale |= self._of_policy.get(pid, set())
+        stale.update(*map(self._of_policy.of, stale_policies))
         for key in stale:
             if not self._members[key]:
                 continue
@@ -71,7 +71,7 @@ class Bodies:
             if key not in self._bodies:
                 self._hold(key, self._build(key, None))
                 for pid in key[0]:
-                    self._of_policy[pid].add(key)
+                    self._of_policy.add(pid, key)
             body, old = self._bodies[key], self.documents.get(number)
             if old is None or not body.says_as(old):
                 self.documents[number] = Document(number, body.groups, body.rules)
@@ -109,6 +109,4 @@ class Bodies:
             self._conflicting.discard(key)
             if self._bodies.pop(key, None) is not None:
                 for pid in key[0]:
-                    self._of_policy[pid].discard(key)
-                    if not self._of_policy[pid]:
-                        del self._of_policy[pid]
+                    self._of_policy.discard(pid, key)

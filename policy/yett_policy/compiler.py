@@ -7,8 +7,9 @@ select it, and only bodies whose policies own one of those are built again.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 
 from yett_policy.addresses import NOTHING, Addresses
 from yett_policy.app_protocol import AppProtocols, Spoken
@@ -24,12 +25,21 @@ from yett_policy.cluster import (
     PodFacts,
     Service,
     Slice,
-    Workload,
     shared,
 )
 from yett_policy.compiled import Compiled, Delta
 from yett_policy.document import Direction, Ruleset
-from yett_policy.facts import Blocks, Claims, Holder, api_server_claims, node_claims, pod_claims
+from yett_policy.facts import (
+    Blocks,
+    Claims,
+    Holder,
+    api_server_claims,
+    is_pod,
+    node_claims,
+    pod_claims,
+    pod_holder,
+    pod_key,
+)
 from yett_policy.http.rule import RulesetSpec
 from yett_policy.identity import PROBES, RESERVED, Labels, Table, named_ports, one_text, port_key
 from yett_policy.index import SelectorIndex
@@ -102,12 +112,10 @@ class Compiler:
         self._namespaces: dict[str, Namespace] = {}
         self._nodes: dict[str, Node] = {}
         self._api_servers: tuple[str, ...] = ()
-        self._pods: dict[Holder, Workload] = {}
-        """Their addresses are what they claim."""
 
         self._new_policies: dict[str, Sequence[Policy]] = {}
-        self._new_addresses: dict[Holder, tuple[str, ...]] = {}
-        """Of pods, not claimed yet."""
+        self._new_pods: dict[Holder, PodFacts | None] = {}
+        """Whose claims are not worked out yet; of the others all that is kept is those."""
         self._stale_pods: set[Holder] = set()
         self._stale_nodes: set[str] = set()
         self._stale_namespaces: set[str] = set()
@@ -160,21 +168,19 @@ class Compiler:
 
     def put_facts(self, name: str, facts: PodFacts) -> None:
         """As `put_pod`."""
-        holder = _holder(facts.workload.namespace, name)
-        self._pods[holder] = shared(facts.workload)
-        self._new_addresses[holder] = facts.prefixes
+        holder = pod_holder(facts.workload.namespace, name)
+        self._new_pods[holder] = PodFacts(shared(facts.workload), facts.prefixes)
         self._stale_pods.add(holder)
 
     def drop_pod(self, namespace: str, name: str) -> None:
         """A pod is gone; one that was never known is no error."""
-        holder = _holder(namespace, name)
-        self._pods.pop(holder, None)
-        self._new_addresses.pop(holder, None)
+        holder = pod_holder(namespace, name)
+        self._new_pods[holder] = None
         self._stale_pods.add(holder)
 
     def count_anew(self) -> None:
         """Other labels of pods count from now on."""
-        self._stale_pods |= self._pods.keys()
+        self._stale_pods.update(self._pods())
 
     def put_namespace(self, namespace: Namespace) -> None:
         """A namespace that is new or has changed."""
@@ -261,7 +267,7 @@ class Compiler:
 
     def flush(self) -> Delta:
         """Work out every change since the last flush."""
-        nodes = {name: self._addresses.claims(("0-node", name)) for name in self._nodes}
+        nodes = {name: self._addresses.claims(_node_holder(name)) for name in self._nodes}
         self._gather_claims()
         prefixes = self._replace(self._settled_claims())
         services = self._backends.update(prefixes, self._addresses.identities_at)
@@ -277,7 +283,7 @@ class Compiler:
             node_addresses={
                 name: self._local_addresses(name)
                 for name, before in sorted(nodes.items())
-                if before != self._addresses.claims(("0-node", name))
+                if before != self._addresses.claims(_node_holder(name))
             },
             subjects=subjects,
             conflicts=self._bodies.conflicts(),
@@ -304,8 +310,8 @@ class Compiler:
         self._rulesets.keep(self._bodies.rulesets())
         number = self._table.number
         pods = [
-            (holder[1], holder[2], number(claims.own), tuple(sorted(map(_address, claims.prefixes))))
-            for holder in sorted(self._pods)
+            (*pod_key(holder), number(claims.own), tuple(sorted(map(_address, claims.prefixes))))
+            for holder in self._addresses.pods()
             if (claims := self._addresses.claims(holder)).own is not None
         ]
         return Compiled(
@@ -314,15 +320,14 @@ class Compiler:
             ipcache=self._addresses.ipcache,
             node_addresses={name: self._local_addresses(name) for name in sorted(self._nodes)},
             identities=dict(sorted((number(labels), labels) for labels in self._uses)),
-            pods=tuple(pods),
+            pods=tuple(sorted(pods)),
             table=self._table,
             services=dict(sorted(self._backends.rows.items())),
         )
 
     def _local_addresses(self, node: str) -> dict[str, int]:
-        claims = self._addresses.claims(("0-node", node))
-        local = sorted(zip(claims.prefixes, claims.as_local, strict=True))
-        return {prefix: self._table.number(labels) for prefix, labels in local}
+        local = self._addresses.claims(_node_holder(node)).as_local
+        return {prefix: self._table.number(labels) for prefix, labels in sorted(local)}
 
     # -- policies
 
@@ -388,34 +393,41 @@ class Compiler:
     def _gather_claims(self) -> None:
         """Work out what the changes so far claim."""
         if self._update_policies():
-            self._stale_pods |= self._pods.keys()
+            self._stale_pods.update(self._pods())
             self._stale_nodes |= self._nodes.keys()
         elif self._stale_namespaces:
-            self._stale_pods |= {holder for holder in self._pods if holder[1] in self._stale_namespaces}
+            self._stale_pods |= {pod for pod in self._pods() if pod_key(pod)[0] in self._stale_namespaces}
         new: dict[Holder, Claims] = {}
         for holder in self._stale_pods:
             new[holder] = self._pod_claims(holder)
         for name in self._stale_nodes:
             node = self._nodes.get(name)
-            new["0-node", name] = Claims() if node is None else node_claims(node, self._blocks)
+            new[_node_holder(name)] = Claims() if node is None else node_claims(node, self._blocks)
         if self._stale_others:
             others = dict(self._blocks.claims())
-            others |= {("1-api-server", address): api_server_claims(address) for address in self._api_servers}
+            others |= {f"1-api-server/{each}": api_server_claims(each) for each in self._api_servers}
             new |= dict.fromkeys(self._others - others.keys(), NOTHING) | others
             self._others = set(others)
-        self._stale_pods, self._stale_nodes, self._stale_namespaces = set(), set(), set()
+        self._new_pods, self._stale_pods, self._stale_nodes, self._stale_namespaces = {}, set(), set(), set()
         self._stale_others = False
         self._new_claims |= new
 
+    def _pods(self) -> Iterator[Holder]:
+        """All that claim anything; one of the host's network never does."""
+        return chain(self._addresses.pods(), filter(is_pod, self._new_claims))
+
     def _pod_claims(self, holder: Holder) -> Claims:
-        workload, addresses = self._pods.get(holder), self._new_addresses.pop(holder, None)
-        if workload is None or workload.host_network:
+        pod = self._new_pods[holder] if holder in self._new_pods else self._known_pod(holder)
+        if pod is None or pod.workload.host_network:
             return NOTHING
-        if addresses is None:
-            addresses = self._new_claims.get(holder, self._addresses.claims(holder)).prefixes
+        workload = pod.workload
         namespace = self._namespaces.get(workload.namespace)
         counted = replace(workload, labels=tuple(self._counted(dict(workload.labels)).items()))
-        return pod_claims(counted, addresses, namespace.labels if namespace else {}, self._blocks)
+        return pod_claims(pod, counted, namespace.labels if namespace else {}, self._blocks)
+
+    def _known_pod(self, holder: Holder) -> PodFacts | None:
+        claims = self._new_claims.get(holder, self._addresses.claims(holder))
+        return None if claims.sight.workload is None else PodFacts(claims.sight.workload, claims.prefixes)
 
     def _settled_claims(self) -> dict[Holder, Claims]:
         """Claims whose numbers are known; the others go on waiting."""
@@ -445,9 +457,9 @@ class Compiler:
                 self._become_subject(self._table.number(own), -1)
             for labels in old[holder].label_sets:
                 self._release(labels)
-            if holder[0] == "2-pod":
+            if is_pod(holder):
                 own = new[holder].own
-                self._changed_pods[holder[1], holder[2]] = None if own is None else self._table.number(own)
+                self._changed_pods[pod_key(holder)] = None if own is None else self._table.number(own)
         return addresses.changed()
 
     def _number(self, labels: Labels) -> int:
@@ -572,8 +584,8 @@ class Compiler:
         return self._index.selected(_HOSTS)
 
 
-def _holder(namespace: str, name: str) -> Holder:
-    return "2-pod", namespace, name
+def _node_holder(name: str) -> Holder:
+    return f"0-node/{name}"
 
 
 def _address(prefix: str) -> str:

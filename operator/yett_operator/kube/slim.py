@@ -24,6 +24,8 @@ from yett_policy.document import canonical
 from yett_policy.identity import one_text
 from yett_policy.source.parse import KINDS
 
+_TWO_DIGITS = (1 << 60) - 1
+"""What fits two digits of an int takes 32 bytes; more (and what is shifted) 48."""
 _FINISHED = ("Succeeded", "Failed")
 
 
@@ -107,7 +109,7 @@ def pod(obj: Json) -> tuple[tuple[str, str], SlimPod | None]:
         key=key,
         claimed=prefixes[0] if len(prefixes) == 1 else prefixes,
         node=intern(spec.get("nodeName") or ""),
-        uid=hash(metadata.get("uid", "")) >> 4,  # what is left takes 32 bytes, not 48
+        uid=hash(metadata.get("uid", "")) & _TWO_DIGITS,
         workload=shared(workload),
     )
 
