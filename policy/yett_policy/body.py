@@ -6,8 +6,9 @@ select (and whose ports have the same names and protocols) share one body.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from yett_policy.document import ANY_PEER, Direction, Document, Engine, Entry, Group, Ruleset, Verdict
 from yett_policy.http.rule import RulesetSpec
@@ -26,6 +27,16 @@ class Body:
     conflicts: frozenset[Conflict]
     parts: Mapping[Part, tuple[Entry, ...]] = field(compare=False)
     """What is said of the peers of each part; `groups` say who those are."""
+
+    def sharing(self, one: dict[Hashable, Any]) -> Body:
+        """The same, with the objects of `one` for equal ones: much is said alike of many subjects."""
+        parts = {
+            part: tuple(one.setdefault(each, each) for each in said) for part, said in self.parts.items()
+        }
+        groups = (
+            Group(one.setdefault(entry, entry), one.setdefault(peers, peers)) for entry, peers in self.groups
+        )
+        return replace(self, groups=tuple(one.setdefault(each, each) for each in groups), parts=parts)
 
     def says_as(self, other: Body | Document) -> bool:
         """Whether groups and rules are equal."""

@@ -139,7 +139,7 @@ class Compiler:
         self._bodies = Bodies(self._build)
 
         self._changed_identities: dict[int, Labels | None] = {}
-        self._changed_pods: dict[tuple[str, str], int | None] = {}
+        self._changed_pods: dict[Holder, int | None] = {}
         self._stale_identities: set[int] = set()
         self._changed_policies: set[PolicyId] = set()
         self._stale_policies: set[PolicyId] = set()
@@ -197,7 +197,7 @@ class Compiler:
     def _response_of(self, namespace: str, forbidden: bool | None) -> None:
         known = self._namespaces.get(namespace)
         if forbidden is not (known.forbidden if known is not None else None):
-            self._stale_identities |= self._index.labelled(NAMESPACE, namespace) & self._subjects.keys()
+            self._stale_identities |= self._subjects.keys() & self._index.labelled(NAMESPACE, namespace)
 
     def put_node(self, node: Node) -> None:
         """A node that is new or has changed."""
@@ -289,7 +289,8 @@ class Compiler:
             conflicts=self._bodies.conflicts(),
             identities=identities,
             services=services,
-            pods=pods,
+            # Only now: what is kept would otherwise lie among what is not.
+            pods={pod_key(holder): number for holder, number in pods.items()},
         )
 
     def fits(self, spec: RulesetSpec) -> str:
@@ -459,7 +460,7 @@ class Compiler:
                 self._release(labels)
             if is_pod(holder):
                 own = new[holder].own
-                self._changed_pods[pod_key(holder)] = None if own is None else self._table.number(own)
+                self._changed_pods[holder] = None if own is None else self._table.number(own)
         return addresses.changed()
 
     def _number(self, labels: Labels) -> int:
