@@ -305,7 +305,11 @@ def test_labels_of_roll_outs_make_no_identities_until_a_policy_selects_by_them()
     assert len(set(again.pods.values())) == 1
 
 
-def test_rulesets_that_no_document_names_any_more_are_reported_and_come_back() -> None:
+@pytest.mark.parametrize("kept", [64, 1])
+def test_rulesets_that_no_document_names_any_more_are_reported_and_come_back(
+    kept: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("yett_operator.compilation.worker._SPARE", kept)
     worker, numbers, first = started()
     (old,) = first.rulesets
     name = "L7Policy/default/p"

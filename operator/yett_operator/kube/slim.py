@@ -48,8 +48,8 @@ class SlimPolicy:
     generation: int
     body: bytes = field(repr=False)
     """apiVersion, kind, name and spec as JSON."""
-    status: bytes = field(default=b"", repr=False, compare=False)
-    """Of our own kinds, as the operator itself wrote it; not compared."""
+    told: int = field(default=0, repr=False, compare=False)
+    """Hash of its status, which of our own kinds the operator itself wrote; not compared."""
 
     @property
     def source(self) -> str:
@@ -230,7 +230,7 @@ def policy(obj: Json, kind: str) -> tuple[str, SlimPolicy]:
         uid=metadata["uid"],
         generation=metadata.get("generation") or 0,
         body=policy_body(obj, kind),
-        status=json.dumps(obj["status"]).encode() if obj.get("status") else b"",
+        told=hash(canonical(obj.get("status") or {})),
     )
     return slim.source, slim
 
