@@ -33,6 +33,7 @@ from yett_policy.facts import (
     Blocks,
     Claims,
     Holder,
+    OfPods,
     api_server_claims,
     is_pod,
     node_claims,
@@ -289,8 +290,7 @@ class Compiler:
             conflicts=self._bodies.conflicts(),
             identities=identities,
             services=services,
-            # Only now: what is kept would otherwise lie among what is not.
-            pods={pod_key(holder): number for holder, number in pods.items()},
+            pods=OfPods(pods),
         )
 
     def fits(self, spec: RulesetSpec) -> str:

@@ -140,6 +140,24 @@ def pod_key(holder: Holder) -> tuple[str, str]:
     return namespace, name
 
 
+class OfPods(Mapping[tuple[str, str], int | None]):
+    """Numbers by namespace and name, which are made only as they are asked for: those of ten thousand pods
+    at once would leave holes among what is kept.
+    """
+
+    def __init__(self, held: Mapping[Holder, int | None]) -> None:
+        self._held = held
+
+    def __getitem__(self, key: tuple[str, str]) -> int | None:
+        return self._held[pod_holder(*key)]
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        return map(pod_key, self._held)
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+
 def pod_claims(
     pod: PodFacts, counted: Workload, namespace_labels: Mapping[str, str], blocks: Blocks
 ) -> Claims:

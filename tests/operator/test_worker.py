@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -77,7 +78,7 @@ def settle(worker: Worker, batch: Batch, numbers: Numbers) -> Outcome:
     merged: dict[str, Any] = {}
     for name in Outcome.__dataclass_fields__:
         values = [getattr(outcome, name) for outcome in outcomes]
-        if isinstance(values[0], dict):
+        if isinstance(values[0], Mapping):
             merged[name] = {key: value for each in values for key, value in each.items()}
         elif isinstance(values[0], frozenset):
             merged[name] = frozenset().union(*values)

@@ -67,9 +67,11 @@ class CompilerProcess:
         """`Worker.step`; the first one starts the process."""
         if self._child is None:
             self._child = await _Child.start(self._forbidden)
-        *pieces, last = batch.pieces(PIECE)
+        pieces = batch.pieces(PIECE)
+        last = next(pieces)
         for piece in pieces:
-            await self._run(Desk.take, piece)
+            await self._run(Desk.take, last)
+            last = piece
         outcome = await self._run(Desk.step, last)
         return await self._whole(outcome, batch) if outcome.more else outcome
 
