@@ -306,7 +306,7 @@ def test_labels_of_roll_outs_make_no_identities_until_a_policy_selects_by_them()
     assert len(set(again.pods.values())) == 1
 
 
-@pytest.mark.parametrize("kept", [64, 1])
+@pytest.mark.parametrize("kept", [16, 1])
 def test_rulesets_that_no_document_names_any_more_are_reported_and_come_back(
     kept: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -25,7 +25,7 @@ from yett_policy.rulesets import compile_spec
 from yett_policy.source.parse import parse_policy
 
 _UNSUPPORTED = "not supported"
-_SPARE = 64
+_SPARE = 16
 """Packed rulesets that are kept: a policy that changes back is quick."""
 
 

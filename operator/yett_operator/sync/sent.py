@@ -17,7 +17,8 @@ V = TypeVar("V")
 class Sent:
     """A node's part, by reference to what is published: a hundred nodes have a hundred of the same each."""
 
-    documents: Mapping[int, PublishedDocument]
+    documents: tuple[PublishedDocument, ...]
+    """Of which there is one for each identity; as a dictionary they take five times the room on each node."""
     rulesets: tuple[PublishedRuleset, ...]
     addresses: Mapping[str, int]
     endpoints: tuple[PlacedPod, ...]
@@ -28,7 +29,7 @@ class Sent:
     def of(snapshot: NodeSnapshot) -> Sent:
         """What a loader has that is sent it."""
         return Sent(
-            documents=dict(snapshot.documents),
+            documents=tuple(snapshot.documents.values()),
             rulesets=tuple(snapshot.rulesets.values()),
             addresses=snapshot.node_addresses,
             endpoints=snapshot.endpoints,
@@ -62,7 +63,7 @@ class Sent:
 
     @property
     def _digests(self) -> dict[int, str]:
-        return {identity: item.digest for identity, item in self.documents.items()}
+        return {item.identity: item.digest for item in self.documents}
 
     @property
     def _contents(self) -> dict[str, str]:
