@@ -34,7 +34,6 @@ class SelectorIndex:
     def __init__(self) -> None:
         self.labels: dict[int, dict[str, str]] = {}
         self._by_value: Multimap[tuple[str, str], int] = Multimap()
-        self._by_key: Multimap[str, int] = Multimap()
         self._by_address: dict[int, list[tuple[int, int, int, bool]]] = {4: [], 6: []}
         """IP version -> sorted (first address, prefix length, identity, inside the cluster)."""
         self._selected: dict[Selector, set[int]] = {}
@@ -81,7 +80,6 @@ class SelectorIndex:
         known = self.labels[number] = parse_labels(labels)
         for key, value in known.items():
             self._by_value.add((key, value), number)
-            self._by_key.add(key, number)
         changed: list[Selector] = []
         candidates = dict(self._loose)
         for key, value in known.items():
@@ -104,7 +102,6 @@ class SelectorIndex:
         known = self.labels.pop(number)
         for key, value in known.items():
             self._by_value.discard((key, value), number)
-            self._by_key.discard(key, number)
         for prefix, inside in _addresses(known):
             places = self._by_address[prefix.version]
             del places[bisect_left(places, (prefix.first, prefix.bits, number, inside))]
@@ -120,7 +117,7 @@ class SelectorIndex:
         rest: list[Requirement] = []
         for requirement in selector.requirements:
             if requirement.op is Op.EXISTS:
-                numbers = set(self._by_key.of(requirement.key))
+                numbers = {number for number, known in self.labels.items() if requirement.key in known}
             elif requirement.op is Op.IN:
                 numbers = set().union(
                     *(self.labelled(requirement.key, value) for value in requirement.values)
