@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-SIZE = 4 << 10
+SIZE = 2 << 10
 """Bytes.  OpenSSL keeps the room for the most that was ever written at once for as long as the connection lives:
 20 KiB for each node, if that is a message with a snapshot's rows."""
 
