@@ -7,15 +7,14 @@ select it, and only bodies whose policies own one of those are built again.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
-from itertools import chain
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
-from yett_policy.addresses import NOTHING, Addresses
+from yett_policy.addresses import Addresses
 from yett_policy.app_protocol import AppProtocols, Spoken
 from yett_policy.backends import BackendTable
 from yett_policy.bodies import Bodies, BodyKey, PolicyId
 from yett_policy.body import Body, build_body
+from yett_policy.claimants import Claimants, Counted
 from yett_policy.cluster import (
     Cluster,
     NamedPort,
@@ -25,7 +24,6 @@ from yett_policy.cluster import (
     PodFacts,
     Service,
     Slice,
-    shared,
 )
 from yett_policy.compiled import Compiled, Delta
 from yett_policy.document import Direction, Ruleset
@@ -34,11 +32,7 @@ from yett_policy.facts import (
     Claims,
     Holder,
     OfPods,
-    api_server_claims,
     is_pod,
-    node_claims,
-    pod_claims,
-    pod_holder,
     pod_key,
 )
 from yett_policy.http.rule import RulesetSpec
@@ -93,7 +87,7 @@ class Compiler:
         rulesets: CompileRuleset = compile_spec,
         allocate: bool = True,
         forbidden: bool = False,
-        counted: Callable[[Mapping[str, str]], Mapping[str, str]] = lambda labels: labels,
+        counted: Counted = lambda labels: labels,
     ) -> None:
         """`allocate` False: numbers come only from `learn`, and whoever needs one that is not
         known yet keeps what it had until then.  `forbidden`: see `Cluster`.  `counted`: which of a pod's
@@ -103,30 +97,16 @@ class Compiler:
         self._rulesets = Rulesets(rulesets)
         self._allocate = allocate
         self._forbidden = forbidden
-        self._counted = counted
         self._index = SelectorIndex()
         self._blocks = Blocks()
         self._app_protocols = AppProtocols(self._index)
         self._backends = BackendTable()
 
         self._policies: dict[PolicyId, Policy] = {}
-        self._namespaces: dict[str, Namespace] = {}
-        self._nodes: dict[str, Node] = {}
-        self._api_servers: tuple[str, ...] = ()
-
         self._new_policies: dict[str, Sequence[Policy]] = {}
-        self._new_pods: dict[Holder, PodFacts | None] = {}
-        """Whose claims are not worked out yet; of the others all that is kept is those."""
-        self._stale_pods: set[Holder] = set()
-        self._stale_nodes: set[str] = set()
-        self._stale_namespaces: set[str] = set()
-        self._stale_others = True
 
         self._addresses = Addresses(self._number)
-        self._new_claims: dict[Holder, Claims] = {}
-        """To be put in place of those that hold."""
-        self._others: set[Holder] = set()
-        """That are neither pods nor nodes."""
+        self._claimants = Claimants(self._addresses, self._blocks, counted)
         self._uses: Counter[Labels] = Counter()
         self._subjects: Counter[int] = Counter()
 
@@ -169,46 +149,38 @@ class Compiler:
 
     def put_facts(self, name: str, facts: PodFacts) -> None:
         """As `put_pod`."""
-        holder = pod_holder(facts.workload.namespace, name)
-        self._new_pods[holder] = PodFacts(shared(facts.workload), facts.prefixes)
-        self._stale_pods.add(holder)
+        self._claimants.put_pod(name, facts)
 
     def drop_pod(self, namespace: str, name: str) -> None:
         """A pod is gone; one that was never known is no error."""
-        holder = pod_holder(namespace, name)
-        self._new_pods[holder] = None
-        self._stale_pods.add(holder)
+        self._claimants.drop_pod(namespace, name)
 
     def count_anew(self) -> None:
         """Other labels of pods count from now on."""
-        self._stale_pods.update(self._pods())
+        self._claimants.count_anew()
 
     def put_namespace(self, namespace: Namespace) -> None:
         """A namespace that is new or has changed."""
         self._response_of(namespace.name, namespace.forbidden)
-        self._namespaces[namespace.name] = namespace
-        self._stale_namespaces.add(namespace.name)
+        self._claimants.put_namespace(namespace)
 
     def drop_namespace(self, name: str) -> None:
         """A namespace is gone."""
         self._response_of(name, None)
-        self._namespaces.pop(name, None)
-        self._stale_namespaces.add(name)
+        self._claimants.drop_namespace(name)
 
     def _response_of(self, namespace: str, forbidden: bool | None) -> None:
-        known = self._namespaces.get(namespace)
+        known = self._claimants.namespaces.get(namespace)
         if forbidden is not (known.forbidden if known is not None else None):
             self._stale_identities |= self._subjects.keys() & self._index.labelled(NAMESPACE, namespace)
 
     def put_node(self, node: Node) -> None:
         """A node that is new or has changed."""
-        self._nodes[node.name] = node
-        self._stale_nodes.add(node.name)
+        self._claimants.put_node(node)
 
     def drop_node(self, name: str) -> None:
         """A node is gone."""
-        self._nodes.pop(name, None)
-        self._stale_nodes.add(name)
+        self._claimants.drop_node(name)
 
     def put_service(self, service: Service) -> None:
         """A Service that is new or has changed."""
@@ -230,8 +202,7 @@ class Compiler:
 
     def set_api_servers(self, addresses: Iterable[str]) -> None:
         """Addresses of API servers outside the cluster's nodes."""
-        self._api_servers = tuple(addresses)
-        self._stale_others = True
+        self._claimants.set_api_servers(addresses)
 
     def learn(self, numbers: Mapping[Labels, int]) -> None:
         """Numbers that were given elsewhere; ValueError if a label set has another one already."""
@@ -253,13 +224,13 @@ class Compiler:
 
     def gather(self) -> None:
         """Work out already what the changes so far claim, which takes less room than they do."""
-        self._gather_claims()
+        self._update_policies()
+        self._claimants.gather()
 
     def missing(self) -> frozenset[Labels]:
         """Label sets that the changes so far need a number for."""
-        self._gather_claims()
-        wanted = {labels for claims in self._new_claims.values() for labels in claims.label_sets}
-        return frozenset(labels for labels in wanted if not self._table.knows(labels))
+        self.gather()
+        return frozenset(labels for labels in self._claimants.wanted() if not self._table.knows(labels))
 
     @property
     def table(self) -> Table:
@@ -268,9 +239,9 @@ class Compiler:
 
     def flush(self) -> Delta:
         """Work out every change since the last flush."""
-        nodes = {name: self._addresses.claims(_node_holder(name)) for name in self._nodes}
-        self._gather_claims()
-        prefixes = self._replace(self._settled_claims())
+        nodes = {name: self._claimants.of_node(name) for name in self._claimants.nodes}
+        self.gather()
+        prefixes = self._replace(self._claimants.settle(self._is_ready))
         services = self._backends.update(prefixes, self._addresses.identities_at)
         gone, changed, subjects = self._update_documents()
         if self._rulesets.crowded:
@@ -284,7 +255,7 @@ class Compiler:
             node_addresses={
                 name: self._local_addresses(name)
                 for name, before in sorted(nodes.items())
-                if before != self._addresses.claims(_node_holder(name))
+                if before != self._claimants.of_node(name)
             },
             subjects=subjects,
             conflicts=self._bodies.conflicts(),
@@ -319,7 +290,7 @@ class Compiler:
             documents=dict(sorted(self._bodies.documents.items())),
             rulesets=dict(sorted(self._rulesets.held.items())),
             ipcache=self._addresses.ipcache,
-            node_addresses={name: self._local_addresses(name) for name in sorted(self._nodes)},
+            node_addresses={name: self._local_addresses(name) for name in sorted(self._claimants.nodes)},
             identities=dict(sorted((number(labels), labels) for labels in self._uses)),
             pods=tuple(sorted(pods)),
             table=self._table,
@@ -327,15 +298,14 @@ class Compiler:
         )
 
     def _local_addresses(self, node: str) -> dict[str, int]:
-        local = self._addresses.claims(_node_holder(node)).as_local
+        local = self._claimants.of_node(node).as_local
         return {prefix: self._table.number(labels) for prefix, labels in sorted(local)}
 
     # -- policies
 
-    def _update_policies(self) -> bool:
-        """Whether what makes identities changed: the set of ipBlocks, or whether probes matter."""
+    def _update_policies(self) -> None:
         if not self._new_policies:
-            return False
+            return
         blocks, probes = set(self._blocks.ip_blocks), self._blocks.denials_of_nodes > 0
         for source, policies in self._new_policies.items():
             new = {(source, policy.index): policy for policy in policies}
@@ -348,8 +318,9 @@ class Compiler:
             for pid, policy in new.items():
                 self._learn_policy(pid, policy)
         self._new_policies = {}
-        self._stale_others = True
-        return blocks != set(self._blocks.ip_blocks) or probes is not (self._blocks.denials_of_nodes > 0)
+        # What makes identities: the set of ipBlocks, and whether probes matter.
+        same = blocks == set(self._blocks.ip_blocks) and probes is (self._blocks.denials_of_nodes > 0)
+        self._claimants.note_policies(remake=not same)
 
     def _learn_policy(self, pid: PolicyId, policy: Policy) -> None:
         self._policies[pid] = policy
@@ -391,55 +362,9 @@ class Compiler:
 
     # -- claims, identities, addresses
 
-    def _gather_claims(self) -> None:
-        """Work out what the changes so far claim."""
-        if self._update_policies():
-            self._stale_pods.update(self._pods())
-            self._stale_nodes |= self._nodes.keys()
-        elif self._stale_namespaces:
-            self._stale_pods |= {pod for pod in self._pods() if pod_key(pod)[0] in self._stale_namespaces}
-        new: dict[Holder, Claims] = {}
-        for holder in self._stale_pods:
-            new[holder] = self._pod_claims(holder)
-        for name in self._stale_nodes:
-            node = self._nodes.get(name)
-            new[_node_holder(name)] = Claims() if node is None else node_claims(node, self._blocks)
-        if self._stale_others:
-            others = dict(self._blocks.claims())
-            others |= {f"1-api-server/{each}": api_server_claims(each) for each in self._api_servers}
-            new |= dict.fromkeys(self._others - others.keys(), NOTHING) | others
-            self._others = set(others)
-        self._new_pods, self._stale_pods, self._stale_nodes, self._stale_namespaces = {}, set(), set(), set()
-        self._stale_others = False
-        self._new_claims |= new
-
-    def _pods(self) -> Iterator[Holder]:
-        """All that claim anything; one of the host's network never does."""
-        return chain(self._addresses.pods(), filter(is_pod, self._new_claims))
-
-    def _pod_claims(self, holder: Holder) -> Claims:
-        pod = self._new_pods[holder] if holder in self._new_pods else self._known_pod(holder)
-        if pod is None or pod.workload.host_network:
-            return NOTHING
-        workload = pod.workload
-        namespace = self._namespaces.get(workload.namespace)
-        counted = replace(workload, labels=tuple(self._counted(dict(workload.labels)).items()))
-        return pod_claims(pod, counted, namespace.labels if namespace else {}, self._blocks)
-
-    def _known_pod(self, holder: Holder) -> PodFacts | None:
-        claims = self._new_claims.get(holder, self._addresses.claims(holder))
-        return None if claims.sight.workload is None else PodFacts(claims.sight.workload, claims.prefixes)
-
-    def _settled_claims(self) -> dict[Holder, Claims]:
-        """Claims whose numbers are known; the others go on waiting."""
-        new, self._new_claims = self._new_claims, {}
-        if self._allocate:
-            return new
-        knows = self._table.knows
-        self._new_claims = {
-            holder: claims for holder, claims in new.items() if not all(map(knows, claims.label_sets))
-        }
-        return {holder: claims for holder, claims in new.items() if holder not in self._new_claims}
+    def _is_ready(self, claims: Claims) -> bool:
+        """Whether it has all its numbers, or can get them here."""
+        return self._allocate or all(map(self._table.knows, claims.label_sets))
 
     def _replace(self, new: dict[Holder, Claims]) -> set[str]:
         """Prefixes whose identity changed."""
@@ -550,7 +475,7 @@ class Compiler:
 
     def _answers(self, number: int) -> bool:
         """Whether denied requests of a subject get a 403 where no policy says."""
-        namespace = self._namespaces.get(self._index.labels[number].get(NAMESPACE, ""))
+        namespace = self._claimants.namespaces.get(self._index.labels[number].get(NAMESPACE, ""))
         wish = namespace.forbidden if namespace is not None else None
         return self._forbidden if wish is None else wish
 
@@ -583,10 +508,6 @@ class Compiler:
     def hosts(self) -> Collection[int]:
         """Identities of the node itself."""
         return self._index.selected(_HOSTS)
-
-
-def _node_holder(name: str) -> Holder:
-    return f"0-node/{name}"
 
 
 def _address(prefix: str) -> str:
