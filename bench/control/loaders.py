@@ -175,7 +175,7 @@ class Loader:
         self.whole = asyncio.Event()
         """It has had everything once."""
         self._node, self._token, self._fleet = node, token, fleet
-        self._applied: dict[int, str] = {}
+        self._applied: Mapping[int, str] = {}
         self._news: set[str] = set()
         """Prefixes and pods in the update under way."""
 
@@ -243,13 +243,15 @@ class Loader:
             commit.pods,
         ):
             raise WrongUpdate(f"after update {commit.seq} {self._node} has not as much as it must have")
-        wanted = state.node.documents
+        self._fleet.heard(self._node, self._news, at)
+        self.whole.set()
+        before, wanted = self._applied, state.node.documents
+        if wanted is before:
+            return Ack(commit.seq, {})
         if lacking := set(wanted.values()) - state.documents:
             raise WrongUpdate(f"{self._node} was not sent {len(lacking)} documents that it must have")
-        self._fleet.heard(self._node, self._news, at)
-        before, self._applied = self._applied, dict(wanted)
+        self._applied = wanted
         changed = {number: digest for number, digest in wanted.items() if before.get(number) != digest}
-        self.whole.set()
         return Ack(commit.seq, changed, tuple(sorted(before.keys() - wanted.keys())))
 
 

@@ -94,11 +94,11 @@ class Plane:
         ):
             yield fleet, relay
 
-    async def settled(self, process: OperatorProcess) -> None:
-        """Nothing is reconciled or written any more."""
+    async def settled(self, process: OperatorProcess, quiet: float = SETTLED) -> None:
+        """Nothing is reconciled or written any more, and nothing has been for so many seconds."""
         before: object = None
         since = time.monotonic()
-        while time.monotonic() - since < SETTLED:
+        while time.monotonic() - since < quiet:
             metrics = await asyncio.to_thread(process.metrics)
             now = [metrics.get(name) for name in ("yett_reconcile_duration_seconds_count", WRITTEN)]
             if now != before:

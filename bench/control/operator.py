@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import subprocess
@@ -47,7 +46,7 @@ class OperatorProcess:
         self._http_port, webhook_port = free_ports(2)
         environment = {
             **os.environ,
-            "YETT_KUBECONFIG": str(_kubeconfig(api)),
+            "YETT_KUBECONFIG": str(api.kubeconfig_of("yett-operator")),
             "YETT_HOST": "127.0.0.1",
             "YETT_HTTP_PORT": str(self._http_port),
             "YETT_WEBHOOK_PORT": str(webhook_port),
@@ -121,13 +120,3 @@ def _processor_seconds(pid: int) -> float:
 def _pss(pid: int) -> int:
     found = re.search(r"^Pss:\s+(\d+)", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.MULTILINE)
     return int(found.group(1)) if found else 0
-
-
-def _kubeconfig(api: ApiServer) -> Path:
-    """With a token of the operator's own ServiceAccount."""
-    token = api.kubectl("create", "token", "yett-operator", "-n", "yett-system", "--duration=3h").strip()
-    config = json.loads(api.kubeconfig.read_text())
-    config["users"][0]["user"] = {"token": token}
-    path = api.directory / "operator.kubeconfig"
-    path.write_text(json.dumps(config))
-    return path

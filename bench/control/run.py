@@ -18,7 +18,7 @@ from bench import machine
 from bench.control import plots
 from bench.control.churn import StatusWatch, churn
 from bench.control.loaders import Fleet, WrongUpdate
-from bench.control.measure import WRITTEN, Counts, Plane
+from bench.control.measure import SETTLED, WRITTEN, Counts, Plane
 from bench.control.node import NAME, LoaderFailed, real_node
 from bench.control.operator import OperatorDied, OperatorProcess
 from bench.control.page import write_page
@@ -26,6 +26,7 @@ from bench.control.reference import WrongState, reference
 from bench.control.relay import Relay
 from bench.control.server import cluster, writer
 from bench.control.shape import Json, Shape, node_name, node_object
+from yett_operator.status.writer import COUNTERS
 
 ROOT = Path(__file__).resolve().parents[2]
 QUICK = (
@@ -153,7 +154,7 @@ async def _growth(plane: Plane, process: OperatorProcess, fleet: Fleet) -> dict[
         else:
             await write.delete_all(shape.policy_objects(policies, there))
         there = policies
-        await plane.settled(process)
+        await plane.settled(process, COUNTERS + SETTLED)  # no counters that wait to be written either
         before, used = await _metrics(process), process.processor_seconds()
         pods = [plane.new_pod("probe") for _ in range(counts.growth)]
         reach = await plane.add_pods(fleet, None, pods)  # being asked costs it something, too

@@ -16,6 +16,7 @@ from yett_operator.sync.auth import AUDIENCE
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMESPACE = "yett-system"
+_WRITER = "bench-writer"
 _AT_ONCE = 24
 """Writes under way."""
 _SELDOM_COLLECTED = {"GOGC": "800"}
@@ -40,13 +41,16 @@ def cluster(directory: Path) -> Iterator[ApiServer]:
         server.kubectl("create", "namespace", NAMESPACE)
         server.kubectl("apply", "-f", str(ROOT / "manifests/base/operator/rbac.yaml"))
         server.kubectl("apply", "-f", str(ROOT / "manifests/base/loader/serviceaccount.yaml"))
+        server.kubectl("create", "serviceaccount", _WRITER, "-n", NAMESPACE)
+        grant = f"--serviceaccount={NAMESPACE}:{_WRITER}"
+        server.kubectl("create", "clusterrolebinding", _WRITER, "--clusterrole=cluster-admin", grant)
         yield server
 
 
 @asynccontextmanager
 async def writer(server: ApiServer) -> AsyncIterator[Writer]:
-    """As the cluster's administrator."""
-    async with await Kube.connect(str(server.kubeconfig)) as kube:
+    """As an administrator, with a token: a certificate would be verified anew with each request."""
+    async with await Kube.connect(str(server.kubeconfig_of(_WRITER, NAMESPACE))) as kube:
         yield Writer(kube)
 
 

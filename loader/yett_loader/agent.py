@@ -187,7 +187,7 @@ class Agent:
         """
         if self.sidecar:
             self.sidecar.counts.save()
-        self.store.tidy()
+        await asyncio.to_thread(self.store.tidy)
         async with self._turn:
             try:
                 await self.interfaces.mend(self.wanted.endpoints if self.wanted else ())

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from yett_loader.errors import SnapshotError, StoreError
@@ -79,11 +79,16 @@ class Database:
             raise StoreError(f"cannot keep state in {self.path}: {error}") from error
 
     def tidy(self) -> None:
-        """Bring what was written into the file itself, if that is much: no transaction has to do it meanwhile."""
+        """Bring what was written into the file itself, if that is much; in any thread: no transaction waits for more
+        than what others wrote meanwhile.
+        """
         log = self.path.with_name(f"{self.path.name}-wal")
         with suppress(sqlite3.Error, OSError):  # else the next time
             if self._connection is not None and log.stat().st_size > LOG_MAX:
-                self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                there = f"{self.path.absolute().as_uri()}?mode=rw"  # which makes no file
+                with closing(sqlite3.connect(there, timeout=0, isolation_level=None, uri=True)) as connection:
+                    for mode in ("PASSIVE", "TRUNCATE"):
+                        connection.execute(f"PRAGMA wal_checkpoint({mode})")
 
     def close(self) -> None:
         """Give up the file."""

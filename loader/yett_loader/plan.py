@@ -33,7 +33,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from operator import itemgetter
+from itertools import compress
+from operator import itemgetter, ne
 
 from yett_loader.lookup import effective
 from yett_loader.state import (
@@ -136,11 +137,11 @@ def _moves(
     """The updates of ipcache in order, and every (old, new) identity that an address takes."""
     if have is want:
         return [], set()
-    # Sets of whole mappings, and one `map`: in a cluster of 10,000 pods a loop takes ten times as long.
-    added = sorted(set(want).difference(have), key=_longest_first)
-    turned = (p for p, old, new in zip(want, map(have.get, want), want.values(), strict=True) if old != new)
-    changed = sorted(set(turned).difference(added), key=_longest_first)
-    dropped = sorted(set(have).difference(want), key=_longest_first, reverse=True)
+    # Whole mappings at once: in a cluster of 10,000 pods a loop takes ten times as long.
+    put = list(compress(want, map(ne, map(have.get, want), want.values())))
+    added = sorted((prefix for prefix in put if prefix not in have), key=_longest_first)
+    changed = sorted((prefix for prefix in put if prefix in have), key=_longest_first)
+    dropped = sorted(have.keys() - want.keys(), key=_longest_first, reverse=True)
     now = _Trie(have)
     ops: list[MapOp] = []
     pairs: set[tuple[int, int]] = set()

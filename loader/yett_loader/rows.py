@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping
-from itertools import compress, count
-from operator import is_not
+from itertools import compress, count, repeat
+from operator import is_, is_not
 from typing import Any, Generic, TypeVar
 
 K = TypeVar("K")
@@ -16,22 +16,47 @@ R = TypeVar("R")
 V = TypeVar("V")
 Row = TypeVar("Row", bound=tuple[Any, ...])
 _FEW = 64
+_MANY = 1024
+_PIECE = 512
 
 
 def difference(before: tuple[R, ...], after: tuple[R, ...]) -> tuple[frozenset[R], frozenset[R]]:
-    """Rows that are gone, and rows that have come."""
+    """Rows that are gone, and rows that have come.
+
+    What both have they mostly have as the same objects in the same order, so both are walked together.
+    """
     if before is after:
         return frozenset(), frozenset()
-    room = min(len(before), len(after))
-    head = _same(before, after, room)
-    tail = _same(reversed(before), reversed(after), room - head)
-    old, new = frozenset(before[head : len(before) - tail]), frozenset(after[head : len(after) - tail])
-    return old - new, new - old
+    gone: list[R] = []
+    come: list[R] = []
+    i = j = 0
+    while i < len(before) and j < len(after) and len(gone) + len(come) < _MANY:
+        old, new = before[i : i + _PIECE], after[j : j + _PIECE]
+        same = _first(map(is_not, old, new), min(len(old), len(new)))
+        old, new = old[same:], new[same:]
+        i, j = i + same, j + same
+        if not old or not new:
+            continue
+        # Rows were put in, or taken out, or put in the place of others.
+        if put := _place(old[0], new):
+            taken = 0
+        elif not (taken := _place(new[0], old)):
+            put = taken = 1
+        gone += old[:taken]
+        come += new[:put]
+        i, j = i + taken, j + put
+    old_rows, new_rows = frozenset([*gone, *before[i:]]), frozenset([*come, *after[j:]])
+    return old_rows - new_rows, new_rows - old_rows
 
 
-def _same(before: Iterable[R], after: Iterable[R], most: int) -> int:
-    """How many rows both begin with, as far as they are the same objects; at most `most`."""
-    return min(most, next(compress(count(), map(is_not, before, after)), most))
+def _place(row: R, rows: tuple[R, ...]) -> int:
+    """Where the same object is among others; 0: nowhere, or first."""
+    return _first(map(is_, rows, repeat(row)), 0)
+
+
+def _first(flags: Iterable[bool], none: int) -> int:
+    """The place of the first that is true."""
+    return next(compress(count(), flags), none)
 
 
 def updated(rows: tuple[Row, ...], changed: Mapping[tuple[Any, ...], Row | None]) -> tuple[Row, ...]:

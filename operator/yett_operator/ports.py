@@ -57,43 +57,33 @@ class PublishedSecret:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """A pod, the node that it runs on, and its addresses."""
+class PlacedPod:
+    """A pod, the node that it runs on, its addresses and its identity: one record for all who speak of it."""
 
     key: PodKey
-    prefixes: tuple[str, ...]
-    """Its addresses as in `ipcache`, which so has the same objects."""
+    claimed: str | tuple[str, ...]
+    """See `prefixes`; alone if it is one, as nearly always, which saves a tuple for each pod."""
     node: str
+    """That it runs on; empty: none yet."""
     uid: int = 0
     """Hash of its UID, which takes a third of the room: tells a pod from a later one of the same name."""
+    identity: int = field(default=0, compare=False)
+    """Given once, when it is known; with another one it is another record."""
+
+    @property
+    def prefixes(self) -> tuple[str, ...]:
+        """Its addresses as in `ipcache`, which so has the same objects."""
+        return (self.claimed,) if isinstance(self.claimed, str) else self.claimed
 
     @property
     def addresses(self) -> tuple[str, ...]:
         """IPv4, IPv6 or both, without prefix length."""
         return tuple(prefix.partition("/")[0] for prefix in self.prefixes)
 
-
-@dataclass(frozen=True, slots=True)
-class PlacedPod:
-    """A pod that has an identity."""
-
-    place: Place
-    identity: int
-
-    @property
-    def node(self) -> str:
-        """That it runs on; empty: none yet."""
-        return self.place.node
-
-    @property
-    def addresses(self) -> tuple[str, ...]:
-        """See `Place`."""
-        return self.place.addresses
-
     @property
     def told(self) -> tuple[object, ...]:
         """All that somebody outside is told of it, or that tells it from another."""
-        return self.identity, self.place.prefixes, self.place.node, self.place.uid
+        return self.identity, self.claimed, self.node, self.uid
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
-from yett_policy.facts import Claims, Holder
+from yett_policy.facts import Claims, Holder, is_pod
 from yett_policy.identity import WORLD, Labels
+from yett_policy.multimap import Multimap
 from yett_policy.prefix import Prefix, parse_prefix
 
 NOTHING = Claims()
@@ -18,8 +19,8 @@ class Addresses:
         """`number`: of labels that are claimed."""
         self._number = number
         self._claims: dict[Holder, Claims] = {}
-        self._holders: dict[str, Holder | set[Holder]] = {}
-        """Prefix -> its holder; a set where there are several, which is rare."""
+        self._holders: Multimap[str, Holder] = Multimap()
+        """Prefix -> who claims it."""
         self._before: dict[str, int | None] = {}
         """Prefix whose claims were replaced -> identity that it had."""
 
@@ -29,16 +30,18 @@ class Addresses:
 
     def first(self, prefix: str) -> Holder | None:
         """Who has a prefix, of those who claim it."""
-        found = self._holders.get(prefix)
-        return min(found) if isinstance(found, set) else found
+        return min(self._holders.of(prefix), default=None)
+
+    def pods(self) -> Iterable[Holder]:
+        """Holders that are pods."""
+        return (holder for holder in self._claims if is_pod(holder))
 
     def at(self, prefix: str) -> int | None:
         """The identity behind a prefix; None: nobody claims it."""
         holder = self.first(prefix)
         if holder is None:
             return None
-        claims = self._claims[holder]
-        return self._number(claims.labels[claims.prefixes.index(prefix)])
+        return next(self._number(labels) for own, labels in self._claims[holder].by_prefix if own == prefix)
 
     @property
     def ipcache(self) -> dict[str, int]:
@@ -52,9 +55,9 @@ class Addresses:
             if prefix not in self._before:
                 self._before[prefix] = self.at(prefix)
         for prefix in old.prefixes:
-            self._let_go(prefix, holder)
+            self._holders.discard(prefix, holder)
         for prefix in new.prefixes:
-            self._hold(prefix, holder)
+            self._holders.add(prefix, holder)
         if new == NOTHING:
             self._claims.pop(holder, None)
         else:
@@ -76,22 +79,5 @@ class Addresses:
                 continue
             holder = self.first(prefix)
             claims = NOTHING if holder is None else self._claims[holder]
-            local = zip(claims.prefixes, claims.as_local, strict=False)  # only nodes have any
-            return {known, *(self._number(labels) for own, labels in local if own == prefix)}
+            return {known, *(self._number(labels) for own, labels in claims.as_local if own == prefix)}
         return {WORLD}
-
-    def _hold(self, prefix: str, holder: Holder) -> None:
-        found = self._holders.setdefault(prefix, holder)
-        if isinstance(found, set):
-            found.add(holder)
-        elif found != holder:
-            self._holders[prefix] = {found, holder}
-
-    def _let_go(self, prefix: str, holder: Holder) -> None:
-        found = self._holders.get(prefix)
-        if isinstance(found, set):
-            found.discard(holder)
-            if len(found) == 1:
-                self._holders[prefix] = found.pop()
-        elif found == holder:
-            del self._holders[prefix]

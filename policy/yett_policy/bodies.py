@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from typing import Any
 
 from yett_policy.body import Body
 from yett_policy.document import Document
 from yett_policy.merge import Conflict
+from yett_policy.multimap import Multimap
 from yett_policy.parts import ServerPorts
 
 PolicyId = tuple[str, int]
@@ -25,9 +26,9 @@ class Bodies:
         """By identity."""
         self._build = build
         self._key_of: dict[int, BodyKey] = {}
-        self._members: defaultdict[BodyKey, set[int]] = defaultdict(set)
+        self._members: Multimap[BodyKey, int] = Multimap()
         self._bodies: dict[BodyKey, Body] = {}
-        self._of_policy: defaultdict[PolicyId, set[BodyKey]] = defaultdict(set)
+        self._of_policy: Multimap[PolicyId, BodyKey] = Multimap()
         self._conflicting: set[BodyKey] = set()
         self._left: set[BodyKey] = set()
         """That an identity has left: perhaps the last one."""
@@ -38,7 +39,7 @@ class Bodies:
         """An identity needs the body of a key, in place of the one that it had."""
         self._leave(number)
         self._key_of[number] = key
-        self._members[key].add(number)
+        self._members.add(key, number)
         self._moved.add(number)
 
     def drop(self, number: int) -> bool:
@@ -54,24 +55,24 @@ class Bodies:
         """Build, also again what depends on policies that are other ones (`changed`) or whose peers are
         (`stale`); identities that have another document.
         """
-        anew = set().union(*(self._of_policy.get(pid, ()) for pid in changed_policies))
+        anew: set[BodyKey] = set().union(*map(self._of_policy.of, changed_policies))
         stale = set(self._bodies) if everything else anew.copy()
-        for pid in stale_policies:
-            stale |= self._of_policy.get(pid, set())
+        stale.update(*map(self._of_policy.of, stale_policies))
         for key in stale:
-            if not self._members[key]:
+            if not self._members.of(key):
                 continue
             body = self._build(key, None if key in anew else self._bodies[key])
             if not body.says_as(self._bodies[key]):
-                self._moved |= self._members[key]
+                self._moved.update(self._members.of(key))
             self._hold(key, body)
         changed = set()
+        one: dict[Hashable, Any] = {}
         for number in self._moved:
             key = self._key_of[number]
             if key not in self._bodies:
-                self._hold(key, self._build(key, None))
+                self._hold(key, self._build(key, None).sharing(one))
                 for pid in key[0]:
-                    self._of_policy[pid].add(key)
+                    self._of_policy.add(pid, key)
             body, old = self._bodies[key], self.documents.get(number)
             if old is None or not body.says_as(old):
                 self.documents[number] = Document(number, body.groups, body.rules)
@@ -92,7 +93,7 @@ class Bodies:
         old = self._key_of.pop(number, None)
         if old is None:
             return False
-        self._members[old].discard(number)
+        self._members.discard(old, number)
         self._left.add(old)
         return True
 
@@ -103,12 +104,9 @@ class Bodies:
     def _drop_empty(self) -> None:
         left, self._left = self._left, set()
         for key in left:
-            if self._members[key]:
+            if self._members.of(key):
                 continue
-            del self._members[key]
             self._conflicting.discard(key)
             if self._bodies.pop(key, None) is not None:
                 for pid in key[0]:
-                    self._of_policy[pid].discard(key)
-                    if not self._of_policy[pid]:
-                        del self._of_policy[pid]
+                    self._of_policy.discard(pid, key)

@@ -6,14 +6,17 @@ select (and whose ports have the same names and protocols) share one body.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
 
 from yett_policy.document import ANY_PEER, Direction, Document, Engine, Entry, Group, Ruleset, Verdict
 from yett_policy.http.rule import RulesetSpec
 from yett_policy.merge import Conflict
 from yett_policy.parts import Part, Peers, Row, ServerPorts, Side
 from yett_policy.policy import Policy
+
+T = TypeVar("T", bound=Hashable)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +29,17 @@ class Body:
     conflicts: frozenset[Conflict]
     parts: Mapping[Part, tuple[Entry, ...]] = field(compare=False)
     """What is said of the peers of each part; `groups` say who those are."""
+
+    def sharing(self, one: dict[Hashable, Any]) -> Body:
+        """The same, with the objects of `one` for equal ones: much is said alike of many subjects."""
+
+        def same(value: T) -> T:
+            shared: T = one.setdefault(value, value)
+            return shared
+
+        parts = {same(part): same(tuple(map(same, said))) for part, said in self.parts.items()}
+        groups = (Group(same(entry), same(peers)) for entry, peers in self.groups)
+        return replace(self, groups=tuple(map(same, groups)), parts=parts)
 
     def says_as(self, other: Body | Document) -> bool:
         """Whether groups and rules are equal."""

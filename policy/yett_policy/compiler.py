@@ -7,14 +7,14 @@ select it, and only bodies whose policies own one of those are built again.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
-from yett_policy.addresses import NOTHING, Addresses
+from yett_policy.addresses import Addresses
 from yett_policy.app_protocol import AppProtocols, Spoken
 from yett_policy.backends import BackendTable
 from yett_policy.bodies import Bodies, BodyKey, PolicyId
 from yett_policy.body import Body, build_body
+from yett_policy.claimants import Claimants, Counted
 from yett_policy.cluster import (
     Cluster,
     NamedPort,
@@ -24,12 +24,17 @@ from yett_policy.cluster import (
     PodFacts,
     Service,
     Slice,
-    Workload,
-    shared,
 )
 from yett_policy.compiled import Compiled, Delta
 from yett_policy.document import Direction, Ruleset
-from yett_policy.facts import Blocks, Claims, Holder, api_server_claims, node_claims, pod_claims
+from yett_policy.facts import (
+    Blocks,
+    Claims,
+    Holder,
+    OfPods,
+    is_pod,
+    pod_key,
+)
 from yett_policy.http.rule import RulesetSpec
 from yett_policy.identity import PROBES, RESERVED, Labels, Table, named_ports, one_text, port_key
 from yett_policy.index import SelectorIndex
@@ -82,7 +87,7 @@ class Compiler:
         rulesets: CompileRuleset = compile_spec,
         allocate: bool = True,
         forbidden: bool = False,
-        counted: Callable[[Mapping[str, str]], Mapping[str, str]] = lambda labels: labels,
+        counted: Counted = lambda labels: labels,
     ) -> None:
         """`allocate` False: numbers come only from `learn`, and whoever needs one that is not
         known yet keeps what it had until then.  `forbidden`: see `Cluster`.  `counted`: which of a pod's
@@ -92,32 +97,16 @@ class Compiler:
         self._rulesets = Rulesets(rulesets)
         self._allocate = allocate
         self._forbidden = forbidden
-        self._counted = counted
         self._index = SelectorIndex()
         self._blocks = Blocks()
         self._app_protocols = AppProtocols(self._index)
         self._backends = BackendTable()
 
         self._policies: dict[PolicyId, Policy] = {}
-        self._namespaces: dict[str, Namespace] = {}
-        self._nodes: dict[str, Node] = {}
-        self._api_servers: tuple[str, ...] = ()
-        self._pods: dict[Holder, Workload] = {}
-        """Their addresses are what they claim."""
-
         self._new_policies: dict[str, Sequence[Policy]] = {}
-        self._new_addresses: dict[Holder, tuple[str, ...]] = {}
-        """Of pods, not claimed yet."""
-        self._stale_pods: set[Holder] = set()
-        self._stale_nodes: set[str] = set()
-        self._stale_namespaces: set[str] = set()
-        self._stale_others = True
 
         self._addresses = Addresses(self._number)
-        self._new_claims: dict[Holder, Claims] = {}
-        """To be put in place of those that hold."""
-        self._others: set[Holder] = set()
-        """That are neither pods nor nodes."""
+        self._claimants = Claimants(self._addresses, self._blocks, counted)
         self._uses: Counter[Labels] = Counter()
         self._subjects: Counter[int] = Counter()
 
@@ -131,7 +120,7 @@ class Compiler:
         self._bodies = Bodies(self._build)
 
         self._changed_identities: dict[int, Labels | None] = {}
-        self._changed_pods: dict[tuple[str, str], int | None] = {}
+        self._changed_pods: dict[Holder, int | None] = {}
         self._stale_identities: set[int] = set()
         self._changed_policies: set[PolicyId] = set()
         self._stale_policies: set[PolicyId] = set()
@@ -160,48 +149,38 @@ class Compiler:
 
     def put_facts(self, name: str, facts: PodFacts) -> None:
         """As `put_pod`."""
-        holder = _holder(facts.workload.namespace, name)
-        self._pods[holder] = shared(facts.workload)
-        self._new_addresses[holder] = facts.prefixes
-        self._stale_pods.add(holder)
+        self._claimants.put_pod(name, facts)
 
     def drop_pod(self, namespace: str, name: str) -> None:
         """A pod is gone; one that was never known is no error."""
-        holder = _holder(namespace, name)
-        self._pods.pop(holder, None)
-        self._new_addresses.pop(holder, None)
-        self._stale_pods.add(holder)
+        self._claimants.drop_pod(namespace, name)
 
     def count_anew(self) -> None:
         """Other labels of pods count from now on."""
-        self._stale_pods |= self._pods.keys()
+        self._claimants.count_anew()
 
     def put_namespace(self, namespace: Namespace) -> None:
         """A namespace that is new or has changed."""
         self._response_of(namespace.name, namespace.forbidden)
-        self._namespaces[namespace.name] = namespace
-        self._stale_namespaces.add(namespace.name)
+        self._claimants.put_namespace(namespace)
 
     def drop_namespace(self, name: str) -> None:
         """A namespace is gone."""
         self._response_of(name, None)
-        self._namespaces.pop(name, None)
-        self._stale_namespaces.add(name)
+        self._claimants.drop_namespace(name)
 
     def _response_of(self, namespace: str, forbidden: bool | None) -> None:
-        known = self._namespaces.get(namespace)
+        known = self._claimants.namespaces.get(namespace)
         if forbidden is not (known.forbidden if known is not None else None):
-            self._stale_identities |= self._index.labelled(NAMESPACE, namespace) & self._subjects.keys()
+            self._stale_identities |= self._subjects.keys() & self._index.labelled(NAMESPACE, namespace)
 
     def put_node(self, node: Node) -> None:
         """A node that is new or has changed."""
-        self._nodes[node.name] = node
-        self._stale_nodes.add(node.name)
+        self._claimants.put_node(node)
 
     def drop_node(self, name: str) -> None:
         """A node is gone."""
-        self._nodes.pop(name, None)
-        self._stale_nodes.add(name)
+        self._claimants.drop_node(name)
 
     def put_service(self, service: Service) -> None:
         """A Service that is new or has changed."""
@@ -223,8 +202,7 @@ class Compiler:
 
     def set_api_servers(self, addresses: Iterable[str]) -> None:
         """Addresses of API servers outside the cluster's nodes."""
-        self._api_servers = tuple(addresses)
-        self._stale_others = True
+        self._claimants.set_api_servers(addresses)
 
     def learn(self, numbers: Mapping[Labels, int]) -> None:
         """Numbers that were given elsewhere; ValueError if a label set has another one already."""
@@ -246,13 +224,13 @@ class Compiler:
 
     def gather(self) -> None:
         """Work out already what the changes so far claim, which takes less room than they do."""
-        self._gather_claims()
+        self._update_policies()
+        self._claimants.gather()
 
     def missing(self) -> frozenset[Labels]:
         """Label sets that the changes so far need a number for."""
-        self._gather_claims()
-        wanted = {labels for claims in self._new_claims.values() for labels in claims.label_sets}
-        return frozenset(labels for labels in wanted if not self._table.knows(labels))
+        self.gather()
+        return frozenset(labels for labels in self._claimants.wanted() if not self._table.knows(labels))
 
     @property
     def table(self) -> Table:
@@ -261,9 +239,9 @@ class Compiler:
 
     def flush(self) -> Delta:
         """Work out every change since the last flush."""
-        nodes = {name: self._addresses.claims(("0-node", name)) for name in self._nodes}
-        self._gather_claims()
-        prefixes = self._replace(self._settled_claims())
+        nodes = {name: self._claimants.of_node(name) for name in self._claimants.nodes}
+        self.gather()
+        prefixes = self._replace(self._claimants.settle(self._is_ready))
         services = self._backends.update(prefixes, self._addresses.identities_at)
         gone, changed, subjects = self._update_documents()
         if self._rulesets.crowded:
@@ -277,13 +255,13 @@ class Compiler:
             node_addresses={
                 name: self._local_addresses(name)
                 for name, before in sorted(nodes.items())
-                if before != self._addresses.claims(("0-node", name))
+                if before != self._claimants.of_node(name)
             },
             subjects=subjects,
             conflicts=self._bodies.conflicts(),
             identities=identities,
             services=services,
-            pods=pods,
+            pods=OfPods(pods),
         )
 
     def fits(self, spec: RulesetSpec) -> str:
@@ -304,32 +282,30 @@ class Compiler:
         self._rulesets.keep(self._bodies.rulesets())
         number = self._table.number
         pods = [
-            (holder[1], holder[2], number(claims.own), tuple(sorted(map(_address, claims.prefixes))))
-            for holder in sorted(self._pods)
+            (*pod_key(holder), number(claims.own), tuple(sorted(map(_address, claims.prefixes))))
+            for holder in self._addresses.pods()
             if (claims := self._addresses.claims(holder)).own is not None
         ]
         return Compiled(
             documents=dict(sorted(self._bodies.documents.items())),
             rulesets=dict(sorted(self._rulesets.held.items())),
             ipcache=self._addresses.ipcache,
-            node_addresses={name: self._local_addresses(name) for name in sorted(self._nodes)},
+            node_addresses={name: self._local_addresses(name) for name in sorted(self._claimants.nodes)},
             identities=dict(sorted((number(labels), labels) for labels in self._uses)),
-            pods=tuple(pods),
+            pods=tuple(sorted(pods)),
             table=self._table,
             services=dict(sorted(self._backends.rows.items())),
         )
 
     def _local_addresses(self, node: str) -> dict[str, int]:
-        claims = self._addresses.claims(("0-node", node))
-        local = sorted(zip(claims.prefixes, claims.as_local, strict=True))
-        return {prefix: self._table.number(labels) for prefix, labels in local}
+        local = self._claimants.of_node(node).as_local
+        return {prefix: self._table.number(labels) for prefix, labels in sorted(local)}
 
     # -- policies
 
-    def _update_policies(self) -> bool:
-        """Whether what makes identities changed: the set of ipBlocks, or whether probes matter."""
+    def _update_policies(self) -> None:
         if not self._new_policies:
-            return False
+            return
         blocks, probes = set(self._blocks.ip_blocks), self._blocks.denials_of_nodes > 0
         for source, policies in self._new_policies.items():
             new = {(source, policy.index): policy for policy in policies}
@@ -342,8 +318,9 @@ class Compiler:
             for pid, policy in new.items():
                 self._learn_policy(pid, policy)
         self._new_policies = {}
-        self._stale_others = True
-        return blocks != set(self._blocks.ip_blocks) or probes is not (self._blocks.denials_of_nodes > 0)
+        # What makes identities: the set of ipBlocks, and whether probes matter.
+        same = blocks == set(self._blocks.ip_blocks) and probes is (self._blocks.denials_of_nodes > 0)
+        self._claimants.note_policies(remake=not same)
 
     def _learn_policy(self, pid: PolicyId, policy: Policy) -> None:
         self._policies[pid] = policy
@@ -385,48 +362,9 @@ class Compiler:
 
     # -- claims, identities, addresses
 
-    def _gather_claims(self) -> None:
-        """Work out what the changes so far claim."""
-        if self._update_policies():
-            self._stale_pods |= self._pods.keys()
-            self._stale_nodes |= self._nodes.keys()
-        elif self._stale_namespaces:
-            self._stale_pods |= {holder for holder in self._pods if holder[1] in self._stale_namespaces}
-        new: dict[Holder, Claims] = {}
-        for holder in self._stale_pods:
-            new[holder] = self._pod_claims(holder)
-        for name in self._stale_nodes:
-            node = self._nodes.get(name)
-            new["0-node", name] = Claims() if node is None else node_claims(node, self._blocks)
-        if self._stale_others:
-            others = dict(self._blocks.claims())
-            others |= {("1-api-server", address): api_server_claims(address) for address in self._api_servers}
-            new |= dict.fromkeys(self._others - others.keys(), NOTHING) | others
-            self._others = set(others)
-        self._stale_pods, self._stale_nodes, self._stale_namespaces = set(), set(), set()
-        self._stale_others = False
-        self._new_claims |= new
-
-    def _pod_claims(self, holder: Holder) -> Claims:
-        workload, addresses = self._pods.get(holder), self._new_addresses.pop(holder, None)
-        if workload is None or workload.host_network:
-            return NOTHING
-        if addresses is None:
-            addresses = self._new_claims.get(holder, self._addresses.claims(holder)).prefixes
-        namespace = self._namespaces.get(workload.namespace)
-        counted = replace(workload, labels=tuple(self._counted(dict(workload.labels)).items()))
-        return pod_claims(counted, addresses, namespace.labels if namespace else {}, self._blocks)
-
-    def _settled_claims(self) -> dict[Holder, Claims]:
-        """Claims whose numbers are known; the others go on waiting."""
-        new, self._new_claims = self._new_claims, {}
-        if self._allocate:
-            return new
-        knows = self._table.knows
-        self._new_claims = {
-            holder: claims for holder, claims in new.items() if not all(map(knows, claims.label_sets))
-        }
-        return {holder: claims for holder, claims in new.items() if holder not in self._new_claims}
+    def _is_ready(self, claims: Claims) -> bool:
+        """Whether it has all its numbers, or can get them here."""
+        return self._allocate or all(map(self._table.knows, claims.label_sets))
 
     def _replace(self, new: dict[Holder, Claims]) -> set[str]:
         """Prefixes whose identity changed."""
@@ -445,9 +383,9 @@ class Compiler:
                 self._become_subject(self._table.number(own), -1)
             for labels in old[holder].label_sets:
                 self._release(labels)
-            if holder[0] == "2-pod":
+            if is_pod(holder):
                 own = new[holder].own
-                self._changed_pods[holder[1], holder[2]] = None if own is None else self._table.number(own)
+                self._changed_pods[holder] = None if own is None else self._table.number(own)
         return addresses.changed()
 
     def _number(self, labels: Labels) -> int:
@@ -537,7 +475,7 @@ class Compiler:
 
     def _answers(self, number: int) -> bool:
         """Whether denied requests of a subject get a 403 where no policy says."""
-        namespace = self._namespaces.get(self._index.labels[number].get(NAMESPACE, ""))
+        namespace = self._claimants.namespaces.get(self._index.labels[number].get(NAMESPACE, ""))
         wish = namespace.forbidden if namespace is not None else None
         return self._forbidden if wish is None else wish
 
@@ -570,10 +508,6 @@ class Compiler:
     def hosts(self) -> Collection[int]:
         """Identities of the node itself."""
         return self._index.selected(_HOSTS)
-
-
-def _holder(namespace: str, name: str) -> Holder:
-    return "2-pod", namespace, name
 
 
 def _address(prefix: str) -> str:

@@ -11,15 +11,15 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
-from yett_policy.cluster import Node, Workload
+from yett_policy.cluster import Node, PodFacts, Workload
 from yett_policy.document import Direction
 from yett_policy.identity import Labels, cidr_labels, inside_block, pod_labels
 from yett_policy.policy import Policy, Rule
 from yett_policy.prefix import Prefix, parse_prefix, read_prefix
 from yett_policy.selector import CidrSelector, exists
 
-Holder = tuple[str, ...]
-"""Sorts by who goes first: `0-node`, `1-api-server`, `2-pod`, `3-cidr`, then names."""
+Holder = str
+"""Sorts by who goes first: `0-node/NAME`, `1-api-server/ADDRESS`, `2-pod/NAMESPACE/NAME`, `3-cidr/PREFIX`."""
 
 _HOST = "reserved:host"
 _REMOTE = "reserved:remote-node"
@@ -30,22 +30,55 @@ _ALL_IPV4 = parse_prefix("0.0.0.0/0")
 
 
 @dataclass(frozen=True, slots=True)
-class Claims:
-    """What one holder says."""
+class Sight:
+    """As what a holder is seen, and why; pods of one workload share the object."""
 
-    prefixes: tuple[str, ...] = ()
-    """As text, once each."""
     labels: tuple[Labels, ...] = ()
-    """Of each of them."""
+    """Of each of its prefixes."""
     own: Labels | None = None
     """Labels of the holder as a subject of policies."""
     as_local: tuple[Labels, ...] = ()
     """Of a node's prefixes as the node itself sees them."""
+    workload: Workload | None = None
+    """Of a pod."""
+
+
+_sight = lru_cache(maxsize=4096)(Sight)
+
+
+@dataclass(frozen=True, slots=True)
+class Claims:
+    """What one holder says."""
+
+    claimed: str | tuple[str, ...] = ()
+    """Prefixes as text, once each; a lone one bare, which saves a tuple for each pod."""
+    sight: Sight = Sight()
+
+    @property
+    def prefixes(self) -> tuple[str, ...]:
+        """All of them."""
+        return (self.claimed,) if isinstance(self.claimed, str) else self.claimed
+
+    @property
+    def by_prefix(self) -> Iterator[tuple[str, Labels]]:
+        """With the labels of each."""
+        return zip(self.prefixes, self.sight.labels, strict=True)
+
+    @property
+    def as_local(self) -> Iterator[tuple[str, Labels]]:
+        """A node's, with those as the node itself sees them."""
+        return zip(self.prefixes, self.sight.as_local, strict=False)  # only nodes have any
+
+    @property
+    def own(self) -> Labels | None:
+        """See `Sight`."""
+        return self.sight.own
 
     @property
     def label_sets(self) -> tuple[Labels, ...]:
         """All that need a number."""
-        return (*self.labels, *self.as_local, *(() if self.own is None else (self.own,)))
+        sight = self.sight
+        return (*sight.labels, *sight.as_local, *(() if sight.own is None else (sight.own,)))
 
 
 class Blocks:
@@ -85,36 +118,69 @@ class Blocks:
     def claims(self) -> Iterator[tuple[Holder, Claims]]:
         """Identities of addresses outside the cluster."""
         for prefix in self.cidrs:
-            yield ("3-cidr", str(prefix)), Claims((str(prefix),), (cidr_labels(prefix),))
+            yield f"3-cidr/{prefix}", Claims(str(prefix), _sight((cidr_labels(prefix),)))
         if any(prefix.covers(_MAPPED) for prefix in self.cidrs):
             # Addresses are looked up as 16 bytes, IPv4 as ::ffff:a.b.c.d, which ::/0 covers.
-            yield ("4-ipv4",), Claims((str(_ALL_IPV4),), (_WORLD,))
+            yield "4-ipv4", Claims(str(_ALL_IPV4), _sight((_WORLD,)))
+
+
+def pod_holder(namespace: str, name: str) -> Holder:
+    """A pod."""
+    return f"2-pod/{namespace}/{name}"
+
+
+def is_pod(holder: Holder) -> bool:
+    """Whether it is one."""
+    return holder.startswith("2-pod/")
+
+
+def pod_key(holder: Holder) -> tuple[str, str]:
+    """Namespace and name of one."""
+    _, namespace, name = holder.split("/")
+    return namespace, name
+
+
+class OfPods(Mapping[tuple[str, str], int | None]):
+    """Numbers by namespace and name, which are made only as they are asked for: those of ten thousand pods
+    at once would leave holes among what is kept.
+    """
+
+    def __init__(self, held: Mapping[Holder, int | None]) -> None:
+        self._held = held
+
+    def __getitem__(self, key: tuple[str, str]) -> int | None:
+        return self._held[pod_holder(*key)]
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        return map(pod_key, self._held)
+
+    def __len__(self) -> int:
+        return len(self._held)
 
 
 def pod_claims(
-    workload: Workload, addresses: Iterable[str], namespace_labels: Mapping[str, str], blocks: Blocks
+    pod: PodFacts, counted: Workload, namespace_labels: Mapping[str, str], blocks: Blocks
 ) -> Claims:
-    """Of a pod that has its own addresses, which may be prefixes that it claims already."""
-    own = pod_labels(workload, namespace_labels, probes=blocks.denials_of_nodes > 0)
-    found = _prefixes(addresses)
-    return Claims(_texts(found), _seen_as(found, own, blocks), own)
+    """Of a pod that has its own addresses, which may be prefixes that it claims already; `counted`: its
+    workload with the labels that count.
+    """
+    own = pod_labels(counted, namespace_labels, probes=blocks.denials_of_nodes > 0)
+    found = _prefixes(pod.prefixes)
+    return Claims(_texts(found), _sight(_seen_as(found, own, blocks), own, (), pod.workload))
 
 
 def node_claims(node: Node, blocks: Blocks) -> Claims:
     """Of a node's addresses."""
     more = (_API_SERVER,) if node.api_server else ()
     found = _prefixes(node.addresses)
-    return Claims(
-        _texts(found),
-        _seen_as(found, tuple(sorted((_REMOTE, *more))), blocks),
-        as_local=_seen_as(found, tuple(sorted((_HOST, *more))), blocks),
-    )
+    labels, as_local = (_seen_as(found, tuple(sorted((who, *more))), blocks) for who in (_REMOTE, _HOST))
+    return Claims(_texts(found), _sight(labels, None, as_local))
 
 
 def api_server_claims(address: str) -> Claims:
     """Of an API server outside the cluster."""
     prefix = parse_prefix(address)
-    return Claims((str(prefix),), (tuple(sorted((*cidr_labels(prefix), _API_SERVER))),))
+    return Claims(str(prefix), _sight((tuple(sorted((*cidr_labels(prefix), _API_SERVER))),)))
 
 
 def _covers_node(rule: Rule) -> bool:
@@ -125,16 +191,11 @@ def _prefixes(addresses: Iterable[str]) -> tuple[Prefix, ...]:
     return tuple(dict.fromkeys(map(read_prefix, addresses)))
 
 
-def _texts(prefixes: Iterable[Prefix]) -> tuple[str, ...]:
-    return tuple(map(str, prefixes))
+def _texts(prefixes: Iterable[Prefix]) -> str | tuple[str, ...]:
+    texts = tuple(map(str, prefixes))
+    return texts[0] if len(texts) == 1 else texts
 
 
 def _seen_as(prefixes: Iterable[Prefix], labels: Labels, blocks: Blocks) -> tuple[Labels, ...]:
     found = map(blocks.smallest, prefixes)
-    return _one(tuple(labels if block is None else inside_block(labels, block) for block in found))
-
-
-@lru_cache(maxsize=4096)
-def _one(labels: tuple[Labels, ...]) -> tuple[Labels, ...]:
-    """Pods of one workload share the object."""
-    return labels
+    return tuple(labels if block is None else inside_block(labels, block) for block in found)

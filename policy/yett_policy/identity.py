@@ -117,7 +117,7 @@ def one_text(labels: Iterable[str]) -> Labels:
 
 def parse_labels(labels: Iterable[str]) -> dict[str, str]:
     """The inverse: `source:key` -> value."""
-    return {intern(key): value for key, _, value in (label.partition("=") for label in labels)}
+    return {intern(key): intern(value) for key, _, value in (label.partition("=") for label in labels)}
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from yett_policy.identity import Labels, parse_labels
+from yett_policy.multimap import Multimap
 from yett_policy.prefix import Prefix, parse_prefix
 from yett_policy.selector import (
     CLUSTER,
@@ -32,8 +33,7 @@ class SelectorIndex:
 
     def __init__(self) -> None:
         self.labels: dict[int, dict[str, str]] = {}
-        self._by_value: defaultdict[tuple[str, str], set[int]] = defaultdict(set)
-        self._by_key: defaultdict[str, set[int]] = defaultdict(set)
+        self._by_value: Multimap[tuple[str, str], int] = Multimap()
         self._by_address: dict[int, list[tuple[int, int, int, bool]]] = {4: [], 6: []}
         """IP version -> sorted (first address, prefix length, identity, inside the cluster)."""
         self._selected: dict[Selector, set[int]] = {}
@@ -46,9 +46,9 @@ class SelectorIndex:
         """The live set of a wanted selector; not to be changed."""
         return self._selected[selector]
 
-    def labelled(self, key: str, value: str) -> set[int]:
+    def labelled(self, key: str, value: str) -> Collection[int]:
         """Identities with a label; not to be changed."""
-        return self._by_value.get((key, value), set())
+        return self._by_value.of((key, value))
 
     def want(self, selector: Selector) -> None:
         """Begin to follow a selector, or count one more who wants it."""
@@ -79,8 +79,7 @@ class SelectorIndex:
         """A new identity; returns the selectors that now select it."""
         known = self.labels[number] = parse_labels(labels)
         for key, value in known.items():
-            self._by_value[key, value].add(number)
-            self._by_key[key].add(number)
+            self._by_value.add((key, value), number)
         changed: list[Selector] = []
         candidates = dict(self._loose)
         for key, value in known.items():
@@ -102,8 +101,7 @@ class SelectorIndex:
         """An identity is gone; returns the selectors that selected it."""
         known = self.labels.pop(number)
         for key, value in known.items():
-            self._by_value[key, value].discard(number)
-            self._by_key[key].discard(number)
+            self._by_value.discard((key, value), number)
         for prefix, inside in _addresses(known):
             places = self._by_address[prefix.version]
             del places[bisect_left(places, (prefix.first, prefix.bits, number, inside))]
@@ -119,10 +117,11 @@ class SelectorIndex:
         rest: list[Requirement] = []
         for requirement in selector.requirements:
             if requirement.op is Op.EXISTS:
-                numbers = self._by_key.get(requirement.key, set())
+                numbers = {number for number, known in self.labels.items() if requirement.key in known}
             elif requirement.op is Op.IN:
-                sets = [self._by_value.get((requirement.key, value), set()) for value in requirement.values]
-                numbers = sets[0] if len(sets) == 1 else set().union(*sets)
+                numbers = set().union(
+                    *(self.labelled(requirement.key, value) for value in requirement.values)
+                )
             else:
                 rest.append(requirement)
                 continue

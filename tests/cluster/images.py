@@ -97,6 +97,8 @@ def _tidy() -> None:
     layers = buildah("images", "--all", "--quiet", what="list the images").split()
     if len(layers) > _LAYERS_MAX:
         with step("removing the layers of old images"):
+            # A build that was killed left its container, and an image that one is made of cannot be removed.
+            buildah("rm", "--all", what="remove what killed builds left")
             buildah("rmi", "--prune", what="remove the layers of old images")
 
 

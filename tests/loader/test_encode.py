@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from unittest.mock import patch
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -136,14 +137,16 @@ rows = st.dictionaries(st.integers(0, 30), st.integers(0, 2), max_size=20).map(
 )
 
 
-@given(rows, rows)
+@given(rows, rows, st.integers(1, 30), st.integers(1, 30))
 def test_a_difference_is_what_sets_say(
-    before: tuple[tuple[int, int], ...], after: tuple[tuple[int, int], ...]
+    before: tuple[tuple[int, int], ...], after: tuple[tuple[int, int], ...], piece: int, many: int
 ) -> None:
     kept = {row: row for row in before}
     same_objects = tuple(kept.get(row, row) for row in after)
     expected = (frozenset(before) - set(after), frozenset(after) - set(before))
-    assert difference(before, after) == difference(before, same_objects) == expected
+    with patch("yett_loader.rows._PIECE", piece), patch("yett_loader.rows._MANY", many):
+        assert difference(before, after) == difference(before, same_objects) == expected
+        assert difference(before, same_objects[::-1]) == expected
 
 
 @given(rows, st.dictionaries(st.integers(0, 30), st.none() | st.integers(3, 5)))

@@ -189,9 +189,8 @@ async def test_a_killed_compiler_is_replaced_without_a_wrong_change(api: ApiServ
         ours = {server, client}
         changes: list[Change] = []
         operator.publisher.listen(changes.append)
-        assert operator.process._pool is not None
-        (process,) = operator.process._pool._processes.values()
-        process.kill()
+        assert operator.process._child is not None
+        operator.process._child.process.kill()
         await asyncio.to_thread(make_pod, api, namespace, "late", "client", "10.1.0.7")
         await eventually(lambda: "10.1.0.7/32" in operator.publisher.ipcache)
         touched = {prefix for change in changes for prefix in change.ipcache}

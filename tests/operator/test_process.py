@@ -56,15 +56,6 @@ def until(check: Any, within: float = 30) -> Any:
     return found
 
 
-def service_account_kubeconfig(server: ApiServer) -> Path:
-    token = server.kubectl("create", "token", "yett-operator", "-n", "yett-system").strip()
-    config = json.loads(server.kubeconfig.read_text())
-    config["users"][0]["user"] = {"token": token}
-    path = server.directory / "operator.kubeconfig"
-    path.write_text(json.dumps(config))
-    return path
-
-
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
     directory = tmp_path_factory.mktemp("process")
@@ -80,7 +71,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
         server.apply(webhook)
         environment = {
             **os.environ,
-            "YETT_KUBECONFIG": str(service_account_kubeconfig(server)),
+            "YETT_KUBECONFIG": str(server.kubeconfig_of("yett-operator")),
             "YETT_HOST": "127.0.0.1",
             "YETT_HTTP_PORT": str(http_port),
             "YETT_WEBHOOK_PORT": str(webhook_port),

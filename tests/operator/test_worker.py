@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,9 +20,10 @@ from hypothesis import strategies as st
 
 from support.policy_world import policy_objects
 from yett_operator.compilation.batch import KEPT_MAX, Batch, Facts, Outcome, PolicyText
+from yett_operator.compilation.desk import PIECE
 from yett_operator.compilation.process import CompilerDied, CompilerProcess
 from yett_operator.compilation.publish import Publisher
-from yett_operator.compilation.worker import PIECE, Worker
+from yett_operator.compilation.worker import Worker
 from yett_operator.kube.slim import SlimPod
 from yett_operator.ports import Change, PodKey
 from yett_operator.webhook.review import review
@@ -69,7 +78,7 @@ def settle(worker: Worker, batch: Batch, numbers: Numbers) -> Outcome:
     merged: dict[str, Any] = {}
     for name in Outcome.__dataclass_fields__:
         values = [getattr(outcome, name) for outcome in outcomes]
-        if isinstance(values[0], dict):
+        if isinstance(values[0], Mapping):
             merged[name] = {key: value for each in values for key, value in each.items()}
         elif isinstance(values[0], frozenset):
             merged[name] = frozenset().union(*values)
@@ -297,7 +306,11 @@ def test_labels_of_roll_outs_make_no_identities_until_a_policy_selects_by_them()
     assert len(set(again.pods.values())) == 1
 
 
-def test_rulesets_that_no_document_names_any_more_are_reported_and_come_back() -> None:
+@pytest.mark.parametrize("kept", [16, 1])
+def test_rulesets_that_no_document_names_any_more_are_reported_and_come_back(
+    kept: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("yett_operator.compilation.worker._SPARE", kept)
     worker, numbers, first = started()
     (old,) = first.rulesets
     name = "L7Policy/default/p"
@@ -322,7 +335,7 @@ def test_a_node_gets_the_documents_of_its_own_pods() -> None:
         publisher.snapshot("n1")
     publisher.publish_whole(outcome, {SERVER.key: slim(SERVER, "n1"), CLIENT.key: slim(CLIENT, "n2")})
     snapshot = publisher.snapshot("n1")
-    assert [pod.place.key for pod in snapshot.endpoints] == [SERVER.key]
+    assert [pod.key for pod in snapshot.endpoints] == [SERVER.key]
     assert list(snapshot.documents) == [outcome.pods[SERVER.key]]
     assert set(snapshot.rulesets) == set(outcome.rulesets)
     assert set(snapshot.pods) == {SERVER.key, CLIENT.key}
@@ -471,7 +484,7 @@ def test_who_follows_the_changes_knows_what_a_snapshot_says(history: list[tuple[
     used = {digest for document in publisher.documents.values() for digest in document.rulesets}
     assert set(publisher.rulesets) == used
     for node in ("n1", "n2"):
-        here = [pod.place.key for pod in publisher.snapshot(node).endpoints]
+        here = [pod.key for pod in publisher.snapshot(node).endpoints]
         assert here == sorted(key for key, pod in pods.items() if pod.node == node)
 
 
@@ -508,7 +521,7 @@ def test_a_label_that_makes_no_other_identity_is_told_nobody() -> None:
     noisy = pod("server", "server", "10.0.0.1", **{"pod-template-hash": "x"})
     seen = {noisy.key: slim(noisy, "n1")}
     assert publisher.publish(settle(worker, Batch(pods=facts_of(noisy)), numbers), seen) is None
-    assert publisher.pods[noisy.key].place is seen[noisy.key], "and is kept all the same"
+    assert publisher.pods[noisy.key] is seen[noisy.key], "and is kept all the same"
 
 
 @settings(max_examples=25)
@@ -554,12 +567,64 @@ async def test_the_process_works_and_its_death_is_noticed() -> None:
     try:
         outcome = await process.step(Batch(pods=facts_of(SERVER)))
         assert len(outcome.missing) == 1
-        assert process._pool is not None
-        (worker,) = process._pool._processes.values()
-        worker.kill()
+        assert process._child is not None
+        process._child.process.kill()
         with pytest.raises(CompilerDied):
             await process.step(Batch())
         again = await process.step(Batch())
         assert again.missing == frozenset(), "a new process knows nothing of the pod"
     finally:
         process.close()
+
+
+async def test_what_the_process_raises_is_raised_here_and_it_goes_on() -> None:
+    process = CompilerProcess()
+    try:
+        broken = Batch(namespaces={"default": 7})  # type: ignore[dict-item]
+        with pytest.raises(AttributeError) as raised:
+            await process.step(broken)
+        assert "in the compiling process" in raised.value.__notes__[0]
+        assert (await process.step(Batch(pods=facts_of(SERVER)))).missing
+    finally:
+        process.close()
+
+
+async def test_an_answer_that_nobody_waits_for_any_more_is_not_taken_for_the_next() -> None:
+    process = CompilerProcess()
+    try:
+        await process.step(Batch())
+        step = asyncio.create_task(process.step(Batch(pods=facts_of(SERVER))))
+        await asyncio.sleep(0)
+        step.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await step
+        assert (await process.step(Batch())).missing == frozenset()
+    finally:
+        process.close()
+
+
+def test_the_process_goes_when_its_parent_is_killed() -> None:
+    script = """
+import asyncio, os, signal
+from yett_operator.compilation.batch import Batch
+from yett_operator.compilation.process import CompilerProcess
+
+async def main():
+    process = CompilerProcess()
+    await process.step(Batch())
+    print(process._child.process.pid, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+if __name__ == "__main__":
+    asyncio.run(main())
+"""
+    with tempfile.NamedTemporaryFile("w", suffix=".py") as file:
+        file.write(script)
+        file.flush()
+        done = subprocess.run([sys.executable, file.name], capture_output=True, text=True, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    child = Path(f"/proc/{int(done.stdout)}/stat")
+    deadline = time.monotonic() + 10
+    while child.exists() and child.read_text().rpartition(")")[2].split()[0] != "Z":
+        assert time.monotonic() < deadline, "it lives on"
+        time.sleep(0.01)

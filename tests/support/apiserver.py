@@ -123,6 +123,15 @@ class ApiServer:
     def get(self, *argv: str) -> Any:
         return json.loads(self.kubectl("get", "-o", "json", *argv))
 
+    def kubeconfig_of(self, account: str, namespace: str = "yett-system") -> Path:
+        """With a token of a ServiceAccount."""
+        token = self.kubectl("create", "token", account, "-n", namespace, "--duration=3h").strip()
+        config = json.loads(self.kubeconfig.read_text())
+        config["users"][0]["user"] = {"token": token}
+        path = self.directory / f"{account}.kubeconfig"
+        path.write_text(json.dumps(config))
+        return path
+
     def _spawn(self, name: str, *argv: str) -> None:
         if name in self._processes:
             return

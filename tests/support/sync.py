@@ -25,7 +25,6 @@ from yett_operator.ports import (
     Change,
     NodeInfo,
     NodeSnapshot,
-    Place,
     PlacedPod,
     PodKey,
     PublishedDocument,
@@ -165,7 +164,7 @@ class Source:
 
 
 def pod(name: str, node: str, *addresses: str, identity: int = build.WEB) -> PlacedPod:
-    return PlacedPod(Place(("default", name), addresses, node), identity)
+    return PlacedPod(("default", name), addresses, node, identity=identity)
 
 
 def _put(held: dict, changes: Mapping) -> None:  # type: ignore[type-arg]

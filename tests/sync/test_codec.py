@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 from hypothesis import example, given
@@ -158,14 +159,33 @@ similar_parts = st.builds(
 )
 
 
-@given(similar_parts, similar_parts)
-def test_changes_of_a_nodes_part_make_the_new_one_of_the_old_one_and_are_nothing_between_equals(
-    old: NodePart, new: NodePart
+similar_changes = st.builds(
+    NodeChanges,
+    st.dictionaries(st.integers(1, 3), st.none() | few_digests),
+    st.dictionaries(few_digests, st.none() | few_digests),
+    st.dictionaries(few_prefixes, st.none() | st.integers(1, 3)),
+    st.dictionaries(
+        st.tuples(st.sampled_from("ab"), st.sampled_from("cd")), st.none() | st.tuples(identities, pods)
+    ),
+    st.dictionaries(st.sampled_from(["n/a", "n/b"]), st.none() | st.sampled_from(["0" * 32, "1" * 32])),
+)
+
+
+@given(similar_parts, similar_changes)
+def test_changes_of_a_nodes_part_survive_the_round_trip_and_each_is_made(
+    old: NodePart, changes: NodeChanges
 ) -> None:
-    changes = NodeChanges.between(old, new)
-    assert bool(changes) is (old != new)
     assert decode.from_operator(encode.node_changes(changes)) == changes
-    assert old.changed(changes) == new
+    new = old.changed(changes)
+    placed = {row[:2]: row[2:] for row in old.endpoints}
+    assert {row[:2]: row[2:] for row in new.endpoints} == with_changes(placed, changes.endpoints)
+    assert new.endpoints == tuple(sorted(new.endpoints))
+    for field in ("documents", "rulesets", "addresses", "secrets"):
+        assert getattr(new, field) == with_changes(getattr(old, field), getattr(changes, field))
+
+
+def with_changes(held: Mapping[Any, Any], changes: Mapping[Any, Any]) -> dict[Any, Any]:
+    return {key: value for key, value in {**held, **changes}.items() if value is not None}
 
 
 @given(

@@ -16,8 +16,9 @@ from yett_operator.ports import Change, PublishedSecret
 from yett_operator.sync.counters import Counters
 from yett_operator.sync.frames import Frames
 from yett_operator.sync.history import History
+from yett_operator.sync.sent import Sent
 from yett_operator.sync.settings import Settings
-from yett_operator.sync.stream import Sent, Stream
+from yett_operator.sync.stream import Stream
 from yett_policy.document import Engine, Verdict
 from yett_policy.http.change import ChangeOp, HeaderChange
 from yett_policy.sync import decode

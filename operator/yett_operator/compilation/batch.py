@@ -38,10 +38,11 @@ class Facts(Protocol):
         """See `PodFacts`."""
 
 
-def cut(mapping: Mapping[K, V], size: int) -> list[dict[K, V]]:
-    """In pieces of at most so many items."""
+def cut(mapping: Mapping[K, V], size: int) -> Iterator[dict[K, V]]:
+    """In pieces of at most so many items, each made when it is due."""
     items = iter(mapping.items())
-    return [dict(islice(items, size)) for _ in range(0, len(mapping), size)]
+    while piece := dict(islice(items, size)):
+        yield piece
 
 
 def _bare(pods: Mapping[PodKey, Facts | None]) -> dict[PodKey, Facts | None]:
@@ -70,9 +71,9 @@ class Batch:
         """The same in batches of at most so many pods, with no more of them than the compiler must know;
         all but pods is in the first.
         """
-        first, *others = cut(self.pods, size) or [{}]
-        yield replace(self, pods=_bare(first))
-        for pods in others:
+        pieces = cut(self.pods, size)
+        yield replace(self, pods=_bare(next(pieces, {})))
+        for pods in pieces:
             yield Batch(pods=_bare(pods))
 
     def __bool__(self) -> bool:

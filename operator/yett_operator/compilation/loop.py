@@ -112,7 +112,7 @@ class CompileLoop:
             return
         taken, outcome = _together(self._open)
         self._open = []
-        self._big = len(outcome.pods) >= BIG
+        self._big = len(outcome.pods) >= BIG or not self._published  # few pods may have many documents
         if self._published:
             change = self._publisher.publish(outcome, taken.pods)
         else:

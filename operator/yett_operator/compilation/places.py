@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from yett_operator.kube.slim import SlimPod
 from yett_operator.ports import PlacedPod, PodKey
@@ -47,7 +47,7 @@ class Places:
         held: dict[tuple[str, int], bool] = {}
         for key in seen.keys() | numbers.keys():
             old, new = self.pods.get(key), self._place(key, seen, numbers)
-            if old == new:
+            if old is new:
                 continue
             for pod in filter(None, (old, new)):
                 here[pod.node][key] = pod if pod is new else None
@@ -78,9 +78,8 @@ class Places:
             if slim is not None:
                 self.waiting[slim.key] = slim
             return None
-        if slim is not None:
-            return PlacedPod(slim, self.one(number))
-        return None if old is None else PlacedPod(old.place, self.one(number))
+        pod = old if slim is None else slim
+        return None if pod is None else _with(pod, self.one(number))
 
     def _is_on(self, node: str, identity: int) -> bool:
         return node in self.nodes_of.get(identity, ())
@@ -96,13 +95,20 @@ class Places:
         if new is None:
             self.pods.pop(key, None)
         else:
-            self.pods[new.place.key] = new
+            self.pods[new.key] = new
             self.nodes_of[new.identity][new.node] += 1
 
     def _regroup(self, node: str, changes: Mapping[PodKey, PlacedPod | None]) -> None:
-        held = {**{pod.place.key: pod for pod in self.by_node.get(node, ())}, **changes}
+        held = {**{pod.key: pod for pod in self.by_node.get(node, ())}, **changes}
         kept = tuple(pod for _, pod in sorted(held.items()) if pod is not None)
         if kept:
             self.by_node[node] = kept
         else:
             self.by_node.pop(node, None)
+
+
+def _with(pod: PlacedPod, number: int) -> PlacedPod:
+    """The same record, if it has no other identity yet: nobody was told of it."""
+    if not pod.identity:
+        object.__setattr__(pod, "identity", number)
+    return pod if pod.identity == number else replace(pod, identity=number)

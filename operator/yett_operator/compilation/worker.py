@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
-import os
-import signal
-import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
-from itertools import chain
 
-from yett_operator import memory
 from yett_operator.compilation import encode
-from yett_operator.compilation.batch import KEPT_MAX, Batch, Judgement, Outcome, PolicyText, Rows, cut
+from yett_operator.compilation.batch import KEPT_MAX, Batch, Judgement, Outcome, PolicyText
 from yett_operator.labels import noise_in, noise_in_service, quiet
 from yett_operator.ports import PublishedDocument, PublishedRuleset
 from yett_policy import budget
@@ -31,6 +25,8 @@ from yett_policy.rulesets import compile_spec
 from yett_policy.source.parse import parse_policy
 
 _UNSUPPORTED = "not supported"
+_SPARE = 16
+"""Packed rulesets that are kept: a policy that changes back is quick."""
 
 
 class Worker:
@@ -41,7 +37,7 @@ class Worker:
             rulesets=self._compile, allocate=False, forbidden=forbidden, counted=self._quiet
         )
         self._packed: dict[str, PublishedRuleset] = {}
-        """Of the compiler's rulesets, which are without tables: those take twenty times the room."""
+        """Of the compiler's rulesets, which are without tables, those made last: the other side has the rest."""
         self._policies: dict[str, list[Policy]] = {}
         """Source -> the version in force."""
         self._noise: Counter[str] = Counter()
@@ -211,14 +207,16 @@ class Worker:
     def _publish(self, delta: Delta) -> Outcome:
         documents = {number: encode.document(document) for number, document in delta.documents.items()}
         new_digests, unused = self._count_uses(documents, delta.gone)
-        known = self._compiler.rulesets
-        new = [known[digest] for digest in sorted(new_digests)]
-        if len(self._packed) > len(known):
-            self._packed = {digest: packed for digest, packed in self._packed.items() if digest in known}
+        new = [self._compiler.ruleset(digest) for digest in sorted(new_digests)]
+        for ruleset in new:
+            if ruleset.digest not in self._packed:  # nothing named it for a while
+                self._compile(ruleset.spec)
+        packed = {ruleset.digest: self._packed[ruleset.digest] for ruleset in new}
+        self._packed = dict([*self._packed.items()][-_SPARE:])
         return Outcome(
             documents=documents,
             gone=delta.gone,
-            rulesets={ruleset.digest: self._packed[ruleset.digest] for ruleset in new},
+            rulesets=packed,
             rulesets_gone=unused,
             ruleset_facts={ruleset.digest: encode.facts(ruleset) for ruleset in new},
             ipcache=delta.ipcache,
@@ -252,56 +250,3 @@ def _secrets(policies: list[Policy]) -> tuple[tuple[str, bool], ...]:
 def _sentence(error: PolicyError) -> str:
     more = f" (and {len(error.others)} more)" if error.others else ""
     return f"{error}{more}"
-
-
-PIECE = 500
-"""Pods that come or go at once.  What many of them leave when they are kept, in either process, is holes."""
-
-_worker: Worker | None = None
-_rows: Iterator[Rows] = iter(())
-"""Of the last outcome, not fetched yet."""
-
-
-def start(forbidden: bool) -> None:
-    """In the new process: signals are for the parent, and without it there is nothing to do."""
-    global _worker  # noqa: PLW0603 - the one thing that this process is for
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    memory.set_up()
-    _worker = Worker(forbidden=forbidden)
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
-
-
-def _die_with(parent: multiprocessing.process.BaseProcess) -> None:
-    parent.join()
-    os._exit(1)
-
-
-def take(batch: Batch) -> None:
-    """`Worker.take` of this process."""
-    _started().take(batch)
-
-
-def step(batch: Batch) -> Outcome:
-    """`Worker.step` of this process; what is too much for one piece is left to `rows`."""
-    global _rows  # noqa: PLW0603 - as above
-    outcome = _started().step(batch)
-    if len(outcome.ipcache) <= PIECE and len(outcome.pods) <= PIECE:
-        return outcome
-    _rows = chain(
-        ((ipcache, {}) for ipcache in cut(outcome.ipcache, PIECE)),
-        (({}, pods) for pods in cut(outcome.pods, PIECE)),
-    )
-    return replace(outcome, ipcache={}, pods={}, more=True)
-
-
-def rows() -> Rows | None:
-    """More of the last outcome; None: that was all."""
-    return next(_rows, None)
-
-
-def _started() -> Worker:
-    if _worker is None:
-        raise RuntimeError("the compiling process was not started")
-    return _worker

@@ -8,7 +8,7 @@ from sys import intern
 from typing import Any
 
 from yett_operator.kube.client import Json
-from yett_operator.ports import Place
+from yett_operator.ports import PlacedPod
 from yett_policy.cluster import (
     DENY_RESPONSE,
     NamedPort,
@@ -24,11 +24,13 @@ from yett_policy.document import canonical
 from yett_policy.identity import one_text
 from yett_policy.source.parse import KINDS
 
+_TWO_DIGITS = (1 << 60) - 1
+"""What fits two digits of an int takes 32 bytes; more (and what is shifted) 48."""
 _FINISHED = ("Succeeded", "Failed")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SlimPod(Place):
+class SlimPod(PlacedPod):
     """A pod: the one record of it on the event loop, which everybody else refers to."""
 
     workload: Workload
@@ -46,8 +48,8 @@ class SlimPolicy:
     generation: int
     body: bytes = field(repr=False)
     """apiVersion, kind, name and spec as JSON."""
-    status: bytes = field(default=b"", repr=False, compare=False)
-    """Of our own kinds, as the operator itself wrote it; not compared."""
+    told: int = field(default=0, repr=False, compare=False)
+    """Hash of its status, which of our own kinds the operator itself wrote; not compared."""
 
     @property
     def source(self) -> str:
@@ -102,11 +104,12 @@ def pod(obj: Json) -> tuple[tuple[str, str], SlimPod | None]:
         host_network=bool(spec.get("hostNetwork")),
         service_account=spec.get("serviceAccountName") or "default",
     )
+    prefixes = tuple(f"{ip}/{128 if ':' in ip else 32}" for ip in ips)
     return key, SlimPod(
         key=key,
-        prefixes=tuple(f"{ip}/{128 if ':' in ip else 32}" for ip in ips),
+        claimed=prefixes[0] if len(prefixes) == 1 else prefixes,
         node=intern(spec.get("nodeName") or ""),
-        uid=hash(metadata.get("uid", "")) >> 4,  # what is left takes 32 bytes, not 48
+        uid=hash(metadata.get("uid", "")) & _TWO_DIGITS,
         workload=shared(workload),
     )
 
@@ -227,7 +230,7 @@ def policy(obj: Json, kind: str) -> tuple[str, SlimPolicy]:
         uid=metadata["uid"],
         generation=metadata.get("generation") or 0,
         body=policy_body(obj, kind),
-        status=json.dumps(obj["status"]).encode() if obj.get("status") else b"",
+        told=hash(canonical(obj.get("status") or {})),
     )
     return slim.source, slim
 

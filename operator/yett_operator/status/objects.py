@@ -85,13 +85,14 @@ def conditions(roll: RollUp, generation: int, before: Mapping[str, Any], now: da
     return found
 
 
-def summary(roll: RollUp, engine: str, before: Mapping[str, Any], now: datetime) -> Json:
-    """The status of a policy of our own kinds."""
+def summary(details: Mapping[str, Any]) -> Json:
+    """The status of a policy of our own kinds, by that of its PolicyStatus: nobody must keep both."""
+    generation = details["policyGeneration"]
     return {
-        "observedGeneration": roll.generation,
-        "enforced": f"{roll.enforced}/{roll.desired}",
-        "engine": engine,
-        "conditions": conditions(roll, roll.generation, before, now),
+        "observedGeneration": generation,
+        "enforced": details["enforced"],
+        "engine": details["engine"],
+        "conditions": [{**each, "observedGeneration": generation} for each in details["conditions"]],
     }
 
 

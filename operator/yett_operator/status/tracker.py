@@ -16,6 +16,7 @@ from yett_operator.kube.slim import SlimPolicy
 from yett_operator.ports import Change
 from yett_operator.status.nodes import Nodes
 from yett_operator.status.rollup import NodeView, PolicyView, Wanted
+from yett_policy.multimap import Multimap
 
 _HISTORY = 10.0
 """Seconds for which versions of a document are remembered, to tell how far a node is behind: longer than
@@ -41,7 +42,7 @@ class Tracker:
     ) -> None:
         self.nodes = Nodes(self, clock)
         self.judged: dict[str, Judged] = {}
-        self.identities_of: defaultdict[str, set[int]] = defaultdict(set)
+        self.identities_of: Multimap[str, int] = Multimap()
         """Source -> identities that it selects."""
         self.conflicts: Mapping[str, str] = {}
         """Source of a policy that gives way to an older one -> why."""
@@ -94,9 +95,9 @@ class Tracker:
     def _select(self, identity: int, sources: frozenset[str], dirty: set[str]) -> None:
         before = self._sources_of.get(identity, frozenset())
         for source in before - sources:
-            self.identities_of[source].discard(identity)
+            self.identities_of.discard(source, identity)
         for source in sources - before:
-            self.identities_of[source].add(identity)
+            self.identities_of.add(source, identity)
         if sources:
             self._sources_of[identity] = sources
         else:
@@ -169,13 +170,13 @@ class Tracker:
     def pods_of(self, source: str) -> int:
         """How many pods a policy selects."""
         nodes_of = self._publisher.nodes_of
-        return sum(nodes_of[each].total() for each in self.identities_of.get(source, ()) if each in nodes_of)
+        return sum(nodes_of[each].total() for each in self.identities_of.of(source) if each in nodes_of)
 
     def digest_of(self, source: str) -> str:
         """Over the documents of everything that a policy selects."""
         documents = self._publisher.documents
         digest = sha256()
-        for identity in sorted(self.identities_of.get(source, ())):
+        for identity in sorted(self.identities_of.of(source)):
             if identity in documents:
                 digest.update(f"{identity} {documents[identity].digest}\n".encode())
         return digest.hexdigest()
@@ -186,7 +187,7 @@ class Tracker:
         documents = self._publisher.documents
         digests = {
             digest
-            for identity in self.identities_of.get(source, ())
+            for identity in self.identities_of.of(source)
             if identity in documents
             for digest in documents[identity].rulesets
         }
@@ -198,7 +199,7 @@ class Tracker:
 
     def _wanted(self, source: str) -> Mapping[str, Mapping[int, Wanted]]:
         wanted: defaultdict[str, dict[int, Wanted]] = defaultdict(dict)
-        for identity in self.identities_of.get(source, ()):
+        for identity in self.identities_of.of(source):
             document = self._publisher.documents.get(identity)
             if document is None:
                 continue

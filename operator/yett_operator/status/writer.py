@@ -53,8 +53,8 @@ class Written:
     """Of the PolicyStatus itself, since then."""
     details: bytes = b"{}"
     """Status of the PolicyStatus, canonical JSON; see `SlimStatus.status`."""
-    summary: bytes = b"{}"
-    """Status of the policy, JSON."""
+    told: int = 0
+    """Hash of the status of the policy, canonical JSON; see `SlimPolicy.told`."""
     at: float = -1e9
     counting: float | None = None
     """Since when only counters differ."""
@@ -122,6 +122,8 @@ class StatusWriter:
         written = self._written.get(about.source)
         if written is None:
             return
+        if status is not None and status.status == written.details:
+            written.details = status.status  # one object, of a kilobyte or two
         if status is None or (self._differs(status, written) and self._clock() - written.at > 2 * INTERVAL):
             written.details, written.announced = b"{}", -1
             self.changed([about.source])
@@ -201,14 +203,14 @@ class StatusWriter:
             self._due[policy.source] = min(
                 self._due.get(policy.source, float("inf")), max(roll.again_at, now + _TICK)
             )
-        before, summarised = json.loads(written.details), json.loads(written.summary)
+        before = json.loads(written.details)
         if self._too_early(policy, roll, before, now):
             self._due[policy.source] = now + SETTLE
             return
         details = self._details(policy, roll, written.generation, before)
-        summary = objects.summary(roll, details["engine"], summarised, datetime.now(UTC))
+        summary = objects.summary(details)
         differs = objects.without_times(details) != objects.without_times(before)
-        told = policy.kind not in objects.OWN_KINDS or summary == summarised
+        told = policy.kind not in objects.OWN_KINDS or hash(canonical(summary)) == written.told
         if told and not differs:
             written.counting = None
             return
@@ -232,7 +234,7 @@ class StatusWriter:
                 "status": summary,
             }
             await self._kube.apply(f"{objects.policy_path(policy)}/status", body)
-            written.summary = canonical(summary)
+            written.told = hash(canonical(summary))
         STATUS_WRITES.labels("written").inc()
         self._note(policy, roll, written, now)
 
@@ -251,7 +253,7 @@ class StatusWriter:
             announced=status.policy_generation if status is not None and mine else -1,
             generation=status.generation if status is not None and mine else 0,
             details=kept,
-            summary=policy.status or b"{}",
+            told=policy.told,
             ready=was_ready,
             ready_generation=details.get("policyGeneration", 0) if was_ready else 0,
         )

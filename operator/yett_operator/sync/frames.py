@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from typing import TypeVar
 
@@ -51,11 +51,10 @@ class Frames:
         They are made in a thread; the task is shared, and must not be cancelled.
         """
         if self._snapshot is None or not self._usable(node.revision):
-            # Read now, before anybody changes them; a copy of references is quickly made.
-            ipcache = tuple(node.ipcache.items())
-            identities = tuple(node.identities.items())
-            pods = tuple(node.pods.items())
-            services = tuple(node.services.items())
+            # Read now, before anybody changes them; a copy of a dictionary is quickly made, and no object for
+            # each of its items, which would leave holes among what loaders that come meanwhile need.
+            ipcache, identities = dict(node.ipcache), dict(node.identities)
+            pods, services = dict(node.pods), dict(node.services)
             self._snapshot = asyncio.create_task(
                 asyncio.to_thread(lambda: tuple(_whole(ipcache, identities, pods, services)))
             )
@@ -81,16 +80,16 @@ def _changed(difference: Difference) -> Iterator[bytes]:
 
 
 def _whole(
-    ipcache: Sequence[tuple[str, int]],
-    identities: Sequence[tuple[int, tuple[str, ...]]],
-    pods: Sequence[tuple[PodKey, PlacedPod]],
-    services: Sequence[tuple[Frontend, Backends]],
+    ipcache: Mapping[str, int],
+    identities: Mapping[int, tuple[str, ...]],
+    pods: Mapping[PodKey, PlacedPod],
+    services: Mapping[Frontend, Backends],
 ) -> Iterator[bytes]:
-    yield from map(encode.addresses, _pieces(ipcache))
-    yield from map(encode.identities, _pieces(identities))
-    for placed in _pieces(pods):
+    yield from map(encode.addresses, _pieces(ipcache.items()))
+    yield from map(encode.identities, _pieces(identities.items()))
+    for placed in _pieces(pods.items()):
         yield encode.pods([(key, _pod(pod)) for key, pod in placed])
-    yield from map(encode.services, _pieces(services))
+    yield from map(encode.services, _pieces(services.items()))
 
 
 def _pod(pod: PlacedPod | None) -> PodValue | None:

@@ -87,6 +87,7 @@ class Session:
             await self._refuse(ended)
             return
         self.stream = stream = self._around.stream(self.node, hello)
+        del hello  # all that the loader had before it called: not needed for as long as it stays
         self._around.enter(self)
         tasks: list[asyncio.Task[None]] = []
         try:
@@ -140,9 +141,8 @@ class Session:
 
     async def _receive(self) -> None:
         while True:
-            for item in self._pending:
-                self._handle(item)
-            self._pending.clear()
+            while self._pending:  # and keep none of them, for the next may be hours away
+                self._handle(self._pending.pop(0))
             if not await self._take():
                 return
 

@@ -10,57 +10,21 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import replace
+from operator import attrgetter
 
-from yett_operator.ports import (
-    Change,
-    NodeSnapshot,
-    PlacedPod,
-    PublishedDocument,
-    PublishedRuleset,
-    SnapshotSource,
-)
+from yett_operator.ports import Change, NodeSnapshot, PublishedDocument, SnapshotSource
 from yett_operator.sync.counters import Counters
 from yett_operator.sync.frames import Frames
+from yett_operator.sync.sent import Sent
 from yett_operator.sync.settings import Settings
 from yett_policy.sync import encode
-from yett_policy.sync.message import Begin, Commit, Hello, NodeChanges, NodePart, SecretPart
+from yett_policy.sync.message import Begin, Commit, Hello, NodeChanges, SecretPart
 
 Send = Callable[[Sequence[bytes]], Awaitable[None]]
 
 
-@dataclass(frozen=True, slots=True)
-class Sent:
-    """A node's part, by reference to what is published: a hundred nodes have a hundred of the same each."""
-
-    documents: dict[int, PublishedDocument]
-    rulesets: tuple[PublishedRuleset, ...]
-    addresses: Mapping[str, int]
-    endpoints: tuple[PlacedPod, ...]
-    secrets: Mapping[str, str]
-    """Name -> version."""
-
-    @staticmethod
-    def of(snapshot: NodeSnapshot) -> Sent:
-        """What a loader has that is sent it."""
-        return Sent(
-            documents=dict(snapshot.documents),
-            rulesets=tuple(snapshot.rulesets.values()),
-            addresses=snapshot.node_addresses,
-            endpoints=snapshot.endpoints,
-            secrets={name: secret.version for name, secret in sorted(snapshot.secrets.items())},
-        )
-
-    @property
-    def part(self) -> NodePart:
-        """As it is sent."""
-        return NodePart(
-            documents={identity: item.digest for identity, item in self.documents.items()},
-            rulesets={item.digest: item.content for item in self.rulesets},
-            addresses=self.addresses,
-            endpoints=tuple((*pod.place.key, pod.identity, pod.addresses) for pod in self.endpoints),
-            secrets=self.secrets,
-        )
+_identity = attrgetter("identity")
 
 
 class Stream:
@@ -116,7 +80,7 @@ class Stream:
         if self._sent is None or self._concerns(change):
             self._touched = True
         elif numbers := change.documents.keys() | change.gone:
-            self._stale |= self._sent.documents.keys() & numbers
+            self._stale |= numbers.intersection(map(_identity, self._sent.documents))
         if self._touched or self._stale:
             self._own_wake.set()
         self._wake.set()
@@ -221,10 +185,11 @@ class Stream:
         snapshot = self._source.snapshot(self._node)
         sent = Sent.of(snapshot)
         self._stale = set()
-        self._touched = any(pod.identity not in sent.documents for pod in sent.endpoints)  # yet to come
+        known = set(map(_identity, sent.documents))
+        self._touched = any(pod.identity not in known for pod in sent.endpoints)  # yet to come
         if whole or self._sent is None:
             frame = encode.node(sent.part)
-        elif changes := NodeChanges.between(self._sent.part, sent.part):
+        elif changes := self._sent.changes(sent):
             frame = encode.node_changes(changes)
         else:
             return []
@@ -239,16 +204,19 @@ class Stream:
         if self._sent is None or not stale:
             return []
         new: dict[int, PublishedDocument] = {}
-        for number in stale:
-            old, document = self._sent.documents.get(number), self._source.document(number)
-            if old is None or document is None or old.rulesets != document.rulesets:
+        for old in self._sent.documents:
+            if old.identity not in stale:
+                continue
+            document = self._source.document(old.identity)
+            if document is None or old.rulesets != document.rulesets:
                 return None
             if old.digest != document.digest:
-                new[number] = document
+                new[old.identity] = document
         if not new:
             return []
         digests = {number: document.digest for number, document in new.items()}
-        self._sent.documents.update(new)
+        documents = tuple(new.get(each.identity, each) for each in self._sent.documents)
+        self._sent = replace(self._sent, documents=documents)
         changes = NodeChanges(digests, rulesets={}, addresses={}, endpoints={}, secrets={})
         return [*(document.frame for document in new.values()), encode.node_changes(changes)]
 
@@ -257,7 +225,7 @@ class Stream:
         documents, rulesets = self._kept
         secrets: Mapping[str, str] = {}
         if (sent := self._sent) is not None:
-            documents = {document.digest for document in sent.documents.values()}
+            documents = {document.digest for document in sent.documents}
             rulesets = {ruleset.content for ruleset in sent.rulesets}
             secrets = sent.secrets
         for name, secret in snapshot.secrets.items():

@@ -8,6 +8,7 @@ request line's method and version; `target.py`, `fields.py`, `chunks.py` add the
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum, IntEnum
@@ -89,30 +90,44 @@ class Grammar:
 
     def __init__(self) -> None:
         self.states: list[State] = []
-        self.edges: list[list[Edge]] = []
+        self._edges: list[Edge] = []
+        self._numbers: dict[Edge, int] = {}
+        self._rows: list[array[int]] = []
+        """Of each state the edge of every byte, by number: a grammar is kept, and as objects it takes four
+        times the room."""
 
     def state(self, otherwise: Reason | Edge, state: State | None = None) -> int:
         """A new state whose edges all are `otherwise`."""
         edge = deny(otherwise) if isinstance(otherwise, Reason) else otherwise
         self.states.append(state or State())
-        self.edges.append([edge] * 256)
+        self._rows.append(array("H", [self._number(edge)]) * 256)
         return len(self.states) - 1
 
     def on(self, state: int, bits: int, edge: Reason | Edge) -> None:
         """Replace the edges of a state for a set of bytes."""
         new = deny(edge) if isinstance(edge, Reason) else edge
-        row = self.edges[state]
+        row, number = self._rows[state], self._number(new)
         while bits:
             low = bits & -bits
-            row[low.bit_length() - 1] = new
+            row[low.bit_length() - 1] = number
             bits ^= low
+
+    def edge(self, state: int, byte: int) -> Edge:
+        """Where a byte leads."""
+        return self._edges[self._rows[state][byte]]
 
     def blocks(self, state: int) -> Iterable[tuple[Edge, int]]:
         """The edges of a state with the bytes that take each."""
-        found: dict[Edge, int] = {}
-        for byte, edge in enumerate(self.edges[state]):
-            found[edge] = found.get(edge, 0) | 1 << byte
-        return found.items()
+        found: dict[int, int] = {}
+        for byte, number in enumerate(self._rows[state]):
+            found[number] = found.get(number, 0) | 1 << byte
+        return [(self._edges[number], bits) for number, bits in found.items()]
+
+    def _number(self, edge: Edge) -> int:
+        number = self._numbers.setdefault(edge, len(self._edges))
+        if number == len(self._edges):
+            self._edges.append(edge)
+        return number
 
 
 def add_version(grammar: Grammar, lines: int) -> int:

@@ -19,7 +19,7 @@ class Partition:
 
     def __init__(self, blocks: list[Block]) -> None:
         self.blocks = blocks
-        self.block_of = [0] * 256
+        self.block_of = bytearray(256)
         """Block of each byte."""
         for number, (_, bits, _) in enumerate(blocks):
             for byte in members(bits):

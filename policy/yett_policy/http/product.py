@@ -218,9 +218,8 @@ class Product:
         for edge, _, readers in partition.blocks:
             follows = [follow for reader in readers for follow in classes[reader]]
             core.targets.append(self.follow(core, key, edge, follows))
-        edges = self.grammar.edges[place]
         for byte, literal_follows in singles.items():
-            edge = edges[byte]
+            edge = self.grammar.edge(place, byte)
             if edge.op in {Op.ADVANCE, Op.HOLD}:
                 follows = list(literal_follows)
                 for reader, more in classes.items():

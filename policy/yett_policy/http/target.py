@@ -168,7 +168,7 @@ class _Target:
         """Edges for bytes that leave an escape incomplete: as after it, and ambiguous."""
         name = self.path[Segment.NAME]
         for byte in bytes_:
-            edge = self.grammar.edges[name][byte]
+            edge = self.grammar.edge(name, byte)
             if edge.op is Op.TARGET_END:
                 self.grammar.on(state, 1 << byte, self.end(Reason.AMBIGUOUS_PERCENT))
             elif edge.operand in {Reason.HTTP_TARGET, Reason.HTTP_VERSION}:

@@ -208,19 +208,6 @@ class NodeChanges:
     endpoints: Mapping[PodKey, PlacedPod | None]
     secrets: Mapping[str, str | None]
 
-    @staticmethod
-    def between(old: NodePart, new: NodePart) -> NodeChanges:
-        """What makes the new one of the old one."""
-        return NodeChanges(
-            documents=_differing(old.documents, new.documents),
-            rulesets=_differing(old.rulesets, new.rulesets),
-            addresses=_differing(old.addresses, new.addresses),
-            endpoints={}
-            if old.endpoints == new.endpoints
-            else _differing(_by_name(old.endpoints), _by_name(new.endpoints)),
-            secrets=_differing(old.secrets, new.secrets),
-        )
-
     def __bool__(self) -> bool:
         return bool(self.documents or self.rulesets or self.addresses or self.endpoints or self.secrets)
 
@@ -234,14 +221,6 @@ def _put(held: Mapping[K, V], changes: Mapping[K, V | None]) -> Mapping[K, V]:
         return held
     there = {**held, **changes}
     return {key: value for key, value in there.items() if value is not None}
-
-
-def _differing(old: Mapping[K, V], new: Mapping[K, V]) -> dict[K, V | None]:
-    """C-fast where nothing is different: a node has hundreds of each."""
-    found: dict[K, V | None] = dict.fromkeys(old.keys() - new.keys())
-    if old != new:
-        found |= {key: value for key, value in new.items() if old.get(key) != value}
-    return found
 
 
 @dataclass(frozen=True, slots=True)
