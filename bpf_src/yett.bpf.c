@@ -66,6 +66,19 @@ static __always_inline int redirect_flow(struct __sk_buff *skb, struct work *w, 
 	return to_gate(skb, f->ruleset, f->direction);
 }
 
+/*
+ * Does no policy speak of what the endpoint sends?  Then none forbids an answer to it, and what the
+ * sidecar sends a client in an open connection need not ask for the client's flow.
+ */
+static __always_inline int is_open(struct __sk_buff *skb, struct work *w)
+{
+	const __u32 open = ENDPOINT_READY | ENDPOINT_OPEN;
+	__u32 ifindex = skb->ifindex;
+	struct endpoint *ep = bpf_map_lookup_elem(&endpoints, &ifindex);
+
+	return ep && (ep->flags & open) == open && owns_addr(ep, w->key.local);
+}
+
 static __always_inline int judge(struct __sk_buff *skb, const int from_pod)
 {
 	struct config *cfg;
@@ -107,6 +120,8 @@ static __always_inline int judge(struct __sk_buff *skb, const int from_pod)
 	if (!from_pod && cfg->gate && w->p.proto == IPPROTO_TCP && !w->p.odd)
 		mark = sidecar_mark(skb);
 	if (mark == SIDECAR_INGRESS && !syn) /* judged already, by the sidecar */
+		return TC_ACT_UNSPEC;
+	if (mark == SIDECAR_REPLY && is_plain(&w->p) && is_open(skb, w))
 		return TC_ACT_UNSPEC;
 	if (!w->p.odd)
 		f = bpf_map_lookup_elem(&flows, &w->key);
@@ -177,7 +192,7 @@ static __always_inline int judge(struct __sk_buff *skb, const int from_pod)
 		return judge_stream(skb, w, f, cfg->head_timeout_ms ?: HEAD_TIMEOUT_MS);
 	if (!(f->flags & FLOW_ESTABLISHED) && !is_request(f, w))
 		set_flags(f, FLOW_ESTABLISHED);
-	port = from_pod && f->approved && may_be_short(&w->p) ? approved_port(w, f) : 0;
+	port = from_pod && f->approved && may_be_short(&w->p) ? approved_port(w, f, now) : 0;
 	if (port && !((f->flags & FLOW_HEARD) && is_plain(&w->p)) && !tell_approver(w, f))
 		port = 0;
 	if (w->p.flags & TCP_RST) {

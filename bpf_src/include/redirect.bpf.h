@@ -196,22 +196,21 @@ static __always_inline int may_be_short(const struct packet *p)
 }
 
 /* A second is 2^30 ns here. */
-static __always_inline __u64 approval(__u32 epoch, __u32 port)
+static __always_inline __u64 approval(__u32 epoch, __u32 port, __u64 now)
 {
-	return (__u64)epoch << 32 | (bpf_ktime_get_coarse_ns() >> 30 & 0xffff) << 16 |
-	       (port & 0xffff);
+	return (__u64)epoch << 32 | (now >> 30 & 0xffff) << 16 | (port & 0xffff);
 }
 
 /* to_pod has just judged a packet that perhaps came from a pod of this node. */
 __noinline int approve(struct __sk_buff *skb, __u32 port)
 {
-	__u32 from = skb->ingress_ifindex, zero = 0;
-	struct flow_key key = {.ifindex = from, .proto = IPPROTO_TCP};
+	struct flow_key key = {.ifindex = skb->ingress_ifindex, .proto = IPPROTO_TCP};
+	__u32 zero = 0;
 	struct work *w;
 	struct flow *f;
 
 	w = bpf_map_lookup_elem(&scratch, &zero);
-	if (!w || !bpf_map_lookup_elem(&endpoints, &from))
+	if (!w)
 		return 0;
 	key.local_port = w->p.sport;
 	key.remote_port = w->p.dport;
@@ -220,7 +219,7 @@ __noinline int approve(struct __sk_buff *skb, __u32 port)
 	f = bpf_map_lookup_elem(&flows, &key);
 	if (f) {
 		f->approver = skb->ifindex;
-		f->approved = approval(w->epoch, port);
+		f->approved = approval(w->epoch, port, bpf_ktime_get_coarse_ns());
 	}
 	return 0;
 }
@@ -261,11 +260,11 @@ __noinline int tell_approver(struct work *w, struct flow *f)
 }
 
 /* The listener that to_pod would send a packet of this flow to, if it said so just now; or 0. */
-static __always_inline __u32 approved_port(struct work *w, struct flow *f)
+static __always_inline __u32 approved_port(struct work *w, struct flow *f, __u64 now)
 {
 	__u32 port = f->approved & 0xffff;
 
-	return port && f->approved == approval(w->epoch, port) ? port : 0;
+	return port && f->approved == approval(w->epoch, port, now) ? port : 0;
 }
 
 #endif

@@ -6,18 +6,24 @@ import json
 import socket
 import struct
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from bench import stats
 from bench.rules import Mix, RuleList, to_spec
 from bench.sidecar.redirect import Redirect
+from bench.sidecar.wanted import wanted
 from bench.world import PORT
 
+from support.enforce import CLIENT, Ports, document
+from support.netns import sysctl
 from yett_loader.kernel import Map, Program, abi
+from yett_policy.document import Direction
 
 pytestmark = [pytest.mark.net, pytest.mark.bpf]
 
@@ -33,9 +39,9 @@ def node() -> Iterator[Redirect]:
         yield made
 
 
-def _connect(node: Redirect) -> socket.socket:
+def _connect(node: Redirect, port: int = PORT) -> socket.socket:
     with node.world.topology.client.namespace:
-        return socket.create_connection((node.world.address, PORT), 5)
+        return socket.create_connection((node.world.address, port), 5)
 
 
 def _ask(connection: socket.socket) -> bytes:
@@ -69,15 +75,57 @@ def test_an_open_connection_spares_itself_the_way_through_the_node(node: Redirec
     assert min(batches) < 50
 
 
-def _forwarded(node: Redirect) -> int:
-    """Packets that the node has passed on."""
+def _accepted(node: Redirect, port: int) -> bool:
+    """Whether Envoy has heard of the client's connection: a state other than SYN-RECV (RFC 9293, 3.3.2)."""
+    with node.world.topology.node:
+        listed = subprocess.run(["ss", "-Htan", "dport", "=", f":{port}"], capture_output=True, check=True)
+    return [line.split()[0] for line in listed.stdout.decode().splitlines()] == ["ESTAB"]
+
+
+def test_a_client_that_says_nothing_is_handed_over_late_and_heard_all_the_same(node: Redirect) -> None:
+    with _connect(node) as silent, _connect(node) as quick:
+        port = silent.getsockname()[1]
+        assert _ask(quick) == b"HTTP/1.1 200"
+        assert _accepted(node, quick.getsockname()[1])
+        deadline = time.monotonic() + 20
+        while not _accepted(node, port):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert _ask(silent) == b"HTTP/1.1 200"
+
+
+def test_a_client_that_ends_without_a_word_leaves_nothing_behind(node: Redirect) -> None:
+    with _connect(node) as connection:
+        port = connection.getsockname()[1]
+        connection.shutdown(socket.SHUT_WR)
+        assert connection.recv(1) == b""
+    assert _flags(node, "bench/server", port) >= {"fin_request", "closed"}
+    assert not _accepted(node, port)
+
+
+def _counter(node: Redirect, file: str, group: str, name: str) -> int:
+    """What the node's kernel has counted."""
     with node.world.topology.node:
         names, values = [
             line.split()
-            for line in Path("/proc/thread-self/net/snmp").read_text().splitlines()
-            if line.startswith("Ip: ")
+            for line in Path("/proc/thread-self/net", file).read_text().splitlines()
+            if line.startswith(f"{group}: ")
         ]
-    return int(dict(zip(names, values, strict=True))["ForwDatagrams"])
+    return int(dict(zip(names, values, strict=True))[name])
+
+
+def _forwarded(node: Redirect) -> int:
+    """Packets that the node has passed on."""
+    return _counter(node, "snmp", "Ip", "ForwDatagrams")
+
+
+def test_a_connection_that_began_with_a_cookie_is_served_too(node: Redirect) -> None:
+    """As all do while many clients say nothing: those that Envoy has not heard of yet are limited in number."""
+    with node.world.topology.node:
+        sysctl("net/ipv4/tcp_syncookies", 2)
+    with _connect(node) as connection:
+        assert _ask(connection) == b"HTTP/1.1 200"
+    assert _counter(node, "netstat", "TcpExt", "SyncookiesRecv") == 1
 
 
 def _flags(node: Redirect, endpoint: str, port: int) -> set[str]:
@@ -167,10 +215,13 @@ def test_connection_tracking_that_sees_some_packets_only_is_content_with_them(no
         subprocess.run(["nft", "-f", "-"], input=_TRACKED, text=True, check=True)
     with _connect(node) as connection:
         seen = _counters(node)[1]
-        for _ in range(1000):  # until it has gone the long way twice more, after more than one window
-            assert _ask(connection) == b"HTTP/1.1 200"
-            if _counters(node)[1] > seen + 2:
-                break
+        deadline = time.monotonic() + 60
+        while (
+            _counters(node)[1] <= seen + 2
+        ):  # until it has gone the long way twice more, after more than one window
+            assert time.monotonic() < deadline
+            for _ in range(50):
+                assert _ask(connection) == b"HTTP/1.1 200"
         assert node.world.served() > 100
         connection.shutdown(socket.SHUT_WR)
         assert connection.recv(1) == b""
@@ -227,6 +278,62 @@ def test_a_connection_on_the_short_way_ends_when_its_port_is_closed(node: Redire
         with pytest.raises(ConnectionResetError):
             _ask(connection)
     assert node.world.served() == served
+
+
+def _read_on(connection: socket.socket) -> None:
+    """For as long as something comes."""
+    while connection.recv(1 << 20):
+        pass
+
+
+@contextmanager
+def _endless(node: Redirect, port: int) -> Iterator[None]:
+    """A server whose one answer does not end before its connection does."""
+
+    served = []
+
+    def answer() -> None:
+        with suppress(OSError), listening.accept()[0] as connection:
+            served.append(connection)
+            connection.recv(4096)
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000000\r\n\r\n")
+            while True:
+                connection.sendall(bytes(65536))
+
+    with node.world.topology.server.namespace:
+        listening = socket.create_server(("", port))
+    listening.settimeout(10)
+    thread = threading.Thread(target=answer)
+    thread.start()
+    try:
+        yield
+    finally:
+        for connection in served:
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+        thread.join()
+        listening.close()
+
+
+@pytest.mark.parametrize("before", [None, {PORT + 2: None}])
+def test_an_answer_that_goes_on_ends_when_its_clients_egress_is_forbidden(
+    node: Redirect, before: Ports | None
+) -> None:
+    """Also that of a client of whose egress nothing spoke, and whose flow answers did not ask for."""
+    node.apply({PORT + 2: SPEC})
+    made = wanted(node.world.topology, {PORT + 2: SPEC})
+
+    def may(ports: Ports | None) -> None:
+        documents = (document(CLIENT, Direction.EGRESS, ports), *made.snapshot.documents[1:])
+        node.loader.push(replace(made, snapshot=replace(made.snapshot, documents=documents)))
+
+    may(before)
+    with _endless(node, PORT + 2), _connect(node, PORT + 2) as connection:
+        connection.sendall(REQUEST)
+        assert connection.recv(12, socket.MSG_WAITALL) == b"HTTP/1.1 200"
+        may({})
+        with pytest.raises(ConnectionResetError):
+            _read_on(connection)
 
 
 def test_the_short_way_is_not_for_another_pod(node: Redirect) -> None:

@@ -26,7 +26,7 @@ REGEX_MAX = 100_000
 """Instructions of one regex in RE2; Envoy's own limit is 100.  More take its main thread for too long."""
 _TYPE = "type.googleapis.com/envoy.extensions"
 _SOL_SOCKET, _SO_MARK = 1, 36
-_IPPROTO_TCP, _TCP_LINGER2 = 6, 8
+_IPPROTO_TCP, _TCP_LINGER2, _TCP_DEFER_ACCEPT = 6, 8, 9
 _ORIGINAL_DESTINATION = "envoy.network.transport_socket.original_dst_address"
 
 
@@ -57,6 +57,9 @@ def listener(port: int, direction: Direction, spread: bool = True) -> Json:
             # that uses the port again would find its TIME-WAIT, which knows no listener of ours: a second
             # lost, each time.
             _socket_option(_IPPROTO_TCP, _TCP_LINGER2, -1),
+            # Envoy hears of a connection with its first bytes: one turn of its loop, not two.  Every client
+            # of HTTP speaks first; one that does not is handed over after a second, as it is.
+            _socket_option(_IPPROTO_TCP, _TCP_DEFER_ACCEPT, 1),
         ],
         "listener_filters": [
             _filter(
