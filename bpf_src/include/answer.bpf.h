@@ -4,7 +4,7 @@
 #ifndef YETT_ANSWER_BPF_H
 #define YETT_ANSWER_BPF_H
 
-#include "packet.bpf.h"
+#include "redirect.bpf.h"
 
 /* On packets of our own, so that our other hook lets them through.  A pod cannot set it:
  * the mark is cleared when a packet leaves a network namespace. */
@@ -156,11 +156,21 @@ __noinline int make_answer(struct __sk_buff *skb, struct work *w, struct answer 
 	return 0;
 }
 
-/* Sends a copy of the answer back where the packet came from. */
+/* Sends a copy of the answer back where the packet came from: to the pod, into the node as if the pod
+ * had sent it, or to the sidecar, for what it sends has addresses of pods, which the node would send
+ * it to. */
 static __always_inline void send_back(struct __sk_buff *skb, int from_pod)
 {
-	skb->mark = MARK_INJECTED;
-	bpf_clone_redirect(skb, skb->ifindex, from_pod ? 0 : BPF_F_INGRESS);
+	__u32 zero = 0, to = skb->ifindex;
+	struct config *cfg = bpf_map_lookup_elem(&config, &zero);
+
+	if (!from_pod && cfg && cfg->gate && sidecar_mark(skb)) {
+		to = cfg->gate;
+		skb->mark = MARK_TO_GATE;
+	} else {
+		skb->mark = MARK_INJECTED;
+	}
+	bpf_clone_redirect(skb, to, from_pod ? 0 : BPF_F_INGRESS);
 	skb->mark = 0;
 }
 

@@ -288,13 +288,10 @@ def _read_on(connection: socket.socket) -> None:
 
 @contextmanager
 def _endless(node: Redirect, port: int) -> Iterator[None]:
-    """A server whose one answer does not end before its connection does."""
-
-    served = []
+    """A server whose one answer does not end before its connection does; which it must by then."""
 
     def answer() -> None:
         with suppress(OSError), listening.accept()[0] as connection:
-            served.append(connection)
             connection.recv(4096)
             connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000000\r\n\r\n")
             while True:
@@ -303,16 +300,14 @@ def _endless(node: Redirect, port: int) -> Iterator[None]:
     with node.world.topology.server.namespace:
         listening = socket.create_server(("", port))
     listening.settimeout(10)
-    thread = threading.Thread(target=answer)
+    thread = threading.Thread(target=answer, daemon=True)
     thread.start()
     try:
         yield
     finally:
-        for connection in served:
-            with suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
-        thread.join()
+        thread.join(10)
         listening.close()
+    assert not thread.is_alive(), "Envoy still waits for more of the answer"
 
 
 @pytest.mark.parametrize("before", [None, {PORT + 2: None}])
