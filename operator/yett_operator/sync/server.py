@@ -6,7 +6,7 @@ import asyncio
 import logging
 import ssl
 from collections.abc import Coroutine
-from typing import Any, cast
+from typing import Any
 
 from aiohttp import WSCloseCode, web
 
@@ -16,7 +16,6 @@ from yett_operator.sync.auth import Authenticator, Denied, Gate, Unavailable, be
 from yett_operator.sync.counters import Counters
 from yett_operator.sync.frames import Frames
 from yett_operator.sync.history import History
-from yett_operator.sync.pieces import Pieces
 from yett_operator.sync.session import Session, Surroundings
 from yett_operator.sync.settings import Settings
 from yett_operator.sync.stream import Stream
@@ -122,7 +121,6 @@ class SyncServer:
         )
         if request.transport is not None:
             request.transport.set_write_buffer_limits(UNSENT)
-            request.protocol.transport = cast("asyncio.Transport", Pieces(request.transport))
         await socket.prepare(request)
         self.counters.streams += 1
         self.counters.accepted += 1
