@@ -156,9 +156,9 @@ __noinline int make_answer(struct __sk_buff *skb, struct work *w, struct answer 
 	return 0;
 }
 
-/* Sends a copy of the answer back where the packet came from: to the pod, into the node as if the pod
- * had sent it, or to the sidecar, for what it sends has addresses of pods, which the node would send
- * it to. */
+/* Sends a copy of the answer back where the packet came from: to the pod, into the node as if the
+ * pod had sent it, or to the sidecar, for what it sends has addresses of pods, which the node would
+ * send it to. */
 static __always_inline void send_back(struct __sk_buff *skb, int from_pod)
 {
 	__u32 zero = 0, to = skb->ifindex;
