@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 import platform
 import re
-import resource
 import subprocess
 import time
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+_PF_KTHREAD = 0x00200000
+"""Of include/linux/sched.h."""
+_TICK = os.sysconf("SC_CLK_TCK")
 
 
 def describe() -> dict[str, Any]:
@@ -31,29 +35,74 @@ def describe() -> dict[str, Any]:
     }
 
 
-def processor_time() -> dict[str, float]:
+class Watch:
+    """What else goes on on the machine, from its making on."""
+
+    def __init__(self) -> None:
+        self._begin = time.monotonic()
+        self._processors = _processor_time()
+        self._there = _processes()
+
+    def result(self) -> dict[str, float]:
+        """Seconds since then, and what the hypervisor and others took of the processors."""
+        after = _processor_time()
+        total = sum(after.values()) - sum(self._processors.values())
+        return {
+            "seconds": round(time.monotonic() - self._begin),
+            "steal": round((after["steal"] - self._processors["steal"]) / total, 4),
+            "others": round(self._others() / total, 4),
+        }
+
+    def _others(self) -> float:
+        """Processor seconds of who was there before and still is, their children included, but for us.
+
+        Not what is left of all: an Envoy whose parents are killed is nobody's child, and ours all the same.
+        """
+        now = _processes()
+        ours = {0, 1, os.getpid()}
+        used = 0.0
+        for pid, process in now.items():
+            before = self._there.get(pid)
+            if before is not None and before.begin == process.begin and pid not in ours:
+                used += process.used - before.used
+            elif before is None and self._is_theirs(process.parent, now):
+                used += process.used
+        return used
+
+    def _is_theirs(self, pid: int, now: dict[int, _Process]) -> bool:
+        """Whether a process, or one that it comes from, was there before."""
+        while pid not in (0, 1, os.getpid()) and pid in now:
+            if pid in self._there:
+                return True
+            pid = now[pid].parent
+        return False
+
+
+class _Process(NamedTuple):
+    parent: int
+    begin: int
+    used: float
+    """Seconds, those of children that it has waited for included."""
+
+
+def _processes() -> dict[int, _Process]:
+    """All but the kernel's own."""
+    found = {}
+    for place in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            words = (place / "stat").read_text().rpartition(")")[2].split()
+            parent, flags, begin = int(words[1]), int(words[6]), int(words[19])
+            if not flags & _PF_KTHREAD:
+                used = sum(map(int, words[11:15])) / _TICK
+                found[int(place.name)] = _Process(parent, begin, used)
+    return found
+
+
+def _processor_time() -> dict[str, float]:
     """Seconds of all processors so far, by what they did."""
     names = ("user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal")
     values = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]
-    tick = os.sysconf("SC_CLK_TCK")
-    return {name: int(value) / tick for name, value in zip(names, values, strict=False)}
-
-
-def own_time() -> float:
-    """Processor seconds of this process and of its children that have ended."""
-    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(item.ru_utime + item.ru_stime for item in used)
-
-
-def disturbance(before: dict[str, float], own: float) -> dict[str, float]:
-    """What others took of the processors since `processor_time()` and `own_time()` said these."""
-    after = processor_time()
-    total = sum(after.values()) - sum(before.values())
-    idle = sum(after[name] - before[name] for name in ("idle", "iowait", "steal"))
-    return {
-        "steal": round((after["steal"] - before["steal"]) / total, 4),
-        "others": round(max(0, total - idle - (own_time() - own)) / total, 4),
-    }
+    return {name: int(value) / _TICK for name, value in zip(names, values, strict=False)}
 
 
 def _first(argv: list[str], pattern: str) -> str:

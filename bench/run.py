@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from pathlib import Path
 
 from bench import engine, machine, plots, points
@@ -39,7 +38,7 @@ def main(*, quick: bool, draw: bool) -> int:
 
 def run(*, quick: bool) -> dict[str, object]:
     """Everything, in order; the machine's state around it."""
-    begin, before, own = time.monotonic(), machine.processor_time(), machine.own_time()
+    watch = machine.Watch()
     chosen = points.quick() if quick else points.full()
     measured, checks = measure(chosen)
     result = {
@@ -52,5 +51,4 @@ def run(*, quick: bool) -> dict[str, object]:
         "tables": engine.tables(),
         "compile": engine.compile_times(),
     }
-    result["seconds"] = round(time.monotonic() - begin)
-    return result | machine.disturbance(before, own)
+    return result | watch.result()

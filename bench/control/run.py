@@ -60,7 +60,7 @@ def main(*, quick: bool, draw: bool) -> int:
 
 
 async def _run(shape: Shape, counts: Counts) -> dict[str, Any]:
-    begin, before, own = time.monotonic(), machine.processor_time(), machine.own_time()
+    watch = machine.Watch()
     with (
         tempfile.TemporaryDirectory(prefix="yett-bench-api-") as directory,
         cluster(Path(directory)) as api,
@@ -68,9 +68,7 @@ async def _run(shape: Shape, counts: Counts) -> dict[str, Any]:
     ):
         async with writer(api) as write:
             result = await _measure(Plane(api, write, node, shape, counts))
-    result |= {"machine": machine.describe(), "seconds": round(time.monotonic() - begin)}
-    result |= machine.disturbance(before, own)
-    return result
+    return result | {"machine": machine.describe()} | watch.result()
 
 
 async def _measure(plane: Plane) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -73,7 +72,7 @@ def _joined(same: tuple[dict[str, Any], ...]) -> dict[str, Any]:
 
 def run(*, quick: bool) -> dict[str, Any]:
     """Everything, in order; the machine's state around it."""
-    begin, before, own = time.monotonic(), machine.processor_time(), machine.own_time()
+    watch = machine.Watch()
     times = 1 if quick else _TIMES
     measured, checks = _measured(points.full(), SYSTEMS, times)
     text = rules()
@@ -88,10 +87,4 @@ def run(*, quick: bool) -> dict[str, Any]:
         "changes": changes.run(_FEW_CHANGES if quick else _CHANGES),
         "soak": asdict(soak(*(_SHORT_SOAK if quick else _SOAK))),
     }
-    after = machine.processor_time()
-    result["seconds"] = round(time.monotonic() - begin)
-    total = sum(after.values()) - sum(before.values())
-    idle = sum(after[name] - before[name] for name in ("idle", "iowait", "steal"))
-    result["steal"] = round((after["steal"] - before["steal"]) / total, 4)
-    result["others"] = round(max(0, total - idle - (machine.own_time() - own)) / total, 4)
-    return result
+    return result | watch.result()
