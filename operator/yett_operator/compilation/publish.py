@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from yett_operator.compilation.batch import Outcome, RulesetFacts
 from yett_operator.compilation.places import Places
+from yett_operator.differing import changed, differing
 from yett_operator.kube.slim import SlimPod
 from yett_operator.ports import (
     Change,
@@ -159,16 +160,15 @@ class Publisher:
         """
         outcome = replace(
             outcome,
-            documents=_changed(self.documents, outcome.documents),
+            documents=changed(self.documents, outcome.documents),
             gone=frozenset(self.documents.keys() - outcome.documents.keys()),
-            rulesets=_changed(self.rulesets, outcome.rulesets),
+            rulesets=changed(self.rulesets, outcome.rulesets),
             rulesets_gone=frozenset(self.rulesets.keys() - outcome.rulesets.keys()),
-            ipcache=_absent(self.ipcache, outcome.ipcache) | _changed(self.ipcache, outcome.ipcache),
+            ipcache=differing(self.ipcache, outcome.ipcache),
             node_addresses={node: {} for node in self.node_addresses.keys() - outcome.node_addresses.keys()}
-            | _changed(self.node_addresses, outcome.node_addresses),
-            identities=_absent(self.identities, outcome.identities)
-            | _changed(self.identities, outcome.identities),
-            services=_absent(self.services, outcome.services) | _changed(self.services, outcome.services),
+            | changed(self.node_addresses, outcome.node_addresses),
+            identities=differing(self.identities, outcome.identities),
+            services=differing(self.services, outcome.services),
             pods=_absent(self.pods, outcome.pods) | dict(outcome.pods),
         )
         gone = dict.fromkeys((self.pods.keys() | self._places.waiting.keys()) - pods.keys())
@@ -189,10 +189,6 @@ def _update(held: dict[K, V], changes: Mapping[K, V | None]) -> None:
             held.pop(key, None)
         else:
             held[key] = value
-
-
-def _changed(held: Mapping[K, V], now: Mapping[K, V]) -> dict[K, V]:
-    return {key: value for key, value in now.items() if held.get(key) != value}
 
 
 def _absent(held: Mapping[K, object], now: Mapping[K, V]) -> dict[K, V | None]:

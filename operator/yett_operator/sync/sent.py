@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TypeVar
 
+from yett_operator.differing import differing
 from yett_operator.ports import NodeSnapshot, PlacedPod, PodKey, PublishedDocument, PublishedRuleset
 from yett_policy.sync.message import NodeChanges, NodePart
-
-K = TypeVar("K")
-V = TypeVar("V")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +51,11 @@ class Sent:
         """
         same = set(map(id, self.endpoints)) & set(map(id, new.endpoints))
         return NodeChanges(
-            documents=_differing(self._digests, new._digests),
-            rulesets=_differing(self._contents, new._contents),
-            addresses=_differing(self.addresses, new.addresses),
-            endpoints=_differing(*(_placed(part.endpoints, same) for part in (self, new))),
-            secrets=_differing(self.secrets, new.secrets),
+            documents=differing(self._digests, new._digests),
+            rulesets=differing(self._contents, new._contents),
+            addresses=differing(self.addresses, new.addresses),
+            endpoints=differing(*(_placed(part.endpoints, same) for part in (self, new))),
+            secrets=differing(self.secrets, new.secrets),
         )
 
     @property
@@ -72,11 +69,3 @@ class Sent:
 
 def _placed(pods: Iterable[PlacedPod], known: set[int]) -> dict[PodKey, tuple[int, tuple[str, ...]]]:
     return {pod.key: (pod.identity, pod.addresses) for pod in pods if id(pod) not in known}
-
-
-def _differing(old: Mapping[K, V], new: Mapping[K, V]) -> dict[K, V | None]:
-    """C-fast where nothing is different."""
-    if old == new:
-        return {}
-    gone: dict[K, V | None] = dict.fromkeys(old.keys() - new.keys())
-    return gone | {key: value for key, value in new.items() if old.get(key) != value}
