@@ -124,7 +124,6 @@ def standalone(spec: RulesetSpec, port: int) -> dict[str, Any]:
         ].values():
             del source["sds_config"]
     config["route_config"] = table
-    config["delayed_close_timeout"] = "0s"  # see test_differential
     address = {"socket_address": {"address": "127.0.0.1", "port_value": port}}
     return {"name": f"l{port}", "address": address, "filter_chains": [{"filters": [http]}]}
 

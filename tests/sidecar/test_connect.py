@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import socket
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from support.behind import through
 from support.netns import Namespace
 from support.sidecarlab import eventually
-from support.standalone import FIRST_PORT, serving
+from support.standalone import FIRST_PORT
 from yett_loader.sidecar.counts import let_through
 from yett_policy.http.change import ChangeOp, HeaderChange
 from yett_policy.http.rule import HeaderOp, HeaderRule, HttpRule, RuleAction, RulesetSpec
 
 pytestmark = pytest.mark.net
 
-SERVER = 9000
 CONNECT = b"CONNECT a.test:443 HTTP/1.1\r\nHost: a.test:443\r\n\r\n"
 HIDDEN = b"GET /private HTTP/1.1\r\nHost: a\r\n\r\n"
 PLAIN = b"GET /public HTTP/1.0\r\n\r\n"
@@ -30,51 +27,8 @@ def ruleset(*rules: HttpRule) -> RulesetSpec:
     return RulesetSpec(rules, "default", forbidden=True)
 
 
-class Server:
-    """Answers every head with the same, says back in capitals what else comes; knows all bytes it got."""
-
-    def __init__(self, inside: Namespace, reply: bytes) -> None:
-        self.got: list[bytes] = []
-        self._reply = reply
-        with inside:
-            self._socket = socket.create_server(("127.0.0.1", SERVER))
-        self._thread = threading.Thread(target=self._accept, daemon=True)
-        self._thread.start()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                connection, _ = self._socket.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
-
-    def _serve(self, connection: socket.socket) -> None:
-        number = len(self.got)
-        self.got.append(b"")
-        with connection:
-            while data := connection.recv(65536):
-                self.got[number] += data
-                connection.sendall(self._reply if data.endswith(b"\r\n\r\n") else data.upper())
-
-    def close(self) -> None:
-        self._socket.shutdown(socket.SHUT_RDWR)
-        self._socket.close()
-        self._thread.join(5)
-
-
 def framed(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
     return len(payload).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + payload
-
-
-@contextmanager
-def through(spec: RulesetSpec, directory: Path, reply: bytes) -> Iterator[tuple[Namespace, Server]]:
-    with serving([spec], directory, server=SERVER) as inside:
-        server = Server(inside, reply)
-        try:
-            yield inside, server
-        finally:
-            server.close()
 
 
 def ask(inside: Namespace, head: bytes, *more: bytes) -> list[bytes]:

@@ -39,7 +39,6 @@ def standalone(spec: RulesetSpec, port: int, *, server: int = 0) -> dict[str, An
     config = http["typed_config"]
     del config["rds"], config["access_log"]
     config["route_config"] = table
-    config["delayed_close_timeout"] = "0s"  # thousands of denials, each of which waits for its end
     address = {"socket_address": {"address": "127.0.0.1", "port_value": port}}
     return {"name": f"l{port}", "address": address, "filter_chains": [{"filters": [http]}]}
 

@@ -244,8 +244,9 @@ def _http(name: str) -> Json:
         max_request_headers_kb=60,
         request_headers_timeout="10s",
         stream_idle_timeout="0s",
-        # A connection that is reset stays open for so long, lest an answer before it is lost.
-        delayed_close_timeout="0.05s",
+        # None: a connection ends when all is written.  Envoy would end one whose client, or whose own turn
+        # of the loop, takes longer than this, with what is not yet written of the answer.
+        delayed_close_timeout="0s",
         # The rules see what the server will see; what is ambiguous is denied before them.
         normalize_path=False,
         merge_slashes=False,

@@ -1,0 +1,94 @@
+"""How connections end at Envoy: no answer is cut short, and who is denied need not wait for it."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from support.behind import through
+from support.netns import Namespace, sysctl
+from support.standalone import FIRST_PORT
+from yett_policy.http.rule import HttpRule, RulesetSpec
+
+pytestmark = pytest.mark.net
+
+EMPTY = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+SIZE = 40_000
+"""Bytes that Envoy holds in one buffer, and the kernel does not take."""
+LARGE = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % SIZE + bytes(SIZE)
+PUBLIC = HttpRule("r", method="GET", path="/public")
+LAST = b"GET /public HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+FORBIDDEN = RulesetSpec((PUBLIC,), "default", forbidden=True)
+DENIED = b"GET /private HTTP/1.1\r\nHost: a\r\n\r\n"
+BODY = bytes(4 << 20)
+UPLOAD = b"POST /private HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % len(BODY)
+
+
+def read_late(inside: Namespace, sent: bytes) -> bytes:
+    """All that comes, by a client that looks away for longer than any turn of Envoy's loop."""
+    with inside, socket.socket() as connection:
+        sysctl("net/ipv4/tcp_wmem", "4096 4096 4096")
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.settimeout(10)
+        connection.connect(("127.0.0.1", FIRST_PORT))
+        connection.sendall(sent)
+        time.sleep(1)
+        got = bytearray()
+        while data := connection.recv(65536):
+            got += data
+        return bytes(got)
+
+
+@pytest.mark.parametrize("version", [b"1.0", b"1.1"])
+def test_a_client_that_reads_late_gets_all_of_its_last_answer(tmp_path: Path, version: bytes) -> None:
+    with through(FORBIDDEN, tmp_path, LARGE) as (inside, _):
+        got = read_late(inside, LAST.replace(b"1.1", version))
+    assert got.endswith(LARGE[-SIZE:])
+
+
+@pytest.mark.parametrize("forbidden", [False, True])
+def test_an_answer_is_not_cut_short_by_a_denial_that_follows_it(tmp_path: Path, forbidden: bool) -> None:
+    spec = RulesetSpec((PUBLIC,), "default", forbidden=forbidden)
+    first = LAST.replace(b"Connection: close\r\n", b"")
+    with through(spec, tmp_path, LARGE) as (inside, _):
+        got = read_late(inside, first + DENIED.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+    head, _, rest = got.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200")
+    assert rest[:SIZE] == bytes(SIZE)
+    assert (b" 403 " in rest[SIZE:]) is forbidden
+
+
+def test_who_is_denied_without_a_reply_sees_the_end_at_once(tmp_path: Path) -> None:
+    spec = RulesetSpec((PUBLIC,), "default")
+    with through(spec, tmp_path, EMPTY) as (inside, server), inside:
+        for request in (DENIED, DENIED.replace(b"\r\n\r\n", b"\r\nContent-Length: 9\r\n\r\n")):
+            with socket.create_connection(("127.0.0.1", FIRST_PORT), timeout=10) as connection:
+                connection.sendall(request)
+                assert connection.recv(4096) == b""
+    assert server.got == []
+
+
+def test_a_403_reaches_a_client_that_has_not_yet_sent_all_of_its_body(tmp_path: Path) -> None:
+    with through(FORBIDDEN, tmp_path, EMPTY) as (inside, server), inside:
+        with socket.create_connection(("127.0.0.1", FIRST_PORT), timeout=10) as connection:
+            connection.sendall(UPLOAD)
+            time.sleep(0.5)
+            connection.sendall(bytes(1000))
+            assert connection.recv(4096).startswith(b"HTTP/1.1 403")
+        body = tmp_path / "body"
+        body.write_bytes(BODY)
+        for _ in range(20):
+            seen = subprocess.run(
+                ["curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", "--data-binary", f"@{body}"]
+                + ["-H", "Expect:", f"http://127.0.0.1:{FIRST_PORT}/private"],
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=20,
+            )
+            assert seen.stdout == "403", seen
+    assert server.got == []

@@ -1,0 +1,58 @@
+"""A server of TCP behind a standalone Envoy, which writes down all that it gets."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from support.netns import Namespace
+from support.standalone import serving
+from yett_policy.http.rule import RulesetSpec
+
+SERVER = 9000
+
+
+class Server:
+    """Answers every head with the same, says back in capitals what else comes; knows all bytes it got."""
+
+    def __init__(self, inside: Namespace, reply: bytes) -> None:
+        self.got: list[bytes] = []
+        self._reply = reply
+        with inside:
+            self._socket = socket.create_server(("127.0.0.1", SERVER))
+        self._thread = threading.Thread(target=self._accept, daemon=True)
+        self._thread.start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self._socket.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        number = len(self.got)
+        self.got.append(b"")
+        with connection:
+            while data := connection.recv(65536):
+                self.got[number] += data
+                connection.sendall(self._reply if data.endswith(b"\r\n\r\n") else data.upper())
+
+    def close(self) -> None:
+        self._socket.shutdown(socket.SHUT_RDWR)
+        self._socket.close()
+        self._thread.join(5)
+
+
+@contextmanager
+def through(spec: RulesetSpec, directory: Path, reply: bytes) -> Iterator[tuple[Namespace, Server]]:
+    with serving([spec], directory, server=SERVER) as inside:
+        server = Server(inside, reply)
+        try:
+            yield inside, server
+        finally:
+            server.close()
