@@ -83,8 +83,10 @@ def test_a_403_reaches_a_client_that_has_not_yet_sent_all_of_its_body(tmp_path: 
         body.write_bytes(BODY)
         for _ in range(20):
             seen = subprocess.run(
-                ["curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", "--data-binary", f"@{body}"]
-                + ["-H", "Expect:", f"http://127.0.0.1:{FIRST_PORT}/private"],
+                [
+                    *("curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", "--data-binary", f"@{body}"),
+                    *("-H", "Expect:", f"http://127.0.0.1:{FIRST_PORT}/private"),
+                ],
                 capture_output=True,
                 text=True,
                 check=False,
