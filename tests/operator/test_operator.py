@@ -14,6 +14,7 @@ from support.replica import (
     Node,
     get,
     l7policy,
+    make_pod,
     pods,
     put,
     ready,
@@ -279,6 +280,29 @@ async def watch_churn(namespace: str, first: str, operator: Operator, pods: int)
     async with asyncio.timeout(30):
         await task
     return seen
+
+
+async def test_that_it_is_in_force_on_one_node_more_waits_a_little_and_is_said_in_both_objects(
+    api: ApiServer, namespace: str
+) -> None:
+    async with replica(api, namespace, "op-0") as one:
+        await pods(api, namespace)
+        nodes = [Node(name, one.operator) for name in ("n1", "n2")]
+        await put(api, namespace, l7policy())
+        await eventually(lambda: ready(api, namespace))
+        written = one.operator.writer._written[f"L7Policy/{namespace}/p"]
+        at = written.at
+        await asyncio.to_thread(make_pod, api, namespace, "more", "server", "10.1.0.3", node="n2")
+        await eventually(lambda: written.counting)
+        assert written.at == at
+
+        async def said() -> bool:
+            objects = [await get(api, namespace, *what) for what in (("l7p", "p"), ("polst", "l7policy-p"))]
+            return all(each["status"]["enforced"] == "2/2" for each in objects)
+
+        await eventually(said)
+        for node in nodes:
+            node.leave()
 
 
 async def test_nothing_of_ours_is_on_users_objects(api: ApiServer, namespace: str) -> None:

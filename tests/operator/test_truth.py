@@ -15,7 +15,7 @@ from yett_operator.compilation.publish import Publisher
 from yett_operator.compilation.world import Taken
 from yett_operator.kube.slim import SlimPod, SlimPolicy
 from yett_operator.ports import Ack, Failure, NodeInfo, PublishedDocument
-from yett_operator.status import writer
+from yett_operator.status import delay, writer
 from yett_operator.status.rollup import AWAY, LAG, RollUp, roll_up
 from yett_operator.status.tracker import Tracker
 from yett_operator.sync.settings import Settings
@@ -316,6 +316,7 @@ def test_what_every_part_takes_at_most_adds_up_to_less_than_five_seconds() -> No
     write = writer.SETTLE + writer.INTERVAL
     assert max(silence, sync.grace) + AWAY + writer.INTERVAL < 5, "gone"
     assert LAG + write < 5, "lags"
+    assert delay.PLACES + write < 5, "in force on other nodes"
     assert writer.PATIENCE + writer.INTERVAL < 5, "not back after a change of leaders"
 
 

@@ -15,6 +15,8 @@ AWAY = 0.8
 MESSAGE_MAX = 1024
 SHOWN = 10
 """Failed nodes that are listed."""
+IN_FORCE = "Programmed"
+"""Reason of the conditions Programmed and Ready of a policy that is in force wherever it applies."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +163,7 @@ def _conditions(
         elsewhere = f"where no older policy contradicts it, it is in force on {count}"
         return _refused("Conflicted", policy.conflict, elsewhere)
     programmed = _programmed(desired, enforced, failed, count)
-    in_force = programmed.reason == "Programmed"
+    in_force = programmed.reason == IN_FORCE
     return (
         Condition("Accepted", "True", "Accepted", judgement.message),
         programmed,
@@ -181,9 +183,9 @@ def _refused(reason: str, message: str, programmed: str) -> tuple[Condition, ...
 
 def _programmed(desired: int, enforced: int, failed: list[Failed], count: str) -> Condition:
     if not desired:
-        return Condition("Programmed", "True", "Programmed", "no pod is selected at the moment")
+        return Condition("Programmed", "True", IN_FORCE, "no pod is selected at the moment")
     if enforced == desired:
-        return Condition("Programmed", "True", "Programmed", f"in force on {count}")
+        return Condition("Programmed", "True", IN_FORCE, f"in force on {count}")
     if not failed:
         return Condition("Programmed", "False", "Reconciling", f"in force on {count}, the others are at it")
     first = f"{failed[0].node}: {failed[0].message}" + (

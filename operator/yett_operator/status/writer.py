@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
 
 from yett_operator.compilation.batch import KEPT_MAX
 from yett_operator.events import Events
@@ -18,6 +17,7 @@ from yett_operator.kube.client import ApiError, Json, Kube
 from yett_operator.kube.slim import SlimPolicy, SlimStatus
 from yett_operator.metrics import PROGRAMMING_SECONDS, STATUS_WRITES
 from yett_operator.status import objects
+from yett_operator.status.delay import delay
 from yett_operator.status.rollup import RollUp, roll_up
 from yett_operator.status.tracker import Tracker
 from yett_policy.document import canonical
@@ -28,14 +28,8 @@ SETTLE = 0.15
 """Seconds from a change to its write: mostly nodes have it in force by then."""
 INTERVAL = 1.0
 """Seconds between two writes for one policy."""
-COUNTERS = 10.0
-"""Seconds for which a difference may wait if only counters differ, so that others come with it."""
 PATIENCE = 3.5
 """Seconds after taking the lead in which a node that has not come yet is no news."""
-_COUNTERS = dict.fromkeys(("requests", "pods", "documentDigest"))
-"""Of a PolicyStatus: they say nothing of whether the policy is in force.  The digest is another one
-whenever some peer of the policy comes or goes.
-"""
 _TICK = 0.05
 _PARALLEL = 4
 """Writes at a time: what makes a policy be in force asks the same API server."""
@@ -57,7 +51,7 @@ class Written:
     """Hash of the status of the policy, canonical JSON; see `SlimPolicy.told`."""
     at: float = -1e9
     counting: float | None = None
-    """Since when only counters differ."""
+    """Since when something differs that may wait."""
     ready: bool | None = None
     ready_generation: int = 0
 
@@ -210,17 +204,18 @@ class StatusWriter:
         details = self._details(policy, roll, written.generation, before)
         summary = objects.summary(details)
         differs = objects.without_times(details) != objects.without_times(before)
-        told = policy.kind not in objects.OWN_KINDS or hash(canonical(summary)) == written.told
+        told = policy.kind not in objects.OWN_KINDS or _hash(summary) == written.told
         if told and not differs:
             written.counting = None
             return
         if now - written.at < INTERVAL:
             self._due[policy.source] = written.at + INTERVAL
             return
-        if told and _only_counters_differ(details, before):
+        wait = delay(details, before)
+        if wait and (told or _hash(objects.summary(before)) == written.told):
             written.counting = written.counting or now
-            if now < written.counting + COUNTERS:
-                self._due[policy.source] = written.counting + COUNTERS
+            if now < written.counting + wait:
+                self._due[policy.source] = written.counting + wait
                 return
         written.at, written.counting = now, None
         if differs:
@@ -234,7 +229,7 @@ class StatusWriter:
                 "status": summary,
             }
             await self._kube.apply(f"{objects.policy_path(policy)}/status", body)
-            written.told = hash(canonical(summary))
+            written.told = _hash(summary)
         STATUS_WRITES.labels("written").inc()
         self._note(policy, roll, written, now)
 
@@ -336,6 +331,5 @@ class StatusWriter:
         written.ready = roll.ready
 
 
-def _only_counters_differ(new: dict[str, Any], old: dict[str, Any]) -> bool:
-    bare = [objects.without_times({**each, **_COUNTERS}) for each in (new, old)]
-    return bare[0] == bare[1]
+def _hash(summary: Json) -> int:
+    return hash(canonical(summary))
