@@ -1,8 +1,8 @@
 """A hundred simulated loaders: real TLS, websockets, tokens and protocol, and no kernel behind them.
 
 Each keeps everything that it is told and answers as if it were in force.  They share a machine with
-the operator here, and must cost it little: frames that are the same bytes for many of them are
-decoded once, and documents only after what is measured.  A real one decodes its own.
+the operator here, and must cost it little: frames that are the same bytes for many of them, but for the
+number of the update, are decoded once, and documents only after what is measured.  A real one decodes its own.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ import re
 import ssl
 import time
 import zlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import aiohttp
@@ -32,15 +32,20 @@ from yett_policy.sync.message import (
     IdentitiesPart,
     NodeChanges,
     NodePart,
+    PlacedPod,
+    PodKey,
     PodsPart,
     RulesetPart,
     ToLoader,
     Welcome,
 )
 
+_SEQ = re.compile(rb'"seq":(\d+)')
 _DOCUMENT = re.compile(rb'\{"digest":"([0-9a-f]{64})","document":')
 _KEPT = 4096
 """Decoded frames."""
+_SHORT = 128
+"""Bytes of a frame that says no more than that an update begins or ends."""
 
 
 class WrongUpdate(Exception):  # noqa: N818 - what it is
@@ -63,8 +68,13 @@ class Decoder:
 
     def __call__(self, frame: bytes) -> ToLoader | Named:
         """As the protocol's own, but for documents."""
-        if len(frame) < 128:  # begin, commit
-            return decode.from_operator(frame)
+        numbered = _SEQ.search(frame) if len(frame) < _SHORT else None
+        if numbered is None:
+            return self._once(frame)
+        item = self._once(_SEQ.sub(b'"seq":1', frame))
+        return replace(item, seq=int(numbered.group(1))) if isinstance(item, Begin | Commit) else item
+
+    def _once(self, frame: bytes) -> ToLoader | Named:
         item = self._known.get(frame)
         if item is None:
             if len(self._known) >= _KEPT:
@@ -90,10 +100,37 @@ class Decoder:
 
 
 @dataclass(slots=True)
+class Own:
+    """The node's part, in which a change costs no more than it changes."""
+
+    documents: dict[int, str] = field(default_factory=dict)
+    rulesets: dict[str, str] = field(default_factory=dict)
+    addresses: dict[str, int] = field(default_factory=dict)
+    endpoints: dict[PodKey, PlacedPod] = field(default_factory=dict)
+    secrets: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, part: NodePart) -> Own:
+        """As it was sent whole."""
+        endpoints = {(namespace, name): (number, ips) for namespace, name, number, ips in part.endpoints}
+        return cls(
+            dict(part.documents), dict(part.rulesets), dict(part.addresses), endpoints, dict(part.secrets)
+        )
+
+    def change(self, changes: NodeChanges) -> None:
+        """What is different."""
+        _put(self.documents, changes.documents.items())
+        _put(self.rulesets, changes.rulesets.items())
+        _put(self.addresses, changes.addresses.items())
+        _put(self.endpoints, changes.endpoints.items())
+        _put(self.secrets, changes.secrets.items())
+
+
+@dataclass(slots=True)
 class State:
     """What a loader has."""
 
-    node: NodePart = field(default_factory=lambda: NodePart({}, {}, {}, ()))
+    node: Own = field(default_factory=Own)
     documents: set[str] = field(default_factory=set)
     """Digests that it was sent."""
     rulesets: set[str] = field(default_factory=set)
@@ -175,13 +212,14 @@ class Loader:
         self.whole = asyncio.Event()
         """It has had everything once."""
         self._node, self._token, self._fleet = node, token, fleet
-        self._applied: Mapping[int, str] = {}
+        self._changed: dict[int, str | None] = {}
+        """Identities whose document is another one in the update under way."""
         self._news: set[str] = set()
         """Prefixes and pods in the update under way."""
 
     async def run(self, session: aiohttp.ClientSession, port: int, tls: ssl.SSLContext) -> None:
         """Until cancelled."""
-        self.state, self._applied = State(), {}
+        self.state = State()
         self.whole.clear()
         socket = await session.ws_connect(
             f"wss://localhost:{port}/v1/sync",
@@ -212,7 +250,7 @@ class Loader:
             case Welcome():
                 pass
             case Begin(_, base):
-                self._news = set()
+                self._news, self._changed = set(), {}
                 if base is None:
                     state.ipcache, state.identities, state.pods = {}, {}, {}
             case DocumentPart() | Named():
@@ -220,9 +258,11 @@ class Loader:
             case RulesetPart():
                 state.rulesets.add(item.content)
             case NodePart():
-                state.node = item
-            case NodeChanges():
-                state.node = state.node.changed(item)
+                self._changed = {**dict.fromkeys(state.node.documents), **item.documents}
+                state.node = Own.of(item)
+            case NodeChanges(documents):
+                self._changed.update(documents)
+                state.node.change(item)
             case AddressesPart(rows):
                 _put(state.ipcache, rows)
                 self._news.update(prefix for prefix, _ in rows)
@@ -245,17 +285,13 @@ class Loader:
             raise WrongUpdate(f"after update {commit.seq} {self._node} has not as much as it must have")
         self._fleet.heard(self._node, self._news, at)
         self.whole.set()
-        before, wanted = self._applied, state.node.documents
-        if wanted is before:
-            return Ack(commit.seq, {})
-        if lacking := set(wanted.values()) - state.documents:
+        applied = {number: digest for number, digest in self._changed.items() if digest is not None}
+        if lacking := set(applied.values()) - state.documents:
             raise WrongUpdate(f"{self._node} was not sent {len(lacking)} documents that it must have")
-        self._applied = wanted
-        changed = {number: digest for number, digest in wanted.items() if before.get(number) != digest}
-        return Ack(commit.seq, changed, tuple(sorted(before.keys() - wanted.keys())))
+        return Ack(commit.seq, applied, tuple(sorted(self._changed.keys() - applied.keys())))
 
 
-def _put(held: dict[Any, Any], rows: tuple[tuple[Any, Any], ...]) -> None:
+def _put(held: dict[Any, Any], rows: Iterable[tuple[Any, Any]]) -> None:
     for key, value in rows:
         if value is None:
             held.pop(key, None)

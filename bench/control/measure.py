@@ -131,10 +131,10 @@ class Plane:
         reach = Reach()
         for pod in pods:
             status = pod.pop("status")
-            stored = await self.write.create(pod)
+            await self.write.create(pod)
             await asyncio.sleep(QUIET)
             heard = fleet.expect(f"{status['podIP']}/32")
-            answered = await self.write.status(stored, status)
+            answered = await self.write.status(pod, status)
             await reach.add(answered, heard, process)
             fleet.decode.read()
             await asyncio.sleep(QUIET)
@@ -146,11 +146,11 @@ class Plane:
         for pod in pods:
             status, metadata = pod.pop("status"), pod["metadata"]
             heard = fleet.expect(f"{metadata['namespace']}/{metadata['name']}")
-            stored = await self.write.create(pod)
+            await self.write.create(pod)
             answered = time.monotonic()
             await reach.add(answered, heard, process)
             fleet.decode.read()
-            await self.write.status(stored, status)
+            await self.write.status(pod, status)
             await asyncio.sleep(2 * QUIET)
         return reach
 

@@ -26,7 +26,7 @@ from bench.control.reference import WrongState, reference
 from bench.control.relay import Relay
 from bench.control.server import cluster, writer
 from bench.control.shape import Json, Shape, node_name, node_object
-from yett_operator.status.writer import COUNTERS
+from yett_operator.status.delay import COUNTERS
 
 ROOT = Path(__file__).resolve().parents[2]
 QUICK = (

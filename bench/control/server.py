@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.control.shape import Json
+from bench.control.wire import Wire
 from support.apiserver import ApiServer, api_server
 from yett_operator.kube.client import ApiError, Kube
 from yett_operator.sync.auth import AUDIENCE
@@ -22,6 +23,8 @@ _AT_ONCE = 24
 _SELDOM_COLLECTED = {"GOGC": "800"}
 """Of API server and etcd: with Go's ordinary setting a quarter of what they do is to save memory, and what is left
 of two processors is too little to store a hundred pods a second."""
+_NO_QUEUES = "--enable-priority-and-fairness=false"
+"""Of requests in the API server: nobody here is to wait for anybody, and a fourteenth of what it does is to manage them."""
 _PLURALS = {
     "Namespace": "/api/v1/namespaces",
     "Node": "/api/v1/nodes",
@@ -34,7 +37,7 @@ _PLURALS = {
 @contextmanager
 def cluster(directory: Path) -> Iterator[ApiServer]:
     """An API server with everything of yett that is installed once."""
-    with api_server(directory, environment=_SELDOM_COLLECTED) as server:
+    with api_server(directory, _NO_QUEUES, environment=_SELDOM_COLLECTED) as server:
         for folder in ("crds", "manifests/optional"):
             server.kubectl("apply", "--server-side", "-f", str(ROOT / folder))
         server.kubectl("wait", "--for=condition=Established", "--timeout=30s", "crd", "--all")
@@ -51,14 +54,19 @@ def cluster(directory: Path) -> Iterator[ApiServer]:
 async def writer(server: ApiServer) -> AsyncIterator[Writer]:
     """As an administrator, with a token: a certificate would be verified anew with each request."""
     async with await Kube.connect(str(server.kubeconfig_of(_WRITER, NAMESPACE))) as kube:
-        yield Writer(kube)
+        wire = await Wire.like(kube)
+        try:
+            yield Writer(kube, wire)
+        finally:
+            wire.close()
 
 
 class Writer:
     """Creates, changes and deletes objects."""
 
-    def __init__(self, kube: Kube) -> None:
+    def __init__(self, kube: Kube, wire: Wire) -> None:
         self.kube = kube
+        self._wire = wire
         self._turn = asyncio.Semaphore(_AT_ONCE)
 
     async def create_all(self, objects: Iterable[Json]) -> int:
@@ -69,17 +77,16 @@ class Writer:
         """Several at a time."""
         await asyncio.gather(*map(self.delete, objects))
 
-    async def create(self, obj: Json) -> Json:
+    async def create(self, obj: Json) -> None:
         """An object, and its status if it has one: what a controller, then a kubelet do."""
         async with self._turn:
-            stored = await self.kube.post(collection(obj), obj)
+            await self._wire.send("POST", collection(obj), obj)
             if "status" in obj:
-                await self.status({**stored, "kind": obj["kind"]}, obj["status"])
-            return {**stored, "kind": obj["kind"]}
+                await self.status(obj, obj["status"])
 
-    async def status(self, stored: Json, status: Json) -> float:
+    async def status(self, obj: Json, status: Json) -> float:
         """Of an object that is there; when the API server has answered (time.monotonic())."""
-        await self.kube.put(f"{path(stored)}/status", {**stored, "status": status})
+        await self._wire.send("PUT", f"{path(obj)}/status", {**obj, "status": status})
         return time.monotonic()
 
     async def respecify(self, obj: Json) -> float:
@@ -90,7 +97,7 @@ class Writer:
     async def delete(self, obj: Json) -> None:
         """At once, as a kubelet does in the end."""
         async with self._turn:
-            await self.kube.delete(f"{path(obj)}?gracePeriodSeconds=0")
+            await self._wire.send("DELETE", f"{path(obj)}?gracePeriodSeconds=0")
 
     async def list(self, where: str) -> list[Any]:
         """All objects of a collection, page by page."""
