@@ -94,3 +94,30 @@ def test_a_403_reaches_a_client_that_has_not_yet_sent_all_of_its_body(tmp_path: 
             )
             assert seen.stdout == "403", seen
     assert server.got == []
+
+
+@pytest.mark.parametrize("method", [b"GET", b"HEAD", b"OPTIONS"])
+def test_a_safe_request_is_sent_again_when_the_server_ends_a_kept_connection(
+    tmp_path: Path, method: bytes
+) -> None:
+    spec = RulesetSpec((HttpRule("r"),), "default")
+    request = LAST.replace(b"GET", method)
+    with through(spec, tmp_path, EMPTY, heads=1) as (inside, server):
+        assert [ask(inside, request)[:12] for _ in range(3)] == 3 * [b"HTTP/1.1 200"]
+    assert [got.count(method) for got in server.got] == [2, 2, 1]
+
+
+def test_another_request_ends_as_the_server_ended_it(tmp_path: Path) -> None:
+    spec = RulesetSpec((HttpRule("r"),), "default", forbidden=True)
+    request = b"POST /public HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n"
+    with through(spec, tmp_path, EMPTY, heads=1) as (inside, server):
+        assert ask(inside, request)[:12] == b"HTTP/1.1 200"
+        assert ask(inside, request) == b""
+    assert [got.count(b"POST") for got in server.got] == [2]
+
+
+def ask(inside: Namespace, request: bytes) -> bytes:
+    """What a connection of its own brings."""
+    with inside, socket.create_connection(("127.0.0.1", FIRST_PORT), timeout=10) as connection:
+        connection.sendall(request)
+        return connection.recv(4096)

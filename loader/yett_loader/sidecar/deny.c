@@ -10,6 +10,9 @@
  * HTTP/1's connection is closed.  A 403 of the server passes, for it is no local reply.  What has
  * no route is no request that rules could judge (malformed, `OPTIONS *`); it gets no answer either.
  *
+ * Where the server ends its connection instead of answering a request of HTTP/1, the client's ends
+ * as it would without Envoy, who would say 503: clients send again what may be sent again.
+ *
  * A word `?` denies a request of HTTP/1.0 without a Host.  Envoy has made one up for it (NO_HOST),
  * which no server may see: where such a request passes, its Host is the address that was asked.
  *
@@ -38,8 +41,9 @@
 
 enum { CONTINUE = 0, STOP = 1, RESET = 1 };
 enum { REQUEST_HEADER = 0 };
-enum { DESTINATION_ADDRESS = 26 };
-enum { BAD_REQUEST = 400, FORBIDDEN = 403, SERVER_ERROR = 500 };
+enum { REQUEST_PROTOCOL = 10, DESTINATION_ADDRESS = 26 };
+enum { BAD_REQUEST = 400, FORBIDDEN = 403, SERVER_ERROR = 500, UNAVAILABLE = 503 };
+#define ENDED "upstream_reset_before_response_started{connection_termination"
 
 struct text {
 	const char *at;
@@ -305,13 +309,27 @@ EXPORT int envoy_dynamic_module_on_http_filter_request_headers(void *stream, con
 	return CONTINUE;
 }
 
+/* Whether the server has ended the connection; what is HTTP/2 has words for that. */
+static bool was_ended(void *stream, struct text details)
+{
+	static const char http1[] = "HTTP/1";
+	struct text protocol = {0};
+
+	return details.length >= strlen(ENDED) && !memcmp(details.at, ENDED, strlen(ENDED)) &&
+	       envoy_dynamic_module_callback_http_filter_get_attribute_string(
+		       stream, REQUEST_PROTOCOL, &protocol) &&
+	       protocol.length > strlen(http1) && !memcmp(protocol.at, http1, strlen(http1));
+}
+
 EXPORT int envoy_dynamic_module_on_http_filter_local_reply(void *stream, const void *filter,
 							   uint32_t status, struct text details,
 							   bool reset_imminent)
 {
 	const struct route *route;
 
-	(void)filter, (void)details, (void)reset_imminent;
+	(void)filter, (void)reset_imminent;
+	if (status == UNAVAILABLE && was_ended(stream, details))
+		return RESET;
 	if (status < BAD_REQUEST || status >= SERVER_ERROR)
 		return CONTINUE;
 	route = envoy_dynamic_module_callback_get_most_specific_route_config(stream);

@@ -103,7 +103,7 @@ def bootstrap(socket: str, node: str, admin: str) -> Json:
                                 "max_connections": 65536,
                                 "max_pending_requests": 65536,
                                 "max_requests": 65536,
-                                "max_retries": 0,
+                                "max_retries": 65536,
                             }
                         ]
                     },

@@ -63,6 +63,21 @@ AMBIGUOUS: Mapping[Reason, str] = {
 """Whole targets (query included) with that ambiguity; the same as `yett_policy.http.ambiguity`."""
 
 
+_AGAIN: Json = {
+    "retry_on": "reset",
+    "num_retries": 2,
+    "retry_back_off": {"base_interval": "0.001s"},
+    "retriable_request_headers": [
+        {"name": ":method", "string_match": {"exact": method}}
+        for method in ("GET", "HEAD", "OPTIONS", "TRACE")
+    ],
+}
+"""A server may end a kept connection just as a request is on its way (RFC 9112, section 9.3.1).  Envoy shares
+connections to it among those of a client, so a client's first request could meet that; safe methods are sent
+again, of others the client hears what Envoy has heard (deny.c).
+"""
+
+
 def route_table(
     name: str, spec: RulesetSpec, secrets: Collection[str] = (), direction: Direction = Direction.INGRESS
 ) -> Json:
@@ -132,6 +147,7 @@ def route_table(
         "name": name,
         "domains": ["*"],
         "routes": routes,
+        "retry_policy": _AGAIN,
         "typed_per_filter_config": _denial(spec.forbidden, words),
     }
     if changing:
