@@ -13,6 +13,8 @@
  * Where the server ends its connection instead of answering a request of HTTP/1, the client's ends
  * as it would without Envoy, who would say 503: clients send again what may be sent again.
  *
+ * X-Forwarded-Proto, which Envoy makes up, reaches the server only if the client has sent it.
+ *
  * A word `?` denies a request of HTTP/1.0 without a Host.  Envoy has made one up for it (NO_HOST),
  * which no server may see: where such a request passes, its Host is the address that was asked.
  *
@@ -277,12 +279,26 @@ static bool settle_host(void *stream, const struct route *route)
 	       envoy_dynamic_module_callback_http_set_header(stream, REQUEST_HEADER, host, value);
 }
 
+/* A redirect to https hangs on it in many a server. */
+static void leave_proto(void *stream)
+{
+	static const struct text name = {"x-forwarded-proto", 17},
+				 sent = {"x-envoy-sent-x-forwarded-proto", 30}, none = {0};
+	struct text value;
+	size_t count;
+
+	if (!envoy_dynamic_module_callback_http_get_header(stream, REQUEST_HEADER, sent, &value, 0,
+							   &count))
+		envoy_dynamic_module_callback_http_set_header(stream, REQUEST_HEADER, name, none);
+}
+
 EXPORT int envoy_dynamic_module_on_http_filter_request_headers(void *stream, const void *filter,
 							       bool end)
 {
 	const struct route *route;
 
 	(void)filter, (void)end;
+	leave_proto(stream);
 	route = envoy_dynamic_module_callback_get_most_specific_route_config(stream);
 	if (!route)
 		return CONTINUE;

@@ -63,9 +63,24 @@ AMBIGUOUS: Mapping[Reason, str] = {
 """Whole targets (query included) with that ambiguity; the same as `yett_policy.http.ambiguity`."""
 
 
+SENT = {
+    name: f"x-envoy-sent-{name}"
+    for name in (
+        "connection",
+        "keep-alive",
+        "proxy-connection",
+        "te",
+        "transfer-encoding",
+        "upgrade",
+        "x-forwarded-proto",
+    )
+}
+"""What Envoy takes away or makes up before it looks for a route -> what the listener calls a copy of what was
+sent.  No client can send these names; the server sees none of them.
+"""
 _AGAIN: Json = {
     "retry_on": "reset",
-    "num_retries": 2,
+    "num_retries": 1,
     "retry_back_off": {"base_interval": "0.001s"},
     "retriable_request_headers": [
         {"name": ":method", "string_match": {"exact": method}}
@@ -157,7 +172,7 @@ def route_table(
         filters, program = change_filters(list(_occasions(changing, tolerated)))
         host["typed_per_filter_config"] |= filters
         host["metadata"] = {"filter_metadata": {CHANGES: program}}
-    return {"name": name, "virtual_hosts": [host]}
+    return {"name": name, "virtual_hosts": [host], "request_headers_to_remove": list(SENT.values())}
 
 
 def _whole(rule: HttpRule, tolerated: set[Reason]) -> list[Json]:
@@ -329,6 +344,7 @@ def _path(path: str, kind: PathKind, name: str) -> Json:
 
 
 def _header(item: HeaderRule) -> Json:
+    item = replace(item, name=SENT.get(item.name, item.name))
     if item.op is HeaderOp.ABSENT:
         return {"name": item.name, "present_match": True, "invert_match": True}
     if item.op is HeaderOp.PRESENT or (item.op in (HeaderOp.PREFIX, HeaderOp.SUFFIX) and not item.value):
