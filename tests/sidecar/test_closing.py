@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from support.behind import through
+from support.behind import SERVER, through
 from support.netns import Namespace, sysctl
-from support.standalone import FIRST_PORT
+from support.standalone import FIRST_PORT, serving
 from yett_policy.http.rule import HttpRule, RulesetSpec
 
 pytestmark = pytest.mark.net
@@ -114,6 +114,24 @@ def test_another_request_ends_as_the_server_ended_it(tmp_path: Path) -> None:
         assert ask(inside, request)[:12] == b"HTTP/1.1 200"
         assert ask(inside, request) == b""
     assert [got.count(b"POST") for got in server.got] == [2]
+
+
+def test_a_connection_that_is_not_used_is_left_before_the_server_leaves_it(tmp_path: Path) -> None:
+    spec = RulesetSpec((HttpRule("r"),), "default")
+    with serving([spec], tmp_path, server=SERVER) as inside, inside:
+        with (
+            socket.create_server(("127.0.0.1", SERVER)) as server,
+            socket.create_connection(("127.0.0.1", FIRST_PORT), timeout=10) as client,
+        ):
+            client.sendall(LAST)
+            server.settimeout(10)
+            kept, _ = server.accept()
+            with kept:
+                kept.settimeout(10)
+                assert kept.recv(4096).startswith(b"GET /public")
+                kept.sendall(EMPTY)
+                assert client.recv(4096).startswith(b"HTTP/1.1 200")
+                assert kept.recv(4096) == b""
 
 
 def ask(inside: Namespace, request: bytes) -> bytes:

@@ -124,10 +124,15 @@ def bootstrap(socket: str, node: str, admin: str) -> Json:
                         {
                             "use_downstream_protocol_config": {
                                 "http_protocol_options": {**_HTTP1, "allow_custom_methods": True},
-                                "http2_protocol_options": _HTTP2,
+                                # More than a server takes would go out before it has said how many: nginx
+                                # takes 128.
+                                "http2_protocol_options": {**_HTTP2, "max_concurrent_streams": 100},
                             },
                             # What a server answers is not judged, and clients take more than Envoy would.
                             "common_http_protocol_options": {
+                                # Less than after what servers end idle connections, 5 s and more; and a
+                                # server that serves one at a time waits no longer for the next.
+                                "idle_timeout": "4s",
                                 "max_headers_count": 1000,
                                 "max_response_headers_kb": 1024,
                             },
@@ -205,7 +210,7 @@ _HTTP1: Json = {
     }
 }
 _HTTP2: Json = {
-    "max_concurrent_streams": 100,
+    "max_concurrent_streams": 1024,
     "max_consecutive_inbound_frames_with_empty_payload": 1,
     "initial_stream_window_size": 65536,
     "initial_connection_window_size": 1048576,
