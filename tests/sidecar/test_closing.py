@@ -118,20 +118,21 @@ def test_another_request_ends_as_the_server_ended_it(tmp_path: Path) -> None:
 
 def test_a_connection_that_is_not_used_is_left_before_the_server_leaves_it(tmp_path: Path) -> None:
     spec = RulesetSpec((HttpRule("r"),), "default")
-    with serving([spec], tmp_path, server=SERVER) as inside, inside:
-        with (
-            socket.create_server(("127.0.0.1", SERVER)) as server,
-            socket.create_connection(("127.0.0.1", FIRST_PORT), timeout=10) as client,
-        ):
-            client.sendall(LAST)
-            server.settimeout(10)
-            kept, _ = server.accept()
-            with kept:
-                kept.settimeout(10)
-                assert kept.recv(4096).startswith(b"GET /public")
-                kept.sendall(EMPTY)
-                assert client.recv(4096).startswith(b"HTTP/1.1 200")
-                assert kept.recv(4096) == b""
+    with (
+        serving([spec], tmp_path, server=SERVER) as inside,
+        inside,
+        socket.create_server(("127.0.0.1", SERVER)) as server,
+        socket.create_connection(("127.0.0.1", FIRST_PORT), timeout=10) as client,
+    ):
+        client.sendall(LAST)
+        server.settimeout(10)
+        kept, _ = server.accept()
+        with kept:
+            kept.settimeout(10)
+            assert kept.recv(4096).startswith(b"GET /public")
+            kept.sendall(EMPTY)
+            assert client.recv(4096).startswith(b"HTTP/1.1 200")
+            assert kept.recv(4096) == b""
 
 
 def ask(inside: Namespace, request: bytes) -> bytes:
