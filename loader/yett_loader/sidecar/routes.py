@@ -63,6 +63,8 @@ AMBIGUOUS: Mapping[Reason, str] = {
 """Whole targets (query included) with that ambiguity; the same as `yett_policy.http.ambiguity`."""
 
 
+_DENIED = "="
+"""To deny.c: whatever has this text is denied."""
 SENT = {
     name: f"x-envoy-sent-{name}"
     for name in (
@@ -122,7 +124,7 @@ def route_table(
         for rule in deny_rules:
             route = _deny(Reason.DENY_RULE_L7, rule.ref, _conditions(rule, connect=connect), connect=connect)
             if rule.forbidden != spec.forbidden:
-                route["typed_per_filter_config"] = _denial(rule.forbidden, words)
+                route["typed_per_filter_config"] = _denial(rule.forbidden, [_DENIED, *words])
             yield route
 
     def letting(*, connect: bool) -> Iterator[Json]:
@@ -163,8 +165,11 @@ def route_table(
         "domains": ["*"],
         "routes": routes,
         "retry_policy": _AGAIN,
-        "typed_per_filter_config": _denial(spec.forbidden, words),
+        "typed_per_filter_config": _denial(spec.forbidden, [_DENIED, *words]),
     }
+    for route in routes:
+        if route["name"].startswith("audit|"):
+            route["typed_per_filter_config"] = _denial(spec.forbidden, words)
     if changing:
         # Under audit a header that occurs twice passes, but then no rule allows the request.
         for route in allowing:
