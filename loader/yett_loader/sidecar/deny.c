@@ -10,8 +10,8 @@
  * HTTP/1's connection is closed.  A 403 of the server passes, for it is no local reply.  What has
  * no route is no request that rules could judge (malformed, `OPTIONS *`); it gets no answer either.
  *
- * A word `=` says that what has this text is denied.  Envoy would close HTTP/1's connection behind a
- * 403 whose request has not come whole; the client, still sending, may then never see it.  So the
+ * A word `=` says that what has this text is denied.  Envoy would close HTTP/1's connection behind
+ * a 403 whose request has not come whole; the client, still sending, may then never see it.  So the
  * rest of such a request is taken and dropped, and the 403 follows it.
  *
  * Where the server ends its connection instead of answering a request of HTTP/1, the client's ends
@@ -283,9 +283,9 @@ static bool has(void *stream, const char *name)
 	struct text value;
 	size_t count = 0;
 
-	return envoy_dynamic_module_callback_http_get_header(
-		       stream, REQUEST_HEADER, (struct text){name, strlen(name)}, &value, 0,
-		       &count) &&
+	return envoy_dynamic_module_callback_http_get_header(stream, REQUEST_HEADER,
+							     (struct text){name, strlen(name)},
+							     &value, 0, &count) &&
 	       count;
 }
 
