@@ -293,7 +293,7 @@ async def test_that_it_is_in_force_on_one_node_more_waits_a_little_and_is_said_i
         written = one.operator.writer._written[f"L7Policy/{namespace}/p"]
         at = written.at
         await asyncio.to_thread(make_pod, api, namespace, "more", "server", "10.1.0.3", node="n2")
-        await eventually(lambda: written.counting)
+        await eventually(lambda: written.waiting)
         assert written.at == at
 
         async def said() -> bool:

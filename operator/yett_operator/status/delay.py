@@ -11,6 +11,7 @@ COUNTERS = 10.0
 PLACES = 3.0
 """Seconds, if the policy is in force wherever it applies, as it was, but that is on other nodes: who follows a
 deployment that comes and goes need not be told of each of its pods."""
+DELAYS = (PLACES, COUNTERS)
 _COUNTERS = dict.fromkeys(("requests", "pods", "documentDigest"))
 """They say nothing of whether the policy is in force.  The digest is another one whenever some peer of the policy
 comes or goes.

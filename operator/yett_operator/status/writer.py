@@ -6,9 +6,9 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from yett_operator.compilation.batch import KEPT_MAX
@@ -17,7 +17,7 @@ from yett_operator.kube.client import ApiError, Json, Kube
 from yett_operator.kube.slim import SlimPolicy, SlimStatus
 from yett_operator.metrics import PROGRAMMING_SECONDS, STATUS_WRITES
 from yett_operator.status import objects
-from yett_operator.status.delay import delay
+from yett_operator.status.delay import DELAYS, delay
 from yett_operator.status.rollup import RollUp, roll_up
 from yett_operator.status.tracker import Tracker
 from yett_policy.document import canonical
@@ -50,8 +50,8 @@ class Written:
     told: int = 0
     """Hash of the status of the policy, canonical JSON; see `SlimPolicy.told`."""
     at: float = -1e9
-    counting: float | None = None
-    """Since when something differs that may wait."""
+    waiting: Mapping[float, float] = field(default_factory=dict)
+    """Delay -> since when something differs that may wait so long, or not even that."""
     ready: bool | None = None
     ready_generation: int = 0
 
@@ -206,18 +206,19 @@ class StatusWriter:
         differs = objects.without_times(details) != objects.without_times(before)
         told = policy.kind not in objects.OWN_KINDS or _hash(summary) == written.told
         if told and not differs:
-            written.counting = None
+            written.waiting = {}
             return
         if now - written.at < INTERVAL:
             self._due[policy.source] = written.at + INTERVAL
             return
         wait = delay(details, before)
         if wait and (told or _hash(objects.summary(before)) == written.told):
-            written.counting = written.counting or now
-            if now < written.counting + wait:
-                self._due[policy.source] = written.counting + wait
+            written.waiting = {each: written.waiting.get(each, now) for each in DELAYS if each >= wait}
+            due = min(each + since for each, since in written.waiting.items())
+            if now < due:
+                self._due[policy.source] = due
                 return
-        written.at, written.counting = now, None
+        written.at, written.waiting = now, {}
         if differs:
             await self._write_details(policy, details)
             written.details = canonical(details)
