@@ -21,6 +21,8 @@ SMALL = 4096
 """Rows of a snapshot that is quickly made."""
 STALE_SHARE = 4
 """A snapshot kept is topped up with what changed since, until that is a quarter of it."""
+KEPT = 5.0
+"""Seconds for which a snapshot is kept after it was last asked for: loaders come together, or one by one."""
 
 PodValue = tuple[int, tuple[str, ...]]
 
@@ -35,6 +37,7 @@ class Frames:
         self._snapshot: asyncio.Task[tuple[bytes, ...]] | None = None
         self._snapshot_at = 0
         self._snapshot_rows = 0
+        self._forgetting: asyncio.TimerHandle | None = None
 
     def delta(self, base: int, now: int) -> tuple[bytes, ...] | None:
         """The cluster's parts from one revision to another; None: the history is too short."""
@@ -60,7 +63,13 @@ class Frames:
             )
             self._snapshot_at = node.revision
             self._snapshot_rows = len(ipcache) + len(identities) + len(pods) + len(services)
+        if self._forgetting is not None:
+            self._forgetting.cancel()
+        self._forgetting = asyncio.get_running_loop().call_later(KEPT, self._forget)
         return self._snapshot, self._snapshot_at
+
+    def _forget(self) -> None:
+        self._snapshot = None
 
     def _usable(self, now: int) -> bool:
         if self._snapshot is not None and self._snapshot.done() and self._snapshot.exception():
