@@ -12,10 +12,8 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from yett_operator.standing import Standing
+from yett_policy.cluster import PodKey
 from yett_policy.service import Backends, Frontend
-
-PodKey = tuple[str, str]
-"""(namespace, name)."""
 
 
 @dataclass(frozen=True, slots=True)

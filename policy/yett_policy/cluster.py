@@ -49,6 +49,21 @@ def shared(workload: Workload) -> Workload:
     return workload
 
 
+PodKey = str
+"""`NAMESPACE/NAME`: a pair of texts takes half as much room again."""
+
+
+def pod_key(namespace: str, name: str) -> PodKey:
+    """Of a pod."""
+    return f"{namespace}/{name}"
+
+
+def pod_name(key: PodKey) -> tuple[str, str]:
+    """The inverse: namespace and name."""
+    namespace, _, name = key.partition("/")
+    return namespace, name
+
+
 @dataclass(frozen=True, slots=True)
 class Pod:
     """A pod that has, or will have, addresses; finished pods are left out."""
@@ -66,9 +81,9 @@ class Pod:
     service_account: str = "default"
 
     @property
-    def key(self) -> tuple[str, str]:
+    def key(self) -> PodKey:
         """Namespace and name."""
-        return (self.namespace, self.name)
+        return pod_key(self.namespace, self.name)
 
     @property
     def workload(self) -> Workload:

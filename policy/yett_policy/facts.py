@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
-from yett_policy.cluster import Node, PodFacts, Workload
+from yett_policy.cluster import Node, PodFacts, PodKey, Workload
 from yett_policy.document import Direction
 from yett_policy.identity import Labels, cidr_labels, inside_block, pod_labels
 from yett_policy.policy import Policy, Rule
@@ -124,35 +124,37 @@ class Blocks:
             yield "4-ipv4", Claims(str(_ALL_IPV4), _sight((_WORLD,)))
 
 
-def pod_holder(namespace: str, name: str) -> Holder:
+_POD = "2-pod/"
+
+
+def pod_holder(key: PodKey) -> Holder:
     """A pod."""
-    return f"2-pod/{namespace}/{name}"
+    return f"{_POD}{key}"
 
 
 def is_pod(holder: Holder) -> bool:
     """Whether it is one."""
-    return holder.startswith("2-pod/")
+    return holder.startswith(_POD)
 
 
-def pod_key(holder: Holder) -> tuple[str, str]:
-    """Namespace and name of one."""
-    _, namespace, name = holder.split("/")
-    return namespace, name
+def held_by(holder: Holder) -> PodKey:
+    """Which one."""
+    return holder.removeprefix(_POD)
 
 
-class OfPods(Mapping[tuple[str, str], int | None]):
-    """Numbers by namespace and name, which are made only as they are asked for: those of ten thousand pods
+class OfPods(Mapping[PodKey, int | None]):
+    """Numbers by key, which are made only as they are asked for: those of ten thousand pods
     at once would leave holes among what is kept.
     """
 
     def __init__(self, held: Mapping[Holder, int | None]) -> None:
         self._held = held
 
-    def __getitem__(self, key: tuple[str, str]) -> int | None:
-        return self._held[pod_holder(*key)]
+    def __getitem__(self, key: PodKey) -> int | None:
+        return self._held[pod_holder(key)]
 
-    def __iter__(self) -> Iterator[tuple[str, str]]:
-        return map(pod_key, self._held)
+    def __iter__(self) -> Iterator[PodKey]:
+        return map(held_by, self._held)
 
     def __len__(self) -> int:
         return len(self._held)

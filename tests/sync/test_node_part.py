@@ -48,7 +48,7 @@ steps = st.one_of(
     st.builds(
         lambda name, number, node: (
             lambda source: source.tell(
-                pods={("default", name): number and pod(name, node, "10.0.0.9", identity=number)}
+                pods={f"default/{name}": number and pod(name, node, "10.0.0.9", identity=number)}
             )
         ),
         st.sampled_from("abc"),

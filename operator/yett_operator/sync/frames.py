@@ -7,8 +7,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from typing import TypeVar
 
-from yett_operator.ports import NodeSnapshot, PlacedPod, PodKey
+from yett_operator.ports import NodeSnapshot, PlacedPod
 from yett_operator.sync.history import Difference, History
+from yett_policy.cluster import PodKey, pod_name
 from yett_policy.service import Backends, Frontend
 from yett_policy.sync import encode
 
@@ -84,7 +85,7 @@ def _changed(difference: Difference) -> Iterator[bytes]:
     for named in _pieces(difference.identities.items()):
         yield encode.identities(named)
     for placed in _pieces(difference.pods.items()):
-        yield encode.pods([(key, _pod(pod)) for key, pod in placed])
+        yield encode.pods([(pod_name(key), _pod(pod)) for key, pod in placed])
     yield from map(encode.services, _pieces(difference.services.items()))
 
 
@@ -97,7 +98,7 @@ def _whole(
     yield from map(encode.addresses, _pieces(ipcache.items()))
     yield from map(encode.identities, _pieces(identities.items()))
     for placed in _pieces(pods.items()):
-        yield encode.pods([(key, _pod(pod)) for key, pod in placed])
+        yield encode.pods([(pod_name(key), _pod(pod)) for key, pod in placed])
     yield from map(encode.services, _pieces(services.items()))
 
 
