@@ -11,6 +11,7 @@ from yett_policy.cluster import Namespace, Node, PodFacts, pod_key, pod_name, sh
 from yett_policy.facts import (
     Blocks,
     Claims,
+    ClaimsOf,
     Holder,
     api_server_claims,
     held_by,
@@ -44,7 +45,7 @@ class Claimants:
         self._stale_others = True
         self._others: set[Holder] = set()
         """That are neither pods nor nodes."""
-        self._new: dict[Holder, Claims] = {}
+        self._new = ClaimsOf()
         """To be put in place of those in force."""
 
     # -- what changed
@@ -117,19 +118,19 @@ class Claimants:
             self._others = set(others)
         self._new_pods, self._stale_pods, self._stale_nodes, self._stale_namespaces = {}, set(), set(), set()
         self._stale_others = False
-        self._new |= new
+        self._new.update(new)
 
     def wanted(self) -> set[Labels]:
         """All label sets of claims that are to be put in force."""
         return {labels for claims in self._new.values() for labels in claims.label_sets}
 
-    def settle(self, ready: Callable[[Claims], bool]) -> dict[Holder, Claims]:
+    def settle(self, ready: Callable[[Claims], bool]) -> Mapping[Holder, Claims]:
         """Those that are ready, to be put in force by the caller; the others go on waiting."""
-        new, self._new = self._new, {}
+        new, self._new = self._new, ClaimsOf()
+        settled = ClaimsOf()
         for holder, claims in new.items():
-            if not ready(claims):
-                self._new[holder] = claims
-        return {holder: claims for holder, claims in new.items() if holder not in self._new}
+            (settled if ready(claims) else self._new)[holder] = claims
+        return settled
 
     def of_node(self, name: str) -> Claims:
         """In force."""

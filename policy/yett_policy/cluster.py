@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from sys import intern
 from typing import NamedTuple
 
 DENY_RESPONSE = "yett.dev/deny-response"
@@ -45,8 +46,8 @@ class PodFacts(NamedTuple):
 
 @lru_cache(maxsize=4096)
 def shared(workload: Workload) -> Workload:
-    """One object for equal ones."""
-    return workload
+    """One object for equal ones, and for equal texts in different ones."""
+    return replace(workload, labels=tuple((intern(key), intern(value)) for key, value in workload.labels))
 
 
 PodKey = str

@@ -367,7 +367,7 @@ class Compiler:
         """Whether it has all its numbers, or can get them here."""
         return self._allocate or all(map(self._table.knows, claims.label_sets))
 
-    def _replace(self, new: dict[Holder, Claims]) -> set[str]:
+    def _replace(self, new: Mapping[Holder, Claims]) -> set[str]:
         """Prefixes whose identity changed."""
         addresses = self._addresses
         old = {holder: addresses.claims(holder) for holder in new}
