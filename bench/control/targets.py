@@ -62,7 +62,6 @@ def judge(result: Mapping[str, Any]) -> list[Target]:
             result["compile"] < 10,
         ),
         _sent("pod added: documents and addresses sent", result["pod"], 50),
-        _sent("pod of a new workload added: documents and addresses sent", result["workload"], 50),
         _p99("policy changed: in force in a real kernel, and said so", result["policy"], 100),
         Target(
             "operator's memory, over that without pods",

@@ -43,6 +43,23 @@ def chat(host: str, method: str) -> object:
         return said
 
 
+def many(host: str, count: str) -> object:
+    """How many streams of one connection were answered while all were open."""
+    with grpc.insecure_channel(f"{host}:50051") as channel:
+        questions = [Queue[bytes | None]() for _ in range(int(count))]
+        chat = channel.stream_stream("/test.Echo/Chat")
+        calls = [chat(iter(each.get, None), timeout=30) for each in questions]
+        for each in questions:
+            each.put(b"q")
+        try:
+            answers = [next(call) for call in calls]
+        except grpc.RpcError as error:
+            return error.code().name
+        for each in questions:
+            each.put(None)
+        return answers.count(b"Q")
+
+
 def websocket(host: str, path: str) -> object:
     try:
         with connect(f"ws://{host}:8765{path}", open_timeout=5) as connection:
@@ -149,6 +166,7 @@ if __name__ == "__main__":
     commands = {
         "say": say,
         "chat": chat,
+        "many": many,
         "websocket": websocket,
         "streams": streams,
         "held": held,

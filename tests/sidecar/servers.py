@@ -34,7 +34,7 @@ def main() -> None:
             "Secret": grpc.unary_unary_rpc_method_handler(lambda _request, _: b"leaked"),
         },
     )
-    rpc = grpc.server(ThreadPoolExecutor(8))
+    rpc = grpc.server(ThreadPoolExecutor(300))
     rpc.add_generic_rpc_handlers((calls,))
     rpc.add_insecure_port("[::]:50051")
     rpc.start()

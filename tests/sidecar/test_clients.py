@@ -138,6 +138,10 @@ def test_grpc_unary_calls_follow_the_rules(sidecar: Lab) -> None:
     assert sidecar.client("say", host, "Secret") == "PERMISSION_DENIED"
 
 
+def test_hundreds_of_grpc_streams_are_open_on_one_connection(sidecar: Lab) -> None:
+    assert sidecar.client("many", sidecar.address(), "250") == 250
+
+
 def test_grpc_streams_run_in_both_directions_at_once(sidecar: Lab) -> None:
     host = sidecar.address()
     assert sidecar.client("chat", host, "Chat") == ["Q0", "Q1", "Q2", "Q3", "Q4"]

@@ -5,14 +5,15 @@ from __future__ import annotations
 import socket
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from support.behind import through
+from support.behind import SERVER, through
 from support.netns import Namespace, sysctl
-from support.standalone import FIRST_PORT
-from yett_policy.http.rule import HttpRule, RulesetSpec
+from support.standalone import FIRST_PORT, serving
+from yett_policy.http.rule import HttpRule, RuleAction, RulesetSpec
 
 pytestmark = pytest.mark.net
 
@@ -75,10 +76,12 @@ def test_who_is_denied_without_a_reply_sees_the_end_at_once(tmp_path: Path) -> N
 def test_a_403_reaches_a_client_that_has_not_yet_sent_all_of_its_body(tmp_path: Path) -> None:
     with through(FORBIDDEN, tmp_path, EMPTY) as (inside, server), inside:
         with socket.create_connection(("127.0.0.1", FIRST_PORT), timeout=10) as connection:
-            connection.sendall(UPLOAD)
-            time.sleep(0.5)
-            connection.sendall(bytes(1000))
-            assert connection.recv(4096).startswith(b"HTTP/1.1 403")
+            for _ in range(2):  # it stays open
+                connection.sendall(UPLOAD)
+                for part in (BODY[:1000], BODY[1000:]):
+                    time.sleep(0.1)
+                    connection.sendall(part)
+                assert connection.recv(4096).startswith(b"HTTP/1.1 403")
         body = tmp_path / "body"
         body.write_bytes(BODY)
         for _ in range(20):
@@ -94,3 +97,103 @@ def test_a_403_reaches_a_client_that_has_not_yet_sent_all_of_its_body(tmp_path: 
             )
             assert seen.stdout == "403", seen
     assert server.got == []
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"POST /private HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\n",
+        b"GET /private HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n",
+        b"CONNECT a:80 HTTP/1.1\r\nHost: a:80\r\n\r\n",
+    ],
+)
+def test_a_403_does_not_wait_for_what_will_not_come(tmp_path: Path, head: bytes) -> None:
+    with through(FORBIDDEN, tmp_path, EMPTY) as (inside, _):
+        assert ask(inside, head).startswith(b"HTTP/1.1 403")
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        RulesetSpec((PUBLIC,), "default", forbidden=True, audit=True),
+        RulesetSpec(
+            (HttpRule("all"), HttpRule("w", method="POST", action=RuleAction.AUDIT_DENY)), "d", forbidden=True
+        ),
+    ],
+)
+def test_a_body_passes_where_the_denial_is_only_noted(tmp_path: Path, spec: RulesetSpec) -> None:
+    request = UPLOAD.replace(b"%d" % len(BODY), b"3") + b"abc"
+    with through(spec, tmp_path, EMPTY) as (inside, server):
+        with inside, socket.create_connection(("127.0.0.1", FIRST_PORT), timeout=10) as connection:
+            connection.sendall(request)
+            while not server.got or not server.got[0].endswith(b"abc"):
+                time.sleep(0.01)
+        assert len(server.got) == 1
+
+
+def test_a_403_follows_a_body_in_chunks_and_its_trailers(tmp_path: Path) -> None:
+    request = b"POST /private HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with through(FORBIDDEN, tmp_path, EMPTY) as (inside, server):
+        for end in (b"0\r\n\r\n", b"0\r\nX-T: 1\r\n\r\n"):
+            assert ask(inside, request + b"3\r\nabc\r\n" + end).startswith(b"HTTP/1.1 403")
+    assert server.got == []
+
+
+def test_a_403_comes_in_the_midst_of_a_body_that_is_far_too_long(tmp_path: Path) -> None:
+    with (
+        through(FORBIDDEN, tmp_path, EMPTY) as (inside, _),
+        inside,
+        socket.create_connection(("127.0.0.1", FIRST_PORT), timeout=10) as connection,
+    ):
+        connection.sendall(UPLOAD.replace(b"%d" % len(BODY), b"%d" % (1 << 40)))
+        sent = 0
+        with suppress(OSError):
+            while sent < 1 << 30:
+                sent += connection.send(BODY)
+    assert 0 < sent < 1 << 30
+
+
+@pytest.mark.parametrize("method", [b"GET", b"HEAD", b"OPTIONS"])
+def test_a_safe_request_is_sent_again_when_the_server_ends_a_kept_connection(
+    tmp_path: Path, method: bytes
+) -> None:
+    spec = RulesetSpec((HttpRule("r"),), "default")
+    request = LAST.replace(b"GET", method)
+    with through(spec, tmp_path, EMPTY, heads=1) as (inside, server):
+        assert [ask(inside, request)[:12] for _ in range(3)] == 3 * [b"HTTP/1.1 200"]
+    assert [got.count(method) for got in server.got] == [2, 2, 1]
+
+
+def test_another_request_ends_as_the_server_ended_it(tmp_path: Path) -> None:
+    spec = RulesetSpec((HttpRule("r"),), "default", forbidden=True)
+    request = b"POST /public HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n"
+    with through(spec, tmp_path, EMPTY, heads=1) as (inside, server):
+        assert ask(inside, request)[:12] == b"HTTP/1.1 200"
+        assert ask(inside, request) == b""
+    assert [got.count(b"POST") for got in server.got] == [2]
+
+
+def test_a_connection_that_is_not_used_is_left_before_the_server_leaves_it(tmp_path: Path) -> None:
+    spec = RulesetSpec((HttpRule("r"),), "default")
+    with (
+        serving([spec], tmp_path, server=SERVER) as inside,
+        inside,
+        socket.create_server(("127.0.0.1", SERVER)) as server,
+        socket.create_connection(("127.0.0.1", FIRST_PORT), timeout=10) as client,
+    ):
+        client.sendall(LAST)
+        server.settimeout(10)
+        kept, _ = server.accept()
+        with kept:
+            kept.settimeout(10)
+            assert kept.recv(4096).startswith(b"GET /public")
+            kept.sendall(EMPTY)
+            assert client.recv(4096).startswith(b"HTTP/1.1 200")
+            assert kept.recv(4096) == b""
+
+
+def ask(inside: Namespace, request: bytes) -> bytes:
+    """What a connection of its own brings."""
+    with inside, socket.create_connection(("127.0.0.1", FIRST_PORT), timeout=10) as connection:
+        connection.sendall(request)
+        return connection.recv(4096)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,11 +17,14 @@ SERVER = 9000
 
 
 class Server:
-    """Answers every head with the same, says back in capitals what else comes; knows all bytes it got."""
+    """Answers every head with the same, says back in capitals what else comes; knows all bytes it got.  It ends a
+    connection instead of answering more than so many heads on it.
+    """
 
-    def __init__(self, inside: Namespace, reply: bytes) -> None:
+    def __init__(self, inside: Namespace, reply: bytes, heads: int) -> None:
         self.got: list[bytes] = []
         self._reply = reply
+        self._heads = heads
         with inside:
             self._socket = socket.create_server(("127.0.0.1", SERVER))
         self._thread = threading.Thread(target=self._accept, daemon=True)
@@ -40,6 +44,8 @@ class Server:
         with connection:
             while data := connection.recv(65536):
                 self.got[number] += data
+                if self.got[number].count(b"\r\n\r\n") > self._heads:
+                    return
                 connection.sendall(self._reply if data.endswith(b"\r\n\r\n") else data.upper())
 
     def close(self) -> None:
@@ -49,9 +55,11 @@ class Server:
 
 
 @contextmanager
-def through(spec: RulesetSpec, directory: Path, reply: bytes) -> Iterator[tuple[Namespace, Server]]:
+def through(
+    spec: RulesetSpec, directory: Path, reply: bytes, *, heads: int = sys.maxsize
+) -> Iterator[tuple[Namespace, Server]]:
     with serving([spec], directory, server=SERVER) as inside:
-        server = Server(inside, reply)
+        server = Server(inside, reply, heads)
         try:
             yield inside, server
         finally:

@@ -10,6 +10,15 @@
  * HTTP/1's connection is closed.  A 403 of the server passes, for it is no local reply.  What has
  * no route is no request that rules could judge (malformed, `OPTIONS *`); it gets no answer either.
  *
+ * A word `=` says that what has this text is denied.  Envoy would close HTTP/1's connection behind
+ * a 403 whose request has not come whole; the client, still sending, may then never see it.  So the
+ * rest of such a request is taken and dropped, and the 403 follows it.
+ *
+ * Where the server ends its connection instead of answering a request of HTTP/1, the client's ends
+ * as it would without Envoy, who would say 503: clients send again what may be sent again.
+ *
+ * X-Forwarded-Proto, which Envoy makes up, reaches the server only if the client has sent it.
+ *
  * A word `?` denies a request of HTTP/1.0 without a Host.  Envoy has made one up for it (NO_HOST),
  * which no server may see: where such a request passes, its Host is the address that was asked.
  *
@@ -36,10 +45,13 @@
 #define EXPORT	    __attribute__((visibility("default")))
 #define NO_HOST	    "!" /* as in routes.py; the kernel engine takes no such Host */
 
-enum { CONTINUE = 0, STOP = 1, RESET = 1 };
+enum { CONTINUE = 0, STOP = 1, RESET = 1, DROP = 3 };
 enum { REQUEST_HEADER = 0 };
-enum { DESTINATION_ADDRESS = 26 };
-enum { BAD_REQUEST = 400, FORBIDDEN = 403, SERVER_ERROR = 500 };
+enum { REQUEST_PROTOCOL = 10, DESTINATION_ADDRESS = 26 };
+enum { BAD_REQUEST = 400, FORBIDDEN = 403, SERVER_ERROR = 500, UNAVAILABLE = 503 };
+#define ENDED "upstream_reset_before_response_started{connection_termination"
+
+#define HELD_MAX 1024 /* pieces of a body; of what is longer the rest is not awaited */
 
 struct text {
 	const char *at;
@@ -163,6 +175,7 @@ static void leave_counter(uint32_t number)
 struct route {
 	bool reset;
 	bool needs_host;
+	bool denied;
 	bool counted;
 	uint32_t counter;
 	size_t count;
@@ -170,7 +183,7 @@ struct route {
 	/* followed by the text that they point into */
 };
 
-/* No state but the routes': any address that is not NULL will do. */
+/* A filter's configuration has no state: any address that is not NULL will do. */
 static const char nothing;
 
 EXPORT const char *envoy_dynamic_module_on_program_init(void)
@@ -216,6 +229,8 @@ EXPORT const void *envoy_dynamic_module_on_http_filter_per_route_config_new(stru
 	while ((word = strtok_r(NULL, " ", &rest))) {
 		if (!strcmp(word, "?"))
 			route->needs_host = true;
+		else if (!strcmp(word, "="))
+			route->denied = true;
 		else
 			route->names[route->count++] = (struct text){word, strlen(word)};
 	}
@@ -235,24 +250,68 @@ EXPORT void envoy_dynamic_module_on_http_filter_per_route_config_destroy(const v
 	free((void *)route);
 }
 
+/* A request; `details`: why it is denied, once that is so and its body is awaited. */
+struct request {
+	const char *details;
+	unsigned int pieces;
+};
+
+/* Without it Envoy answers the request itself, with an error. */
 EXPORT const void *envoy_dynamic_module_on_http_filter_new(const void *config, void *stream)
 {
 	(void)config, (void)stream;
-	return &nothing;
+	return calloc(1, sizeof(struct request));
 }
 
 EXPORT void envoy_dynamic_module_on_http_filter_destroy(const void *filter)
 {
-	(void)filter;
+	free((void *)filter);
 }
 
-static int deny(void *stream, const char *details)
+static int answer(void *stream, const char *details)
 {
 	static const char body[] = "Access denied\r\n";
 
 	envoy_dynamic_module_callback_http_send_response(stream, FORBIDDEN, NULL, 0,
 							 (struct text){body, sizeof(body) - 1},
 							 (struct text){details, strlen(details)});
+	return STOP;
+}
+
+static bool has(void *stream, const char *name)
+{
+	struct text value;
+	size_t count = 0;
+
+	return envoy_dynamic_module_callback_http_get_header(stream, REQUEST_HEADER,
+							     (struct text){name, strlen(name)},
+							     &value, 0, &count) &&
+	       count;
+}
+
+static bool is_http1(void *stream)
+{
+	static const char http1[] = "HTTP/1";
+	struct text protocol = {0};
+
+	return envoy_dynamic_module_callback_http_filter_get_attribute_string(
+		       stream, REQUEST_PROTOCOL, &protocol) &&
+	       protocol.length > strlen(http1) && !memcmp(protocol.at, http1, strlen(http1));
+}
+
+/* Whether a body is on its way that ends by itself, and whose sender does not wait for us. */
+static bool is_sending(void *stream)
+{
+	return is_http1(stream) && !has(stream, "upgrade") && !has(stream, "expect") &&
+	       (has(stream, "content-length") || has(stream, "x-envoy-sent-transfer-encoding"));
+}
+
+static int deny(void *stream, struct request *request, const struct route *route, bool end,
+		const char *details)
+{
+	if (end || route->reset || !is_sending(stream))
+		return answer(stream, details);
+	request->details = details;
 	return STOP;
 }
 
@@ -273,12 +332,26 @@ static bool settle_host(void *stream, const struct route *route)
 	       envoy_dynamic_module_callback_http_set_header(stream, REQUEST_HEADER, host, value);
 }
 
+/* A redirect to https hangs on it in many a server. */
+static void leave_proto(void *stream)
+{
+	static const struct text name = {"x-forwarded-proto", 17},
+				 sent = {"x-envoy-sent-x-forwarded-proto", 30}, none = {0};
+	struct text value;
+	size_t count;
+
+	if (!envoy_dynamic_module_callback_http_get_header(stream, REQUEST_HEADER, sent, &value, 0,
+							   &count))
+		envoy_dynamic_module_callback_http_set_header(stream, REQUEST_HEADER, name, none);
+}
+
 EXPORT int envoy_dynamic_module_on_http_filter_request_headers(void *stream, const void *filter,
 							       bool end)
 {
+	struct request *request = (void *)filter;
 	const struct route *route;
 
-	(void)filter, (void)end;
+	leave_proto(stream);
 	route = envoy_dynamic_module_callback_get_most_specific_route_config(stream);
 	if (!route)
 		return CONTINUE;
@@ -296,13 +369,42 @@ EXPORT int envoy_dynamic_module_on_http_filter_request_headers(void *stream, con
 								   &value, 0, &count) ||
 		    count <= most)
 			continue;
-		return deny(stream, details);
+		return deny(stream, request, route, end, details);
 	}
 	if (!settle_host(stream, route))
-		return deny(stream, "no_host");
+		return deny(stream, request, route, end, "no_host");
+	if (route->denied && !end && !route->reset && is_sending(stream))
+		return deny(stream, request, route, end, "denied");
 	if (route->counted)
 		atomic_fetch_add_explicit(&counters[route->counter].value, 1, memory_order_relaxed);
 	return CONTINUE;
+}
+
+EXPORT int envoy_dynamic_module_on_http_filter_request_body(void *stream, const void *filter,
+							    bool end)
+{
+	struct request *request = (void *)filter;
+	const char *details = request->details;
+
+	if (!details)
+		return CONTINUE;
+	if (end || ++request->pieces == HELD_MAX)
+		answer(stream, details);
+	return DROP;
+}
+
+EXPORT int envoy_dynamic_module_on_http_filter_request_trailers(void *stream, const void *filter)
+{
+	const struct request *request = filter;
+
+	return request->details ? answer(stream, request->details) : CONTINUE;
+}
+
+/* Whether the server has ended the connection; what is HTTP/2 has words for that. */
+static bool was_ended(void *stream, struct text details)
+{
+	return details.length >= strlen(ENDED) && !memcmp(details.at, ENDED, strlen(ENDED)) &&
+	       is_http1(stream);
 }
 
 EXPORT int envoy_dynamic_module_on_http_filter_local_reply(void *stream, const void *filter,
@@ -311,7 +413,9 @@ EXPORT int envoy_dynamic_module_on_http_filter_local_reply(void *stream, const v
 {
 	const struct route *route;
 
-	(void)filter, (void)details, (void)reset_imminent;
+	(void)filter, (void)reset_imminent;
+	if (status == UNAVAILABLE && was_ended(stream, details))
+		return RESET;
 	if (status < BAD_REQUEST || status >= SERVER_ERROR)
 		return CONTINUE;
 	route = envoy_dynamic_module_callback_get_most_specific_route_config(stream);
@@ -331,8 +435,6 @@ EXPORT int envoy_dynamic_module_on_http_filter_local_reply(void *stream, const v
 	{                                                                                          \
 	}
 
-CONTINUES(request_body)
-CONTINUES(request_trailers)
 CONTINUES(response_headers)
 CONTINUES(response_body)
 CONTINUES(response_trailers)

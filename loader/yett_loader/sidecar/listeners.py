@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from yett_loader.sidecar import changes
-from yett_loader.sidecar.routes import ALLOW, CLUSTER, DENY, MODULE, NO_HOST
+from yett_loader.sidecar.routes import ALLOW, CLUSTER, DENY, MODULE, NO_HOST, SENT
 from yett_policy.document import Direction
 
 Json = dict[str, Any]
@@ -20,13 +20,18 @@ RECORD_ALL = "yett.record_all"
 """Setting: records of what is allowed, too; 0 or 100 (percent)."""
 HEAP_MAX = 768 << 20
 """Bytes; below the limit of the container (manifests/base/sidecar)."""
+KEEPALIVE = (300, 60, 5)
+"""Seconds without a word, and between probes; probes without an answer: whose node is gone is given up after ten
+minutes.
+"""
 JUDGE = "yett.judge"
 """State of a connection: the name of its listener."""
 REGEX_MAX = 100_000
 """Instructions of one regex in RE2; Envoy's own limit is 100.  More take its main thread for too long."""
 _TYPE = "type.googleapis.com/envoy.extensions"
-_SOL_SOCKET, _SO_MARK = 1, 36
+_SOL_SOCKET, _SO_KEEPALIVE, _SO_MARK = 1, 9, 36
 _IPPROTO_TCP, _TCP_LINGER2, _TCP_DEFER_ACCEPT = 6, 8, 9
+_TCP_KEEPIDLE, _TCP_KEEPINTVL, _TCP_KEEPCNT = 4, 5, 6
 _ORIGINAL_DESTINATION = "envoy.network.transport_socket.original_dst_address"
 
 
@@ -60,6 +65,14 @@ def listener(port: int, direction: Direction, spread: bool = True) -> Json:
             # Envoy hears of a connection with its first bytes: one turn of its loop, not two.  Every client
             # of HTTP speaks first; one that does not is handed over after a second, as it is.
             _socket_option(_IPPROTO_TCP, _TCP_DEFER_ACCEPT, 1),
+            # Keep-alive probes of either side get no further than Envoy, so it has its own.
+            _socket_option(_SOL_SOCKET, _SO_KEEPALIVE, 1),
+            *(
+                _socket_option(_IPPROTO_TCP, option, value)
+                for option, value in zip(
+                    (_TCP_KEEPIDLE, _TCP_KEEPINTVL, _TCP_KEEPCNT), KEEPALIVE, strict=True
+                )
+            ),
         ],
         "listener_filters": [
             _filter(
@@ -103,7 +116,7 @@ def bootstrap(socket: str, node: str, admin: str) -> Json:
                                 "max_connections": 65536,
                                 "max_pending_requests": 65536,
                                 "max_requests": 65536,
-                                "max_retries": 0,
+                                "max_retries": 65536,
                             }
                         ]
                     },
@@ -111,10 +124,27 @@ def bootstrap(socket: str, node: str, admin: str) -> Json:
                         {
                             "use_downstream_protocol_config": {
                                 "http_protocol_options": {**_HTTP1, "allow_custom_methods": True},
-                                "http2_protocol_options": _HTTP2,
-                            }
+                                # More than a server takes would go out before it has said how many: nginx
+                                # takes 128.
+                                "http2_protocol_options": {**_HTTP2, "max_concurrent_streams": 100},
+                            },
+                            # What a server answers is not judged, and clients take more than Envoy would.
+                            "common_http_protocol_options": {
+                                # Less than after what servers end idle connections, 5 s and more; and a
+                                # server that serves one at a time waits no longer for the next.
+                                "idle_timeout": "4s",
+                                "max_headers_count": 1000,
+                                "max_response_headers_kb": 1024,
+                            },
                         }
                     ),
+                    "upstream_connection_options": {
+                        "tcp_keepalive": {
+                            "keepalive_time": KEEPALIVE[0],
+                            "keepalive_interval": KEEPALIVE[1],
+                            "keepalive_probes": KEEPALIVE[2],
+                        }
+                    },
                 },
             ]
         },
@@ -180,7 +210,7 @@ _HTTP1: Json = {
     }
 }
 _HTTP2: Json = {
-    "max_concurrent_streams": 100,
+    "max_concurrent_streams": 1024,
     "max_consecutive_inbound_frames_with_empty_payload": 1,
     "initial_stream_window_size": 65536,
     "initial_connection_window_size": 1048576,
@@ -255,10 +285,18 @@ def _http(name: str) -> Json:
             _filter(
                 "untrusted",
                 "http.early_header_mutation.header_mutation.v3.HeaderMutation",
-                # With an X-Forwarded-For of its own a pod could give Envoy orders.
-                mutations=[{"remove_on_match": {"key_matcher": {"prefix": "x-envoy-"}}}],
+                # With an X-Forwarded-For of its own a pod could give Envoy orders.  Rules are about what was sent.
+                mutations=[
+                    {"remove_on_match": {"key_matcher": {"prefix": "x-envoy-"}}},
+                    *(
+                        {"append": {"header": {"key": copy, "value": f"%REQ({name})%"}}}
+                        for name, copy in SENT.items()
+                    ),
+                ],
             )
         ],
+        forward_client_cert_details="ALWAYS_FORWARD_ONLY",
+        proxy_100_continue=True,
         generate_request_id=False,
         preserve_external_request_id=True,
         skip_xff_append=True,

@@ -63,6 +63,38 @@ AMBIGUOUS: Mapping[Reason, str] = {
 """Whole targets (query included) with that ambiguity; the same as `yett_policy.http.ambiguity`."""
 
 
+_DENIED = "="
+"""To deny.c: whatever has this text is denied."""
+SENT = {
+    name: f"x-envoy-sent-{name}"
+    for name in (
+        "connection",
+        "keep-alive",
+        "proxy-connection",
+        "te",
+        "transfer-encoding",
+        "upgrade",
+        "x-forwarded-proto",
+    )
+}
+"""What Envoy takes away or makes up before it looks for a route -> what the listener calls a copy of what was
+sent.  No client can send these names; the server sees none of them.
+"""
+_AGAIN: Json = {
+    "retry_on": "reset",
+    "num_retries": 1,
+    "retry_back_off": {"base_interval": "0.001s"},
+    "retriable_request_headers": [
+        {"name": ":method", "string_match": {"exact": method}}
+        for method in ("GET", "HEAD", "OPTIONS", "TRACE")
+    ],
+}
+"""A server may end a kept connection just as a request is on its way (RFC 9112, section 9.3.1).  Envoy shares
+connections to it among those of a client, so a client's first request could meet that; safe methods are sent
+again, of others the client hears what Envoy has heard (deny.c).
+"""
+
+
 def route_table(
     name: str, spec: RulesetSpec, secrets: Collection[str] = (), direction: Direction = Direction.INGRESS
 ) -> Json:
@@ -92,7 +124,7 @@ def route_table(
         for rule in deny_rules:
             route = _deny(Reason.DENY_RULE_L7, rule.ref, _conditions(rule, connect=connect), connect=connect)
             if rule.forbidden != spec.forbidden:
-                route["typed_per_filter_config"] = _denial(rule.forbidden, words)
+                route["typed_per_filter_config"] = _denial(rule.forbidden, [_DENIED, *words])
             yield route
 
     def letting(*, connect: bool) -> Iterator[Json]:
@@ -132,8 +164,12 @@ def route_table(
         "name": name,
         "domains": ["*"],
         "routes": routes,
-        "typed_per_filter_config": _denial(spec.forbidden, words),
+        "retry_policy": _AGAIN,
+        "typed_per_filter_config": _denial(spec.forbidden, [_DENIED, *words]),
     }
+    for route in routes:
+        if route["name"].startswith("audit|"):
+            route["typed_per_filter_config"] = _denial(spec.forbidden, words)
     if changing:
         # Under audit a header that occurs twice passes, but then no rule allows the request.
         for route in allowing:
@@ -141,7 +177,7 @@ def route_table(
         filters, program = change_filters(list(_occasions(changing, tolerated)))
         host["typed_per_filter_config"] |= filters
         host["metadata"] = {"filter_metadata": {CHANGES: program}}
-    return {"name": name, "virtual_hosts": [host]}
+    return {"name": name, "virtual_hosts": [host], "request_headers_to_remove": list(SENT.values())}
 
 
 def _whole(rule: HttpRule, tolerated: set[Reason]) -> list[Json]:
@@ -313,6 +349,7 @@ def _path(path: str, kind: PathKind, name: str) -> Json:
 
 
 def _header(item: HeaderRule) -> Json:
+    item = replace(item, name=SENT.get(item.name, item.name))
     if item.op is HeaderOp.ABSENT:
         return {"name": item.name, "present_match": True, "invert_match": True}
     if item.op is HeaderOp.PRESENT or (item.op in (HeaderOp.PREFIX, HeaderOp.SUFFIX) and not item.value):
