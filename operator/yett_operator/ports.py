@@ -11,10 +11,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from yett_operator.standing import Standing
+from yett_policy.cluster import PodKey
 from yett_policy.service import Backends, Frontend
-
-PodKey = tuple[str, str]
-"""(namespace, name)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,15 +203,15 @@ class Ack:
     """`applied` is everything; what was known before is forgotten."""
     failures: tuple[Failure, ...] = ()
     """All that stand now; empty: none any more."""
-    standing: Mapping[int, str] | None = field(default=None, compare=False, repr=False)
-    """All that is in force after it, from whom has it at hand; nobody changes it any more."""
+    standing: Standing | None = field(default=None, compare=False, repr=False)
+    """All that is in force after it, from whom has it at hand."""
 
-    def added_to(self, before: Mapping[int, str]) -> Mapping[int, str]:
+    def added_to(self, before: Mapping[int, str]) -> Standing:
         """All that is in force after it."""
         applied = dict(self.applied) if self.whole else {**before, **self.applied}
         for identity in self.dropped:
             applied.pop(identity, None)
-        return applied
+        return Standing(applied)
 
 
 @dataclass(frozen=True, slots=True)

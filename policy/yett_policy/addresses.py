@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from yett_policy.facts import Claims, Holder, is_pod
+from yett_policy.facts import Claims, ClaimsOf, Holder, is_pod
 from yett_policy.identity import WORLD, Labels
 from yett_policy.multimap import Multimap
 from yett_policy.prefix import Prefix, parse_prefix
@@ -18,7 +18,7 @@ class Addresses:
     def __init__(self, number: Callable[[Labels], int]) -> None:
         """`number`: of labels that are claimed."""
         self._number = number
-        self._claims: dict[Holder, Claims] = {}
+        self._claims = ClaimsOf()
         self._holders: Multimap[str, Holder] = Multimap()
         """Prefix -> who claims it."""
         self._before: dict[str, int | None] = {}

@@ -7,17 +7,18 @@ from dataclasses import replace
 from itertools import chain
 
 from yett_policy.addresses import NOTHING, Addresses
-from yett_policy.cluster import Namespace, Node, PodFacts, shared
+from yett_policy.cluster import Namespace, Node, PodFacts, pod_key, pod_name, shared
 from yett_policy.facts import (
     Blocks,
     Claims,
+    ClaimsOf,
     Holder,
     api_server_claims,
+    held_by,
     is_pod,
     node_claims,
     pod_claims,
     pod_holder,
-    pod_key,
 )
 from yett_policy.identity import Labels
 
@@ -44,20 +45,19 @@ class Claimants:
         self._stale_others = True
         self._others: set[Holder] = set()
         """That are neither pods nor nodes."""
-        self._new: dict[Holder, Claims] = {}
+        self._new = ClaimsOf()
         """To be put in place of those in force."""
 
     # -- what changed
 
     def put_pod(self, name: str, facts: PodFacts) -> None:
         """A pod that is new or has changed."""
-        self._take_pod(
-            pod_holder(facts.workload.namespace, name), PodFacts(shared(facts.workload), facts.prefixes)
-        )
+        key = pod_key(facts.workload.namespace, name)
+        self._take_pod(pod_holder(key), PodFacts(shared(facts.workload), facts.prefixes))
 
     def drop_pod(self, namespace: str, name: str) -> None:
         """A pod is gone; one that was never known is no error."""
-        self._take_pod(pod_holder(namespace, name), None)
+        self._take_pod(pod_holder(pod_key(namespace, name)), None)
 
     def _take_pod(self, holder: Holder, facts: PodFacts | None) -> None:
         self._new_pods[holder] = facts
@@ -104,7 +104,9 @@ class Claimants:
     def gather(self) -> None:
         """Work out what the changes so far claim, which takes less room than they do."""
         if self._stale_namespaces:
-            self._stale_pods |= {pod for pod in self._pods() if pod_key(pod)[0] in self._stale_namespaces}
+            self._stale_pods |= {
+                pod for pod in self._pods() if pod_name(held_by(pod))[0] in self._stale_namespaces
+            }
         new: dict[Holder, Claims] = {holder: self._pod_claims(holder) for holder in self._stale_pods}
         for name in self._stale_nodes:
             node = self.nodes.get(name)
@@ -116,19 +118,19 @@ class Claimants:
             self._others = set(others)
         self._new_pods, self._stale_pods, self._stale_nodes, self._stale_namespaces = {}, set(), set(), set()
         self._stale_others = False
-        self._new |= new
+        self._new.update(new)
 
     def wanted(self) -> set[Labels]:
         """All label sets of claims that are to be put in force."""
         return {labels for claims in self._new.values() for labels in claims.label_sets}
 
-    def settle(self, ready: Callable[[Claims], bool]) -> dict[Holder, Claims]:
+    def settle(self, ready: Callable[[Claims], bool]) -> Mapping[Holder, Claims]:
         """Those that are ready, to be put in force by the caller; the others go on waiting."""
-        new, self._new = self._new, {}
+        new, self._new = self._new, ClaimsOf()
+        settled = ClaimsOf()
         for holder, claims in new.items():
-            if not ready(claims):
-                self._new[holder] = claims
-        return {holder: claims for holder, claims in new.items() if holder not in self._new}
+            (settled if ready(claims) else self._new)[holder] = claims
+        return settled
 
     def of_node(self, name: str) -> Claims:
         """In force."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from sys import intern
 from typing import NamedTuple
 
 DENY_RESPONSE = "yett.dev/deny-response"
@@ -45,8 +46,23 @@ class PodFacts(NamedTuple):
 
 @lru_cache(maxsize=4096)
 def shared(workload: Workload) -> Workload:
-    """One object for equal ones."""
-    return workload
+    """One object for equal ones, and for equal texts in different ones."""
+    return replace(workload, labels=tuple((intern(key), intern(value)) for key, value in workload.labels))
+
+
+PodKey = str
+"""`NAMESPACE/NAME`: a pair of texts takes half as much room again."""
+
+
+def pod_key(namespace: str, name: str) -> PodKey:
+    """Of a pod."""
+    return f"{namespace}/{name}"
+
+
+def pod_name(key: PodKey) -> tuple[str, str]:
+    """The inverse: namespace and name."""
+    namespace, _, name = key.partition("/")
+    return namespace, name
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +82,9 @@ class Pod:
     service_account: str = "default"
 
     @property
-    def key(self) -> tuple[str, str]:
+    def key(self) -> PodKey:
         """Namespace and name."""
-        return (self.namespace, self.name)
+        return pod_key(self.namespace, self.name)
 
     @property
     def workload(self) -> Workload:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from yett_policy.cluster import PodKey
 from yett_policy.document import Document, Ruleset, Snapshot
 from yett_policy.identity import WORLD, Labels, Table
 from yett_policy.merge import Conflict
@@ -83,5 +84,5 @@ class Delta:
     """None: no Service has the address any more."""
     conflicts: frozenset[Conflict] = frozenset()
     """All that there are now between policies that select pods, not only new ones."""
-    pods: Mapping[tuple[str, str], int | None] = field(default_factory=dict)
-    """(namespace, name) -> identity, of pods whose identity or addresses changed; None: none."""
+    pods: Mapping[PodKey, int | None] = field(default_factory=dict)
+    """Pod -> identity, of pods whose identity or addresses changed; None: none."""

@@ -24,6 +24,7 @@ from yett_policy.cluster import (
     PodFacts,
     Service,
     Slice,
+    pod_name,
 )
 from yett_policy.compiled import Compiled, Delta
 from yett_policy.document import Direction, Ruleset
@@ -32,8 +33,8 @@ from yett_policy.facts import (
     Claims,
     Holder,
     OfPods,
+    held_by,
     is_pod,
-    pod_key,
 )
 from yett_policy.http.rule import RulesetSpec
 from yett_policy.identity import PROBES, RESERVED, Labels, Table, named_ports, one_text, port_key
@@ -282,7 +283,7 @@ class Compiler:
         self._rulesets.keep(self._bodies.rulesets())
         number = self._table.number
         pods = [
-            (*pod_key(holder), number(claims.own), tuple(sorted(map(_address, claims.prefixes))))
+            (*pod_name(held_by(holder)), number(claims.own), tuple(sorted(map(_address, claims.prefixes))))
             for holder in self._addresses.pods()
             if (claims := self._addresses.claims(holder)).own is not None
         ]
@@ -366,7 +367,7 @@ class Compiler:
         """Whether it has all its numbers, or can get them here."""
         return self._allocate or all(map(self._table.knows, claims.label_sets))
 
-    def _replace(self, new: dict[Holder, Claims]) -> set[str]:
+    def _replace(self, new: Mapping[Holder, Claims]) -> set[str]:
         """Prefixes whose identity changed."""
         addresses = self._addresses
         old = {holder: addresses.claims(holder) for holder in new}

@@ -7,11 +7,11 @@ sorts first wins, so the answer does not depend on the order of events.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass
 from functools import lru_cache
 
-from yett_policy.cluster import Node, PodFacts, Workload
+from yett_policy.cluster import Node, PodFacts, PodKey, Workload
 from yett_policy.document import Direction
 from yett_policy.identity import Labels, cidr_labels, inside_block, pod_labels
 from yett_policy.policy import Policy, Rule
@@ -81,6 +81,31 @@ class Claims:
         return (*sight.labels, *sight.as_local, *(() if sight.own is None else (sight.own,)))
 
 
+class ClaimsOf(MutableMapping[Holder, Claims]):
+    """By holder.  Each half is in a dictionary of its own, and the whole is made when it is asked for: an object for
+    each of ten thousand pods takes twice the room.
+    """
+
+    def __init__(self) -> None:
+        self._claimed: dict[Holder, str | tuple[str, ...]] = {}
+        self._sights: dict[Holder, Sight] = {}
+
+    def __getitem__(self, holder: Holder) -> Claims:
+        return Claims(self._claimed[holder], self._sights[holder])
+
+    def __setitem__(self, holder: Holder, claims: Claims) -> None:
+        self._claimed[holder], self._sights[holder] = claims.claimed, claims.sight
+
+    def __delitem__(self, holder: Holder) -> None:
+        del self._claimed[holder], self._sights[holder]
+
+    def __iter__(self) -> Iterator[Holder]:
+        return iter(self._claimed)
+
+    def __len__(self) -> int:
+        return len(self._claimed)
+
+
 class Blocks:
     """The prefixes that policies name, counted."""
 
@@ -124,35 +149,37 @@ class Blocks:
             yield "4-ipv4", Claims(str(_ALL_IPV4), _sight((_WORLD,)))
 
 
-def pod_holder(namespace: str, name: str) -> Holder:
+_POD = "2-pod/"
+
+
+def pod_holder(key: PodKey) -> Holder:
     """A pod."""
-    return f"2-pod/{namespace}/{name}"
+    return f"{_POD}{key}"
 
 
 def is_pod(holder: Holder) -> bool:
     """Whether it is one."""
-    return holder.startswith("2-pod/")
+    return holder.startswith(_POD)
 
 
-def pod_key(holder: Holder) -> tuple[str, str]:
-    """Namespace and name of one."""
-    _, namespace, name = holder.split("/")
-    return namespace, name
+def held_by(holder: Holder) -> PodKey:
+    """Which one."""
+    return holder.removeprefix(_POD)
 
 
-class OfPods(Mapping[tuple[str, str], int | None]):
-    """Numbers by namespace and name, which are made only as they are asked for: those of ten thousand pods
+class OfPods(Mapping[PodKey, int | None]):
+    """Numbers by key, which are made only as they are asked for: those of ten thousand pods
     at once would leave holes among what is kept.
     """
 
     def __init__(self, held: Mapping[Holder, int | None]) -> None:
         self._held = held
 
-    def __getitem__(self, key: tuple[str, str]) -> int | None:
-        return self._held[pod_holder(*key)]
+    def __getitem__(self, key: PodKey) -> int | None:
+        return self._held[pod_holder(key)]
 
-    def __iter__(self) -> Iterator[tuple[str, str]]:
-        return map(pod_key, self._held)
+    def __iter__(self) -> Iterator[PodKey]:
+        return map(held_by, self._held)
 
     def __len__(self) -> int:
         return len(self._held)

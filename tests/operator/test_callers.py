@@ -182,7 +182,7 @@ async def test_a_killed_compiler_is_replaced_without_a_wrong_change(api: ApiServ
         await put(api, namespace, l7policy())
         operator = one.operator
         publisher = operator.publisher
-        keys = [(namespace, "server"), (namespace, "client")]
+        keys = [f"{namespace}/server", f"{namespace}/client"]
         await eventually(lambda: all(key in publisher.pods for key in keys))
         server, client = (publisher.pods[key].identity for key in keys)
         await eventually(lambda: publisher.documents[server].rulesets)

@@ -19,6 +19,7 @@ from support.replica import (
     replica,
 )
 from yett_operator.app import Operator
+from yett_policy.cluster import pod_name
 from yett_policy.service import Frontend
 
 pytestmark = pytest.mark.cluster
@@ -26,7 +27,9 @@ pytestmark = pytest.mark.cluster
 
 async def test_numbers_survive_a_restart_and_are_never_given_twice(api: ApiServer, namespace: str) -> None:
     def numbers(operator: Operator) -> dict[str, int]:
-        return {name: pod.identity for (ns, name), pod in operator.publisher.pods.items() if ns == namespace}
+        return {
+            key: pod.identity for key, pod in operator.publisher.pods.items() if pod_name(key)[0] == namespace
+        }
 
     async with replica(api, namespace, "op-0") as one:
         await pods(api, namespace)
@@ -49,10 +52,10 @@ async def test_numbers_that_nothing_uses_go_and_deleted_ones_in_use_come_back(
         operator = one.operator
         operator.identities._unused = 0.0
         await pods(api, namespace)
-        await eventually(lambda: (namespace, "client") in operator.publisher.pods)
-        await eventually(lambda: (namespace, "server") in operator.publisher.pods)
-        client = operator.publisher.pods[namespace, "client"].identity
-        server = operator.publisher.pods[namespace, "server"].identity
+        await eventually(lambda: f"{namespace}/client" in operator.publisher.pods)
+        await eventually(lambda: f"{namespace}/server" in operator.publisher.pods)
+        client = operator.publisher.pods[f"{namespace}/client"].identity
+        server = operator.publisher.pods[f"{namespace}/server"].identity
 
         async def objects() -> set[str]:
             return {item["metadata"]["name"] for item in (await get(api, namespace, "secid"))["items"]}
@@ -70,10 +73,10 @@ async def test_numbers_that_nothing_uses_go_and_deleted_ones_in_use_come_back(
             return str(client) not in found and str(server) in found
 
         await eventually(swept)
-        assert operator.publisher.pods[namespace, "server"].identity == server
+        assert operator.publisher.pods[f"{namespace}/server"].identity == server
         await asyncio.to_thread(make_pod, api, namespace, "again", "client", "10.1.0.8")
-        await eventually(lambda: (namespace, "again") in operator.publisher.pods)
-        assert operator.publisher.pods[namespace, "again"].identity not in {client, server}
+        await eventually(lambda: f"{namespace}/again" in operator.publisher.pods)
+        assert operator.publisher.pods[f"{namespace}/again"].identity not in {client, server}
 
 
 async def test_labels_and_namespace_labels_move_a_pod_to_another_identity(
@@ -87,7 +90,7 @@ async def test_labels_and_namespace_labels_move_a_pod_to_another_identity(
         publisher = one.operator.publisher
 
         def governed(name: str) -> bool:
-            pod = publisher.pods[namespace, name]
+            pod = publisher.pods[f"{namespace}/{name}"]
             return bool(publisher.documents[pod.identity].rulesets)
 
         assert governed("server")
@@ -95,13 +98,15 @@ async def test_labels_and_namespace_labels_move_a_pod_to_another_identity(
         label = ["label", "pod", "-n", namespace, "--overwrite"]
         await asyncio.to_thread(api.kubectl, *label, "client", "app=server")
         await eventually(lambda: governed("client"))
-        assert publisher.pods[namespace, "client"].identity == publisher.pods[namespace, "server"].identity
+        assert (
+            publisher.pods[f"{namespace}/client"].identity == publisher.pods[f"{namespace}/server"].identity
+        )
         await asyncio.to_thread(api.kubectl, *label, "server", "app=other")
         await eventually(lambda: not governed("server"))
-        old = publisher.pods[namespace, "client"].identity
+        old = publisher.pods[f"{namespace}/client"].identity
         await asyncio.to_thread(api.kubectl, "label", "namespace", namespace, "team=red")
-        await eventually(lambda: publisher.pods[namespace, "client"].identity != old)
-        assert publisher.ipcache["10.1.0.2/32"] == publisher.pods[namespace, "client"].identity
+        await eventually(lambda: publisher.pods[f"{namespace}/client"].identity != old)
+        assert publisher.ipcache["10.1.0.2/32"] == publisher.pods[f"{namespace}/client"].identity
 
 
 async def test_a_pod_that_is_gone_leaves_nothing_to_who_gets_its_address(
@@ -156,7 +161,7 @@ async def test_a_service_is_followed_with_who_is_behind_it_and_what_is_spoken_th
         await eventually(lambda: publisher.services.get(front) == ())
         await put(api, namespace, piece)
         await eventually(lambda: len(publisher.services.get(front, ())) == 1)
-        server = publisher.pods[namespace, "server"].identity
+        server = publisher.pods[f"{namespace}/server"].identity
         assert publisher.services[front] == ((server, 80),)
         await eventually(lambda: holds(engine, lambda said: said[0] == "kernel"))
         said = {**port, "appProtocol": "kubernetes.io/h2c"}

@@ -118,7 +118,7 @@ async def test_a_namespace_says_how_denials_are_answered_and_is_told_if_it_says_
         publisher = one.operator.publisher
 
         def answered() -> set[bool]:
-            pod = publisher.pods.get((namespace, "server"))
+            pod = publisher.pods.get(f"{namespace}/server")
             document = publisher.documents.get(pod.identity) if pod is not None else None
             digests = document.rulesets if document is not None else ()
             parts = [decode.from_operator(publisher.rulesets[digest].frame) for digest in digests]

@@ -51,7 +51,7 @@ def test_a_pod_is_reduced_to_what_policies_need() -> None:
         "serviceAccountName": "robot",
     }
     key, small = slim.pod(pod(spec=spec, status={"podIPs": [{"ip": "10.0.0.1"}, {"ip": "2001:db8::1"}]}))
-    assert key == ("shop", "a")
+    assert key == "shop/a"
     assert small is not None
     assert small.node == "n1"
     assert small.addresses == ("10.0.0.1", "2001:db8::1")
@@ -90,7 +90,7 @@ def test_the_ports_that_the_kubelet_probes_are_known_by_number() -> None:
 
 @pytest.mark.parametrize("phase", ["Succeeded", "Failed"])
 def test_a_finished_pod_is_gone_because_its_address_is_free(phase: str) -> None:
-    assert slim.pod(pod(status={"phase": phase})) == (("shop", "a"), None)
+    assert slim.pod(pod(status={"phase": phase})) == ("shop/a", None)
 
 
 def test_a_terminating_pod_stays() -> None:

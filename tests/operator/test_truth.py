@@ -92,7 +92,7 @@ class Cluster:
 
     def place(self, identity: int, node: str) -> None:
         """A pod of the identity comes to the node, or its only one there leaves."""
-        key = ("default", f"{identity}-{node}")
+        key = f"default/{identity}-{node}"
         pod = None if key in self.pods else SlimPod(key, (), node, workload=Workload("default"))
         documents = {} if identity in self.publisher.documents else {identity: document(identity, 0)}
         numbers = {key: None if pod is None else identity}

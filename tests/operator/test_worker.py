@@ -25,9 +25,9 @@ from yett_operator.compilation.process import CompilerDied, CompilerProcess
 from yett_operator.compilation.publish import Publisher
 from yett_operator.compilation.worker import Worker
 from yett_operator.kube.slim import SlimPod
-from yett_operator.ports import Change, PodKey
+from yett_operator.ports import Change
 from yett_operator.webhook.review import review
-from yett_policy.cluster import Cluster, Pod, PodFacts, Service, ServicePort, Slice
+from yett_policy.cluster import Cluster, Pod, PodFacts, PodKey, Service, ServicePort, Slice
 from yett_policy.compiler import compile as compile_all
 from yett_policy.identity import Labels, Table
 from yett_policy.service import Frontend
@@ -132,7 +132,7 @@ def test_a_service_that_tells_single_pods_apart_is_heard() -> None:
     worker, numbers, _ = started()
     label = "statefulset.kubernetes.io/pod-name"
     pods = {
-        (each.namespace, each.name): each
+        each.key: each
         for i in (1, 2)
         for each in [pod(f"server-{i}", "server", f"10.0.1.{i}", **{label: f"server-{i}"})]
     }
@@ -141,16 +141,16 @@ def test_a_service_that_tells_single_pods_apart_is_heard() -> None:
     said = Service("default", "one", {label: "server-1"}, (ServicePort(80, 80, app_protocol="grpc"),))
     told = settle(worker, Batch(services={said.key: said}), numbers)
     engines = {
-        key[1]: {
+        key: {
             told.ruleset_facts[digest].engine if digest in told.ruleset_facts else "kernel"
             for digest in told.documents[number].rulesets
         }
         for key, number in told.pods.items()
         if number is not None and number in told.documents
     }
-    assert engines == {"server-1": {"sidecar"}, "server-2": {"kernel"}}
+    assert engines == {"default/server-1": {"sidecar"}, "default/server-2": {"kernel"}}
     again = settle(worker, Batch(services={said.key: None}), numbers)
-    assert {again.pods[key] for key in pods} == {quiet.pods["default", "server-1"]}
+    assert {again.pods[key] for key in pods} == {quiet.pods["default/server-1"]}
 
 
 def test_a_policy_that_turns_bad_leaves_the_last_good_version_in_force() -> None:
@@ -301,7 +301,7 @@ def test_labels_of_roll_outs_make_no_identities_until_a_policy_selects_by_them()
     by_hash = settle(worker, batch, numbers)
     assert len(set(by_hash.pods.values())) == 2
     selected = [number for number, sources in by_hash.subjects.items() if sources]
-    assert selected == [by_hash.pods["default", "s-1"]]
+    assert selected == [by_hash.pods["default/s-1"]]
     again = settle(worker, Batch(policies={"L7Policy/default/p": None}), numbers)
     assert len(set(again.pods.values())) == 1
 
@@ -459,9 +459,9 @@ def test_who_follows_the_changes_knows_what_a_snapshot_says(history: list[tuple[
                 pods[made.key] = touched[made.key] = made
                 batch.pods[made.key] = made
             case "no pod":
-                pods.pop(("default", name), None)
-                touched["default", name] = None
-                batch.pods["default", name] = None
+                pods.pop(f"default/{name}", None)
+                touched[f"default/{name}"] = None
+                batch.pods[f"default/{name}"] = None
             case "anew":
                 worker = Worker()
                 whole = Batch(

@@ -15,10 +15,10 @@ def world() -> World:
 
 def pod(uid: int, address: str = "10.0.0.1", app: str = "a") -> SlimPod:
     workload = Workload("default", (("app", app),))
-    return SlimPod(("default", "p"), (address,), "n1", uid, workload=workload)
+    return SlimPod(KEY, (address,), "n1", uid, workload=workload)
 
 
-KEY = ("default", "p")
+KEY = "default/p"
 
 
 def test_many_changes_of_one_pod_are_one() -> None:

@@ -106,7 +106,7 @@ class Model:
 
     def __init__(self) -> None:
         self.policies: dict[str, list[Policy]] = {}
-        self.pods: dict[tuple[str, str], Pod] = {}
+        self.pods: dict[str, Pod] = {}
         self.namespaces: dict[str, Namespace] = {}
         self.nodes: dict[str, Node] = {}
         self.api: tuple[str, ...] = ()
@@ -127,7 +127,7 @@ class Model:
                 self.pods[pod.key] = pod
                 compiler.put_pod(pod)
             case ("no pod", namespace, name):
-                self.pods.pop((namespace, name), None)
+                self.pods.pop(f"{namespace}/{name}", None)
                 compiler.drop_pod(namespace, name)
             case ("namespace", namespace):
                 self.namespaces[namespace.name] = namespace
@@ -188,7 +188,7 @@ class Follower:
         self.ipcache: dict[str, int] = {}
         self.node_addresses: dict[str, dict[str, int]] = {}
         self.identities: dict[int, Labels] = {}
-        self.pods: dict[tuple[str, str], int] = {}
+        self.pods: dict[str, int] = {}
         self.services: dict[Frontend, Backends] = {}
         self.subjects: dict[int, frozenset[str]] = {}
 
@@ -223,7 +223,7 @@ def test_any_history_of_changes_ends_where_a_compile_from_scratch_does(
         for name, held in now.node_addresses.items():
             assert follower.node_addresses.get(name, {}) == held
         assert follower.identities == now.identities
-        assert follower.pods == {(pod[0], pod[1]): pod[2] for pod in now.pods}
+        assert follower.pods == {f"{pod[0]}/{pod[1]}": pod[2] for pod in now.pods}
         assert follower.subjects == selecting(now, [p for group in model.policies.values() for p in group])
 
 
@@ -267,7 +267,7 @@ def test_a_pod_keeps_what_it_had_until_its_new_number_is_known() -> None:
     assert compiler.flush().pods == {}
     (labels,) = compiler.missing()
     compiler.learn({labels: 300})
-    assert compiler.flush().pods == {("default", "x"): 300}
+    assert compiler.flush().pods == {"default/x": 300}
     compiler.put_pod(Pod("default", "x", {"app": "y"}, ("10.0.0.1",)))
     assert compiler.flush() == Delta()
     assert compiler.compiled().ipcache == {"10.0.0.1/32": 300}

@@ -26,7 +26,6 @@ from yett_operator.ports import (
     NodeInfo,
     NodeSnapshot,
     PlacedPod,
-    PodKey,
     PublishedDocument,
     PublishedRuleset,
     PublishedSecret,
@@ -34,6 +33,7 @@ from yett_operator.ports import (
 from yett_operator.sync.auth import Caller, Denied
 from yett_operator.sync.server import SyncServer
 from yett_operator.sync.settings import Settings
+from yett_policy.cluster import PodKey
 from yett_policy.document import Document, Ruleset
 from yett_policy.sync.message import Failing
 
@@ -157,14 +157,14 @@ class Source:
             node_addresses={node: {f"192.168.0.{index + 1}/32": 1} for index, node in enumerate(nodes)},
             identities={1: ("reserved:host",), build.WEB: ("k8s:app=web",)},
             pods={
-                ("default", f"web-{node}"): pod(f"web-{node}", node, f"10.0.{index}.2")
+                f"default/web-{node}": pod(f"web-{node}", node, f"10.0.{index}.2")
                 for index, node in enumerate(nodes)
             },
         )
 
 
 def pod(name: str, node: str, *addresses: str, identity: int = build.WEB) -> PlacedPod:
-    return PlacedPod(("default", name), addresses, node, identity=identity)
+    return PlacedPod(f"default/{name}", addresses, node, identity=identity)
 
 
 def _put(held: dict, changes: Mapping) -> None:  # type: ignore[type-arg]

@@ -119,8 +119,8 @@ def cluster() -> Source:
             build.CLIENT: ("k8s:app=client",),
         },
         pods={
-            ("default", "web"): pod("web", "node-a", "10.9.2.2"),
-            ("default", "client"): pod("client", "node-a", "10.9.1.2", identity=build.CLIENT),
+            "default/web": pod("web", "node-a", "10.9.2.2"),
+            "default/client": pod("client", "node-a", "10.9.1.2", identity=build.CLIENT),
         },
     )
     return source
@@ -185,13 +185,13 @@ async def test_a_pod_without_an_interface_is_reported(serve: Serve, node: Node, 
         replica = await serve(source, port=PORT)
     node.start(replica, "localhost")
     await eventually(lambda: all_applied(replica, source), node)
-    source.tell(pods={("default", "ghost"): pod("ghost", "node-a", "10.77.0.1")})
+    source.tell(pods={"default/ghost": pod("ghost", "node-a", "10.77.0.1")})
 
     async def reported() -> bool:
         return any(item[:2] == (build.WEB, "NotAttached") for item in replica.sink.failures["node-a"])
 
     await eventually(reported, node)
-    source.tell(pods={("default", "ghost"): None})
+    source.tell(pods={"default/ghost": None})
 
     async def over() -> bool:
         return replica.sink.failures["node-a"] == ()

@@ -48,7 +48,7 @@ steps = st.one_of(
     st.builds(
         lambda name, number, node: (
             lambda source: source.tell(
-                pods={("default", name): number and pod(name, node, "10.0.0.9", identity=number)}
+                pods={f"default/{name}": number and pod(name, node, "10.0.0.9", identity=number)}
             )
         ),
         st.sampled_from("abc"),
@@ -141,7 +141,7 @@ async def test_news_of_the_node_itself_are_not_held_back_with_what_all_are_told(
     loader = Loader(source, Settings(spacing=0.001, spread=3600))
     updates: asyncio.Queue[list[str]] = asyncio.Queue()
 
-    async def send(frames: Sequence[bytes]) -> None:
+    async def send(frames: Sequence[bytes], *, whole: bool) -> None:
         loader.parts.clear()
         await loader.send(frames)
         updates.put_nowait([kind.__name__ for kind in loader.parts])

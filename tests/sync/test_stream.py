@@ -78,9 +78,7 @@ async def test_a_new_pod_reaches_every_node_as_one_difference(serve: Serve, load
     loaders = [load(replica, "node-a"), load(replica, "node-b")]
     await settled(replica, *loaders)
     before = replica.server.counters.sent_bytes
-    source.tell(
-        ipcache={"10.0.0.9/32": build.WEB}, pods={("default", "late"): pod("late", "node-b", "10.0.0.9")}
-    )
+    source.tell(ipcache={"10.0.0.9/32": build.WEB}, pods={"default/late": pod("late", "node-b", "10.0.0.9")})
     await settled(replica, *loaders)
     for loader in loaders:
         assert addresses(loader)["10.0.0.9/32"] == build.WEB
@@ -101,11 +99,11 @@ async def test_an_address_that_gets_another_owner_has_one_identity_at_every_mome
     replica = await serve(source)
     loader = load(replica)
     await settled(replica, loader)
-    source.tell(ipcache={"10.0.1.2/32": None}, pods={("default", "web-node-b"): None})
+    source.tell(ipcache={"10.0.1.2/32": None}, pods={"default/web-node-b": None})
     source.tell(
         ipcache={"10.0.1.2/32": build.CLIENT},
         identities={build.CLIENT: ("k8s:app=client",)},
-        pods={("default", "client"): pod("client", "node-b", "10.0.1.2", identity=build.CLIENT)},
+        pods={"default/client": pod("client", "node-b", "10.0.1.2", identity=build.CLIENT)},
     )
     await settled(replica, loader)
     assert addresses(loader)["10.0.1.2/32"] == build.CLIENT
@@ -119,7 +117,7 @@ async def test_a_policy_change_sends_its_document_and_ruleset_and_no_others(serv
     source.begin("node-a")
     source.tell(
         documents=(build.document(build.CLIENT, verdict=Verdict.ALLOW),),
-        pods={("default", "client"): pod("client", "node-a", "10.0.0.3", identity=build.CLIENT)},
+        pods={"default/client": pod("client", "node-a", "10.0.0.3", identity=build.CLIENT)},
     )
     replica = await serve(source)
     loader = load(replica)
@@ -159,9 +157,9 @@ async def test_an_identity_that_comes_to_a_node_brings_its_document(serve: Serve
     replica = await serve(source)
     loader = load(replica)
     await settled(replica, loader)
-    source.tell(pods={("default", "client"): pod("client", "node-a", "10.0.0.3", identity=build.CLIENT)})
+    source.tell(pods={"default/client": pod("client", "node-a", "10.0.0.3", identity=build.CLIENT)})
     await until(lambda: build.CLIENT in replica.sink.nodes["node-a"])
-    source.tell(pods={("default", "client"): None})
+    source.tell(pods={"default/client": None})
     await until(lambda: build.CLIENT not in replica.sink.nodes["node-a"])
 
 
@@ -330,7 +328,7 @@ async def test_a_secret_goes_to_the_nodes_whose_rules_name_it_and_again_when_it_
         documents=(build.document(400, rules),),
         rulesets=(rules,),
         identities={400: ("k8s:app=api",)},
-        pods={("default", "api"): pod("api", "node-b", "10.0.9.2", identity=400)},
+        pods={"default/api": pod("api", "node-b", "10.0.9.2", identity=400)},
         secrets={"n/s": PublishedSecret("0" * 32, "first"), "n/other": PublishedSecret("1" * 32, "other")},
     )
     replica = await serve(source)

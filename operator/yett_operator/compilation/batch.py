@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Protocol, TypeVar
 
-from yett_operator.ports import PodKey, PublishedDocument, PublishedRuleset
-from yett_policy.cluster import Namespace, Node, PodFacts, Service, Slice, Workload
+from yett_operator.ports import PublishedDocument, PublishedRuleset
+from yett_policy.cluster import Namespace, Node, PodFacts, PodKey, Service, Slice, Workload
 from yett_policy.identity import Labels
 from yett_policy.service import Backends, Frontend
 

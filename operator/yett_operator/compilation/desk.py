@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import pickle
 import signal
 import struct
@@ -17,6 +18,9 @@ from yett_operator.compilation.worker import Worker
 
 PIECE = 500
 """Pods that come or go at once.  What many of them leave when they are kept, in either process, is holes."""
+_COLLECT = (400, 2, 2)
+"""See `gc.set_threshold`: only whole collections empty Python's lists of spare tuples and the like, and what stays
+long should not lie between them."""
 LENGTH = struct.Struct("!Q")
 """Goes before each pickle: that of (method of `Desk`, arguments), that of (whether it did not raise, result or
 exception)."""
@@ -58,6 +62,7 @@ def serve(end: socket, forbidden: bool) -> None:
     """Until the other end is closed, be it that the parent died: without it there is nothing to do."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is for the parent
     memory.set_up()
+    gc.set_threshold(*_COLLECT)
     desk = Desk(forbidden=forbidden)
     with end, end.makefile("rwb") as stream:
         while head := stream.read(LENGTH.size):

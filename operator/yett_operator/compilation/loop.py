@@ -16,7 +16,8 @@ from yett_operator.compilation.world import Taken, World
 from yett_operator.kube.slim import SlimPod, SlimPolicy
 from yett_operator.memory import BIG, give_back
 from yett_operator.metrics import COMPILE_FAILURES, COMPILE_SECONDS
-from yett_operator.ports import Change, PodKey
+from yett_operator.ports import Change
+from yett_policy.cluster import PodKey
 from yett_policy.identity import Labels
 
 log = logging.getLogger(__name__)
@@ -127,8 +128,8 @@ class CompileLoop:
     async def _give_back(self) -> None:
         if self._big:
             self._big = False
+            give_back()  # at once: loaders that come now take free memory for as long as they stay
             await self._process.give_back()
-            give_back()
 
     def rebuild(self) -> None:
         """Begin with a compiler that knows nothing; what is published stays until it is done."""

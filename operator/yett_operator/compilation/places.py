@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from yett_operator.kube.slim import SlimPod
-from yett_operator.ports import PlacedPod, PodKey
+from yett_operator.ports import PlacedPod
+from yett_policy.cluster import PodKey
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from typing import Concatenate, ParamSpec, TypeVar, cast
 
 from yett_operator.compilation.batch import Batch, Outcome
 from yett_operator.compilation.desk import LENGTH, PIECE, Desk, serve
-from yett_operator.ports import PodKey
+from yett_policy.cluster import PodKey
 
 P = ParamSpec("P")
 T = TypeVar("T")

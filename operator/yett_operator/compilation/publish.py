@@ -16,11 +16,11 @@ from yett_operator.ports import (
     Change,
     Listener,
     NodeSnapshot,
-    PodKey,
     PublishedDocument,
     PublishedRuleset,
     PublishedSecret,
 )
+from yett_policy.cluster import PodKey
 from yett_policy.identity import one_text
 from yett_policy.service import Backends, Frontend
 

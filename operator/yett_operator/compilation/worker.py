@@ -13,7 +13,7 @@ from yett_operator.compilation.batch import KEPT_MAX, Batch, Judgement, Outcome,
 from yett_operator.labels import noise_in, noise_in_service, quiet
 from yett_operator.ports import PublishedDocument, PublishedRuleset
 from yett_policy import budget
-from yett_policy.cluster import PodFacts, Service
+from yett_policy.cluster import PodFacts, Service, pod_name
 from yett_policy.compiled import Delta
 from yett_policy.compiler import Compiler
 from yett_policy.document import Ruleset
@@ -68,9 +68,9 @@ class Worker:
             compiler.count_anew()
         for pod_key, pod in batch.pods.items():
             if pod is None:
-                compiler.drop_pod(*pod_key)
+                compiler.drop_pod(*pod_name(pod_key))
             else:
-                compiler.put_facts(pod_key[1], PodFacts(pod.workload, pod.prefixes))
+                compiler.put_facts(pod_name(pod_key)[1], PodFacts(pod.workload, pod.prefixes))
         for name, namespace in batch.namespaces.items():
             if namespace is None:
                 compiler.drop_namespace(name)

@@ -9,8 +9,7 @@ from typing import TypeVar
 
 from yett_operator.compilation.batch import Batch, PolicyText
 from yett_operator.kube.slim import SlimPod, SlimPolicy
-from yett_operator.ports import PodKey
-from yett_policy.cluster import Namespace, Node, Service, Slice
+from yett_policy.cluster import Namespace, Node, PodKey, Service, Slice
 from yett_policy.identity import Labels
 
 K = TypeVar("K")

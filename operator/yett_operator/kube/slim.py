@@ -14,10 +14,12 @@ from yett_policy.cluster import (
     NamedPort,
     Namespace,
     Node,
+    PodKey,
     Service,
     ServicePort,
     Slice,
     Workload,
+    pod_key,
     shared,
 )
 from yett_policy.document import canonical
@@ -87,17 +89,18 @@ class SlimStatus:
     """As it was written, canonical JSON: as objects it would take several times the room."""
 
 
-def pod(obj: Json) -> tuple[tuple[str, str], SlimPod | None]:
+def pod(obj: Json) -> tuple[PodKey, SlimPod | None]:
     """Finished pods count as gone: their addresses are free.  Terminating ones do not."""
     metadata, spec, status = obj["metadata"], obj.get("spec") or {}, obj.get("status") or {}
-    key = (intern(metadata["namespace"]), metadata["name"])
+    namespace = intern(metadata["namespace"])
+    key = pod_key(namespace, metadata["name"])
     if status.get("phase") in _FINISHED:
         return key, None
     ips = [each["ip"] for each in status.get("podIPs") or () if each.get("ip")]
     if not ips and status.get("podIP"):
         ips = [status["podIP"]]
     workload = Workload(
-        namespace=key[0],
+        namespace=namespace,
         labels=tuple(sorted((metadata.get("labels") or {}).items())),
         named_ports=_named_ports(spec),
         probes=_probes(spec),

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from yett_operator.metrics import NODES
 from yett_operator.ports import Ack, Failure, NodeInfo
+from yett_operator.standing import Standing
 from yett_operator.status.hits import Hits
 
 
@@ -32,7 +33,7 @@ class NodeState:
     connected: bool = False
     changed_at: float = 0
     """When it connected or disconnected; seconds of the clock given."""
-    applied: Mapping[int, str] = field(default_factory=dict)
+    applied: Standing = field(default_factory=lambda: Standing({}))
     failures: tuple[Failure, ...] = ()
     info: NodeInfo = field(default_factory=NodeInfo)
     source: str = ""

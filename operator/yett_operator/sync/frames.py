@@ -7,8 +7,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from typing import TypeVar
 
-from yett_operator.ports import NodeSnapshot, PlacedPod, PodKey
+from yett_operator.ports import NodeSnapshot, PlacedPod
 from yett_operator.sync.history import Difference, History
+from yett_policy.cluster import PodKey, pod_name
 from yett_policy.service import Backends, Frontend
 from yett_policy.sync import encode
 
@@ -21,6 +22,8 @@ SMALL = 4096
 """Rows of a snapshot that is quickly made."""
 STALE_SHARE = 4
 """A snapshot kept is topped up with what changed since, until that is a quarter of it."""
+KEPT = 5.0
+"""Seconds for which a snapshot is kept after it was last asked for: loaders come together, or one by one."""
 
 PodValue = tuple[int, tuple[str, ...]]
 
@@ -35,6 +38,7 @@ class Frames:
         self._snapshot: asyncio.Task[tuple[bytes, ...]] | None = None
         self._snapshot_at = 0
         self._snapshot_rows = 0
+        self._forgetting: asyncio.TimerHandle | None = None
 
     def delta(self, base: int, now: int) -> tuple[bytes, ...] | None:
         """The cluster's parts from one revision to another; None: the history is too short."""
@@ -60,7 +64,13 @@ class Frames:
             )
             self._snapshot_at = node.revision
             self._snapshot_rows = len(ipcache) + len(identities) + len(pods) + len(services)
+        if self._forgetting is not None:
+            self._forgetting.cancel()
+        self._forgetting = asyncio.get_running_loop().call_later(KEPT, self._forget)
         return self._snapshot, self._snapshot_at
+
+    def _forget(self) -> None:
+        self._snapshot = None
 
     def _usable(self, now: int) -> bool:
         if self._snapshot is not None and self._snapshot.done() and self._snapshot.exception():
@@ -75,7 +85,7 @@ def _changed(difference: Difference) -> Iterator[bytes]:
     for named in _pieces(difference.identities.items()):
         yield encode.identities(named)
     for placed in _pieces(difference.pods.items()):
-        yield encode.pods([(key, _pod(pod)) for key, pod in placed])
+        yield encode.pods([(pod_name(key), _pod(pod)) for key, pod in placed])
     yield from map(encode.services, _pieces(difference.services.items()))
 
 
@@ -88,7 +98,7 @@ def _whole(
     yield from map(encode.addresses, _pieces(ipcache.items()))
     yield from map(encode.identities, _pieces(identities.items()))
     for placed in _pieces(pods.items()):
-        yield encode.pods([(key, _pod(pod)) for key, pod in placed])
+        yield encode.pods([(pod_name(key), _pod(pod)) for key, pod in placed])
     yield from map(encode.services, _pieces(services.items()))
 
 

@@ -10,7 +10,8 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from yett_operator.ports import Change, PlacedPod, PodKey, SnapshotSource
+from yett_operator.ports import Change, PlacedPod, SnapshotSource
+from yett_policy.cluster import PodKey
 from yett_policy.service import Backends, Frontend
 
 CHANGES = 4096

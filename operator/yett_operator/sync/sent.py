@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from yett_operator.differing import differing
-from yett_operator.ports import NodeSnapshot, PlacedPod, PodKey, PublishedDocument, PublishedRuleset
+from yett_operator.ports import NodeSnapshot, PlacedPod, PublishedDocument, PublishedRuleset
+from yett_policy.cluster import pod_name
 from yett_policy.sync.message import NodeChanges, NodePart
 
 
@@ -40,7 +41,7 @@ class Sent:
             documents=self._digests,
             rulesets=self._contents,
             addresses=self.addresses,
-            endpoints=tuple((*pod.key, pod.identity, pod.addresses) for pod in self.endpoints),
+            endpoints=tuple((*pod_name(pod.key), pod.identity, pod.addresses) for pod in self.endpoints),
             secrets=self.secrets,
         )
 
@@ -67,5 +68,5 @@ class Sent:
         return {item.digest: item.content for item in self.rulesets}
 
 
-def _placed(pods: Iterable[PlacedPod], known: set[int]) -> dict[PodKey, tuple[int, tuple[str, ...]]]:
-    return {pod.key: (pod.identity, pod.addresses) for pod in pods if id(pod) not in known}
+def _placed(pods: Iterable[PlacedPod], known: set[int]) -> dict[tuple[str, str], tuple[int, tuple[str, ...]]]:
+    return {pod_name(pod.key): (pod.identity, pod.addresses) for pod in pods if id(pod) not in known}

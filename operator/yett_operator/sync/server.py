@@ -6,7 +6,7 @@ import asyncio
 import logging
 import ssl
 from collections.abc import Coroutine
-from typing import Any
+from typing import Any, cast
 
 from aiohttp import WSCloseCode, web
 
@@ -16,6 +16,7 @@ from yett_operator.sync.auth import Authenticator, Denied, Gate, Unavailable, be
 from yett_operator.sync.counters import Counters
 from yett_operator.sync.frames import Frames
 from yett_operator.sync.history import History
+from yett_operator.sync.pieces import Pieces
 from yett_operator.sync.session import Session, Surroundings
 from yett_operator.sync.settings import Settings
 from yett_operator.sync.stream import Stream
@@ -119,13 +120,16 @@ class SyncServer:
             max_msg_size=MESSAGE_LIMIT,
             writer_limit=UNSENT,
         )
-        if request.transport is not None:
-            request.transport.set_write_buffer_limits(UNSENT)
+        if (transport := request.transport) is None:
+            raise ConnectionResetError("the caller has hung up")
+        transport.set_write_buffer_limits(UNSENT)
+        pieces = Pieces(transport)
+        request.protocol.transport = cast("asyncio.Transport", pieces)
         await socket.prepare(request)
         self.counters.streams += 1
         self.counters.accepted += 1
         try:
-            await Session(socket, caller, self._around).run()
+            await Session(socket, pieces, caller, self._around).run()
         finally:
             self.counters.streams -= 1
         return socket

@@ -5,19 +5,19 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import lru_cache
-from sys import intern
 from typing import assert_never
 
 from aiohttp import WebSocketError, WSMessage, WSMsgType, web
 
 from yett_operator import ports
 from yett_operator.complaints import Complaints
+from yett_operator.standing import Standing
 from yett_operator.sync.auth import Caller, Denied, Gate, Unavailable
 from yett_operator.sync.counters import Counters
+from yett_operator.sync.pieces import Pieces
 from yett_operator.sync.settings import Settings
 from yett_operator.sync.stream import Stream
 from yett_policy.sync import decode, encode, message
@@ -61,8 +61,11 @@ class Surroundings:
 class Session:
     """Between the upgraded request and its end."""
 
-    def __init__(self, socket: web.WebSocketResponse, caller: Caller, around: Surroundings) -> None:
+    def __init__(
+        self, socket: web.WebSocketResponse, pieces: Pieces, caller: Caller, around: Surroundings
+    ) -> None:
         self._socket = socket
+        self._pieces = pieces
         self._around = around
         self._settings = around.settings
         self.node = caller.node
@@ -71,7 +74,7 @@ class Session:
         """None before the hello."""
         self.silent = False
         """Reported as gone, though the connection is open."""
-        self.known = ports.Ack({}, whole=True)
+        self.known = ports.Ack(Standing({}), whole=True)
         """All that its answers add up to."""
         self._heard = time.monotonic()
         self._valid_until = self._heard + self._settings.token
@@ -136,7 +139,7 @@ class Session:
                 Close.WRONG_NODE, f"it says that it is node {hello.node!r}, its token is of {self.node!r}"
             )
         self.info = ports.NodeInfo(hello.version, hello.kernel)
-        self._know(_shared(hello.applied), _failures(hello.failures))
+        self._know(Standing(hello.applied), _failures(hello.failures))
         return hello
 
     async def _receive(self) -> None:
@@ -201,7 +204,7 @@ class Session:
 
     def _ack(self, item: message.Ack) -> None:
         self._in_order(item.seq)
-        ack = ports.Ack(_shared(item.applied), frozenset(item.dropped), item.whole, _failures(item.failures))
+        ack = ports.Ack(item.applied, frozenset(item.dropped), item.whole, _failures(item.failures))
         standing = ack.added_to(self.known.applied)
         if len(standing) > message.LOCAL_MAX:
             raise Ended(Close.PROTOCOL_ERROR, f"more than {message.LOCAL_MAX} documents in force")
@@ -211,7 +214,7 @@ class Session:
         if self.stream is not None:
             self.stream.acked(item.seq)
 
-    def _know(self, standing: Mapping[int, str], failures: tuple[ports.Failure, ...]) -> None:
+    def _know(self, standing: Standing, failures: tuple[ports.Failure, ...]) -> None:
         self.known = ports.Ack(standing, whole=True, failures=failures, standing=standing)
 
     def _refusal(self, seq: int, problem: message.Problem, text: str) -> None:
@@ -221,7 +224,7 @@ class Session:
             log.error("node %s takes nothing of update %d (%s): %r%s", self.node, seq, problem, text, more)
         failure = ports.Failure(0, "ProtocolError", text)
         failures = (*self.known.failures, failure)
-        self._around.acked(self, ports.Ack({}, failures=failures, standing=self.known.applied))
+        self._around.acked(self, ports.Ack({}, failures=failures, standing=self.known.standing))
         if self.stream is not None:
             self.stream.refused(seq)
 
@@ -269,7 +272,8 @@ class Session:
                         await self._socket.ping()
             due = time.monotonic() + self._settings.ping
 
-    async def _send(self, frames: Sequence[bytes]) -> None:
+    async def _send(self, frames: Sequence[bytes], *, whole: bool = False) -> None:
+        self._pieces.small = whole
         for part in bundle(frames):
             self._around.counters.sent_bytes += len(part)
             await self._socket.send_bytes(part)
@@ -280,16 +284,6 @@ class Session:
         if (more := self._around.complaints.due((self.node, name))) is not None:
             log.warning("the stream of node %s is ended (%s): %s%s", self.node, name, ended, more)
         await self.close(ended.code, str(ended))
-
-
-def _shared(applied: Mapping[int, str]) -> dict[int, str]:
-    """With one object for equal ones: many nodes have the same documents in force."""
-    return {_one(identity): intern(digest) for identity, digest in applied.items()}
-
-
-@lru_cache(1 << 14)
-def _one(identity: int) -> int:
-    return identity
 
 
 def _failures(items: Sequence[message.Failing]) -> tuple[ports.Failure, ...]:

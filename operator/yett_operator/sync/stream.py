@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from operator import attrgetter
+from typing import Protocol
 
 from yett_operator.ports import Change, NodeSnapshot, PublishedDocument, SnapshotSource
 from yett_operator.sync.counters import Counters
@@ -21,7 +22,12 @@ from yett_operator.sync.settings import Settings
 from yett_policy.sync import encode
 from yett_policy.sync.message import Begin, Commit, Hello, NodeChanges, SecretPart
 
-Send = Callable[[Sequence[bytes]], Awaitable[None]]
+
+class Send(Protocol):
+    """Takes the frames of an update to the loader."""
+
+    def __call__(self, frames: Sequence[bytes], *, whole: bool) -> Awaitable[None]:
+        """`whole`: they are a snapshot."""
 
 
 _identity = attrgetter("identity")
@@ -125,7 +131,7 @@ class Stream:
                 continue
             self._begun = begun
             self._answered.clear()
-            await send(frames)
+            await send(frames, whole=self._whole)
             loop.call_soon(self._counters.sent)  # uvloop has written it by its next round
             frames = []  # the next update may be hours away
             await self._answered.wait()
