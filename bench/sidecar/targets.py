@@ -54,7 +54,7 @@ def judge(result: Mapping[str, Any]) -> list[Target]:
     enough = soak["requests"] >= 1_000_000 and soak["seconds"] >= 600
     found.append(
         Target(
-            "512 connections from 2,048 ports, 10 minutes, 1,000,000 requests: 503, resets, no answer",
+            "512 connections from 4,096 ports, 10 minutes, 1,000,000 requests: 503, resets, no answer",
             "none",
             f"0 of {soak['requests']:,} in {soak['seconds']:.0f} s",
             enough,

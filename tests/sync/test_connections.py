@@ -49,7 +49,10 @@ async def test_a_broken_connection_is_made_again_and_goes_on_where_it_was(
     proxy.cut()
     source.tell(ipcache={"10.8.0.1/32": build.WEB})
     await until(lambda: loader.follower.replica.revision == source.revision)
-    assert replica.server.counters.updates == {"snapshot": 1, "delta": 1}
+    updates = replica.server.counters.updates
+    assert updates.keys() == {"snapshot", "delta"}
+    assert updates["snapshot"] == 1
+    assert updates["delta"] <= 2  # the first may have gone into the broken connection
     assert ("disconnected", "node-a") not in replica.sink.log
 
 
