@@ -293,7 +293,7 @@ class RawTcp:
         goal = self.sent if offset is None else offset
         return self.until(lambda: self.acked >= goal or bool(self.resets), timeout) and self.acked >= goal
 
-    def wait_reset(self, timeout: float = 2.0) -> bool:
+    def wait_reset(self, timeout: float = 10.0) -> bool:
         """Until a reset comes in."""
         return self.until(lambda: bool(self.resets), timeout)
 
