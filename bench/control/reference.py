@@ -10,7 +10,7 @@ from bench.control.loaders import State
 from bench.control.server import Writer
 from yett_operator.kube import slim
 from yett_operator.labels import quiet
-from yett_policy.cluster import Cluster, Pod, pod_name
+from yett_policy.cluster import Cluster, Pod, pod_key, pod_name
 from yett_policy.compiled import Compiled
 from yett_policy.compiler import compile as compile_all
 from yett_policy.identity import Table
@@ -71,7 +71,7 @@ async def reference(writer: Writer) -> Reference:
     }
     # In a thread: meanwhile the loaders must answer the operator's pings.
     compiled, digests = await asyncio.to_thread(_compiled, policies, cluster, Table(numbers))
-    identity = {f"{namespace}/{name}": number for namespace, name, number, _ in compiled.pods}
+    identity = {pod_key(namespace, name): number for namespace, name, number, _ in compiled.pods}
     documents: dict[str, dict[int, str]] = {}
     for pod in slim_pods:
         number = identity[pod.key]

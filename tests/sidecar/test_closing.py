@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from support.behind import SERVER, through
+from support.behind import EMPTY, SERVER, ask, through
 from support.netns import Namespace, sysctl
+from support.sidecarlab import eventually
 from support.standalone import FIRST_PORT, serving
 from yett_policy.http.rule import HttpRule, RuleAction, RulesetSpec
 
 pytestmark = pytest.mark.net
 
-EMPTY = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 SIZE = 40_000
 """Bytes that Envoy holds in one buffer, and the kernel does not take."""
 LARGE = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % SIZE + bytes(SIZE)
@@ -126,8 +126,7 @@ def test_a_body_passes_where_the_denial_is_only_noted(tmp_path: Path, spec: Rule
     with through(spec, tmp_path, EMPTY) as (inside, server):
         with inside, socket.create_connection(("127.0.0.1", FIRST_PORT), timeout=10) as connection:
             connection.sendall(request)
-            while not server.got or not server.got[0].endswith(b"abc"):
-                time.sleep(0.01)
+            assert eventually(lambda: server.got and server.got[0].endswith(b"abc"))
         assert len(server.got) == 1
 
 
@@ -190,10 +189,3 @@ def test_a_connection_that_is_not_used_is_left_before_the_server_leaves_it(tmp_p
             kept.sendall(EMPTY)
             assert client.recv(4096).startswith(b"HTTP/1.1 200")
             assert kept.recv(4096) == b""
-
-
-def ask(inside: Namespace, request: bytes) -> bytes:
-    """What a connection of its own brings."""
-    with inside, socket.create_connection(("127.0.0.1", FIRST_PORT), timeout=10) as connection:
-        connection.sendall(request)
-        return connection.recv(4096)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from support.behind import through
+from support.behind import EMPTY, through
 from support.netns import Namespace
 from support.sidecarlab import eventually
 from support.standalone import FIRST_PORT
@@ -59,7 +59,6 @@ def answer(inside: Namespace, sent: bytes) -> bytes:
 HEADERS = 1
 OK = b"HTTP/1.1 200 OK\r\n\r\n"
 REFUSED = b"HTTP/1.1 405 Method Not Allowed\r\nContent-Length: 0\r\n\r\n"
-EMPTY = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 
 
 def test_a_connect_that_a_rule_spells_out_is_a_tunnel_to_the_server_and_to_no_other_place(

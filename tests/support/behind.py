@@ -10,10 +10,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from support.netns import Namespace
-from support.standalone import serving
+from support.standalone import FIRST_PORT, serving
 from yett_policy.http.rule import RulesetSpec
 
 SERVER = 9000
+EMPTY = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 
 
 class Server:
@@ -64,3 +65,16 @@ def through(
             yield inside, server
         finally:
             server.close()
+
+
+def ask(inside: Namespace, request: bytes, heads: int = 1) -> bytes:
+    """All that comes back until so many heads are there."""
+    with inside, socket.create_connection(("127.0.0.1", FIRST_PORT), timeout=10) as connection:
+        connection.sendall(request)
+        got = b""
+        while got.count(b"\r\n\r\n") < heads:
+            data = connection.recv(1 << 20)
+            if not data:
+                break
+            got += data
+        return got

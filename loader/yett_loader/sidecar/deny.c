@@ -43,7 +43,8 @@
 
 #define ABI_VERSION "v0.2.0" /* of Envoy 1.40 */
 #define EXPORT	    __attribute__((visibility("default")))
-#define NO_HOST	    "!" /* as in routes.py; the kernel engine takes no such Host */
+#define NO_HOST	    "!"		    /* as in routes.py; the kernel engine takes no such Host */
+#define SENT	    "x-envoy-sent-" /* as in routes.py: before the name of a header that was sent */
 
 enum { CONTINUE = 0, STOP = 1, RESET = 1, DROP = 3 };
 enum { REQUEST_HEADER = 0 };
@@ -289,30 +290,39 @@ static bool has(void *stream, const char *name)
 	       count;
 }
 
+static bool begins_with(struct text text, const char *start)
+{
+	return text.length >= strlen(start) && !memcmp(text.at, start, strlen(start));
+}
+
 static bool is_http1(void *stream)
 {
-	static const char http1[] = "HTTP/1";
 	struct text protocol = {0};
 
 	return envoy_dynamic_module_callback_http_filter_get_attribute_string(
 		       stream, REQUEST_PROTOCOL, &protocol) &&
-	       protocol.length > strlen(http1) && !memcmp(protocol.at, http1, strlen(http1));
+	       begins_with(protocol, "HTTP/1.");
 }
 
-/* Whether a body is on its way that ends by itself, and whose sender does not wait for us. */
-static bool is_sending(void *stream)
+/* Whether a 403 must follow a body: one is on its way that ends by itself, and whose sender does
+ * not wait for us. */
+static bool must_wait(void *stream, const struct route *route, bool end)
 {
-	return is_http1(stream) && !has(stream, "upgrade") && !has(stream, "expect") &&
-	       (has(stream, "content-length") || has(stream, "x-envoy-sent-transfer-encoding"));
+	return !end && !route->reset && is_http1(stream) && !has(stream, "upgrade") &&
+	       !has(stream, "expect") &&
+	       (has(stream, "content-length") || has(stream, SENT "transfer-encoding"));
+}
+
+static int hold(struct request *request, const char *details)
+{
+	request->details = details;
+	return STOP;
 }
 
 static int deny(void *stream, struct request *request, const struct route *route, bool end,
 		const char *details)
 {
-	if (end || route->reset || !is_sending(stream))
-		return answer(stream, details);
-	request->details = details;
-	return STOP;
+	return must_wait(stream, route, end) ? hold(request, details) : answer(stream, details);
 }
 
 /* Whether the server sees none but a true Host. */
@@ -335,13 +345,9 @@ static bool settle_host(void *stream, const struct route *route)
 /* A redirect to https hangs on it in many a server. */
 static void leave_proto(void *stream)
 {
-	static const struct text name = {"x-forwarded-proto", 17},
-				 sent = {"x-envoy-sent-x-forwarded-proto", 30}, none = {0};
-	struct text value;
-	size_t count;
+	static const struct text name = {"x-forwarded-proto", 17}, none = {0};
 
-	if (!envoy_dynamic_module_callback_http_get_header(stream, REQUEST_HEADER, sent, &value, 0,
-							   &count))
+	if (!has(stream, SENT "x-forwarded-proto"))
 		envoy_dynamic_module_callback_http_set_header(stream, REQUEST_HEADER, name, none);
 }
 
@@ -373,8 +379,8 @@ EXPORT int envoy_dynamic_module_on_http_filter_request_headers(void *stream, con
 	}
 	if (!settle_host(stream, route))
 		return deny(stream, request, route, end, "no_host");
-	if (route->denied && !end && !route->reset && is_sending(stream))
-		return deny(stream, request, route, end, "denied");
+	if (route->denied && must_wait(stream, route, end))
+		return hold(request, "denied"); /* else the route itself answers */
 	if (route->counted)
 		atomic_fetch_add_explicit(&counters[route->counter].value, 1, memory_order_relaxed);
 	return CONTINUE;
@@ -403,8 +409,7 @@ EXPORT int envoy_dynamic_module_on_http_filter_request_trailers(void *stream, co
 /* Whether the server has ended the connection; what is HTTP/2 has words for that. */
 static bool was_ended(void *stream, struct text details)
 {
-	return details.length >= strlen(ENDED) && !memcmp(details.at, ENDED, strlen(ENDED)) &&
-	       is_http1(stream);
+	return begins_with(details, ENDED) && is_http1(stream);
 }
 
 EXPORT int envoy_dynamic_module_on_http_filter_local_reply(void *stream, const void *filter,
