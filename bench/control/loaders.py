@@ -33,7 +33,7 @@ from yett_policy.sync.message import (
     NodeChanges,
     NodePart,
     PlacedPod,
-    PodKey,
+    PodName,
     PodsPart,
     RulesetPart,
     ToLoader,
@@ -106,7 +106,7 @@ class Own:
     documents: dict[int, str] = field(default_factory=dict)
     rulesets: dict[str, str] = field(default_factory=dict)
     addresses: dict[str, int] = field(default_factory=dict)
-    endpoints: dict[PodKey, PlacedPod] = field(default_factory=dict)
+    endpoints: dict[PodName, PlacedPod] = field(default_factory=dict)
     secrets: dict[str, str] = field(default_factory=dict)
 
     @classmethod

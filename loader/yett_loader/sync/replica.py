@@ -24,7 +24,7 @@ from yett_policy.sync.message import (
     NodeChanges,
     NodePart,
     Part,
-    PodKey,
+    PodName,
     PodsPart,
     Problem,
     RulesetPart,
@@ -63,7 +63,7 @@ class Replica:
     node: NodePart = field(default_factory=lambda: NodePart({}, {}, {}, ()))
     ipcache: Mapping[str, int] = field(default_factory=dict)
     identities: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
-    pods: Mapping[PodKey, Pod] = field(default_factory=dict)
+    pods: Mapping[PodName, Pod] = field(default_factory=dict)
     services: Mapping[Frontend, Backends] = field(default_factory=dict)
     secrets: Mapping[str, SecretPart] = field(default_factory=dict)
     """By name."""

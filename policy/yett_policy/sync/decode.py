@@ -31,7 +31,7 @@ from yett_policy.sync.message import (
     NodeChanges,
     NodePart,
     PlacedPod,
-    PodKey,
+    PodName,
     PodsPart,
     Problem,
     Refusal,
@@ -334,7 +334,7 @@ def _pods(value: Value) -> PodsPart:
     return PodsPart(_rows(rows, rows_fast.pod, _pod_row))
 
 
-def _pod_row(value: Value) -> tuple[PodKey, PlacedPod | None]:
+def _pod_row(value: Value) -> tuple[PodName, PlacedPod | None]:
     namespace, name, identity, listed = value.row(4)
     key = namespace.text(values.NAME_LIMIT), name.text(values.NAME_LIMIT)
     if identity.raw is None:

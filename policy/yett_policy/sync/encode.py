@@ -21,7 +21,7 @@ from yett_policy.sync.message import (
     NodeChanges,
     NodePart,
     PlacedPod,
-    PodKey,
+    PodName,
     Refusal,
     Renewal,
     SecretPart,
@@ -128,7 +128,7 @@ def identities(rows: Iterable[tuple[int, tuple[str, ...] | None]]) -> bytes:
     return _frame("identities", rows=list(rows))
 
 
-def pods(rows: Iterable[tuple[PodKey, PlacedPod | None]]) -> bytes:
+def pods(rows: Iterable[tuple[PodName, PlacedPod | None]]) -> bytes:
     """Frame."""
     return _frame("pods", rows=_pod_rows(rows))
 
@@ -163,7 +163,7 @@ def _pairs(mapping: Mapping[int, T]) -> list[tuple[int, T]]:
     return [(number, mapping[number]) for number in sorted(mapping)]
 
 
-def _pod_rows(rows: Iterable[tuple[PodKey, PlacedPod | None]]) -> list[list[object]]:
+def _pod_rows(rows: Iterable[tuple[PodName, PlacedPod | None]]) -> list[list[object]]:
     return [[*key, *(value or (None, ()))] for key, value in rows]
 
 

@@ -55,7 +55,7 @@ class Problem(StrEnum):
     """A bound, a digest or a reference is wrong."""
 
 
-PodKey = tuple[str, str]
+PodName = tuple[str, str]
 """(namespace, name)."""
 PlacedPod = tuple[int, tuple[str, ...]]
 """(identity, addresses)."""
@@ -205,14 +205,14 @@ class NodeChanges:
     documents: Mapping[int, str | None]
     rulesets: Mapping[str, str | None]
     addresses: Mapping[str, int | None]
-    endpoints: Mapping[PodKey, PlacedPod | None]
+    endpoints: Mapping[PodName, PlacedPod | None]
     secrets: Mapping[str, str | None]
 
     def __bool__(self) -> bool:
         return bool(self.documents or self.rulesets or self.addresses or self.endpoints or self.secrets)
 
 
-def _by_name(endpoints: Iterable[values.PodRow]) -> dict[PodKey, PlacedPod]:
+def _by_name(endpoints: Iterable[values.PodRow]) -> dict[PodName, PlacedPod]:
     return {row[:2]: row[2:] for row in endpoints}
 
 
@@ -267,7 +267,7 @@ class IdentitiesPart:
 class PodsPart:
     """(namespace, name) -> (identity, addresses); None: gone."""
 
-    rows: tuple[tuple[PodKey, PlacedPod | None], ...]
+    rows: tuple[tuple[PodName, PlacedPod | None], ...]
 
 
 @dataclass(frozen=True, slots=True)
