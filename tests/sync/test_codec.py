@@ -86,7 +86,9 @@ hellos = st.builds(
     resume=st.none() | st.builds(Resume, names, revisions),
     schema=st.just(SCHEMA),
 )
-acks = st.builds(Ack, st.integers(0, 2**53), applied, several(identities), st.booleans(), failures)
+acks = st.builds(
+    Ack, st.integers(0, 2**53), applied, several(identities), failures=failures
+) | st.builds(Ack, st.integers(0, 2**53), st.just({}), as_sent=st.just(True), failures=failures)
 node_parts = st.builds(
     NodePart,
     applied,
@@ -113,7 +115,10 @@ def test_an_ack_survives_the_round_trip(message: Ack) -> None:
         {"seq": -1},
         {"seq": True},
         {"seq": 1.0},
-        {"whole": 0},
+        {"as_sent": 0},
+        {"as_sent": True, "applied": [[300, "0" * 64]]},
+        {"as_sent": True, "dropped": [300]},
+        {"as_sent": True, "applied": ""},
         {"dropped": {}},
         {"failures": None},
         {"applied": [[number, "0" * 64] for number in range(1, LOCAL_MAX + 2)]},
@@ -122,7 +127,7 @@ def test_an_ack_survives_the_round_trip(message: Ack) -> None:
     ],
 )
 def test_an_ack_that_is_nearly_plain_is_refused(change: dict[str, object]) -> None:
-    plain = {"type": "ack", "seq": 1, "applied": [], "dropped": [], "whole": False, "failures": []}
+    plain = {"type": "ack", "seq": 1, "applied": [], "dropped": [], "as_sent": False, "failures": []}
     assert decode.from_loader(pack(json.dumps(plain).encode())) == Ack(1, {})
     with pytest.raises(Malformed):
         decode.from_loader(pack(json.dumps(plain | change).encode()))
@@ -421,6 +426,7 @@ def test_a_token_is_shown_nowhere() -> None:
 SAMPLES = [
     encode.hello(Hello("n", "i", "1", "6", {300: "0" * 64}, (Failing(0, "MapFull", "x"),), ("1" * 64,), ())),
     encode.ack(Ack(1, {300: "0" * 64}, (301,))),
+    encode.ack(Ack(1, {}, as_sent=True)),
     encode.counters(Counters({"rule": 1})),
     encode.begin(Begin(1, None, 1)),
     encode.node(

@@ -377,3 +377,32 @@ async def test_an_answer_that_comes_twice_changes_nothing(replica: Replica) -> N
         with pytest.raises(TimeoutError):  # 2 is still to be answered
             await asyncio.wait_for(socket.receive(), 0.2)
     assert replica.sink.nodes["node-a"] == {build.WEB: digest}
+
+
+async def test_all_that_was_sent_is_in_force_by_the_first_answer_only(replica: Replica) -> None:
+    async with calling(replica) as socket:
+        await greeted(socket)
+        await say(socket, encode.ack(Ack(1, {}, as_sent=True)))
+        digest = replica.source.documents[build.WEB].digest
+        await until(lambda: replica.sink.nodes.get("node-a") == {build.WEB: digest})
+        await say(socket, encode.ack(Ack(1, {}, as_sent=True)))
+        assert await ended(socket) == Close.PROTOCOL_ERROR
+    assert replica.server.counters.refused == {"PROTOCOL_ERROR": 1}
+
+
+async def test_nothing_is_in_force_as_sent_before_anything_was_sent(serve: Serve) -> None:
+    replica = await serve(Source())
+    async with calling(replica) as socket:
+        await say(socket, encode.hello(HELLO))
+        assert isinstance((await hear(socket))[0], Welcome)
+        await say(socket, encode.ack(Ack(0, {}, as_sent=True)))
+        assert await ended(socket) == Close.PROTOCOL_ERROR
+    assert replica.sink.nodes.get("node-a", {}) == {}
+
+
+async def test_what_was_refused_is_not_in_force_as_sent(replica: Replica) -> None:
+    async with calling(replica) as socket:
+        await greeted(socket)
+        await say(socket, encode.refusal(Refusal(1, Problem.MALFORMED, "no")))
+        await say(socket, encode.ack(Ack(1, {}, as_sent=True)))
+        assert await ended(socket) == Close.PROTOCOL_ERROR

@@ -31,6 +31,8 @@ INSTANCE = secrets.token_hex(16)
 UPDATE_LIMIT = 256 << 20
 """Bytes of one update as it comes."""
 _END = (WSMsgType.CLOSE, WSMsgType.CLOSING, WSMsgType.CLOSED)
+_FEW = 8
+"""Documents that are named in an answer though all that was asked for are in force: the operator compares the fewer."""
 _HITS_AT_ONCE = min(2000, HITS_MAX)
 
 
@@ -60,6 +62,8 @@ class Connection:
         """Sequence number of the newest update that began."""
         self._taken = 0
         """Of the newest that was taken."""
+        self._asked: Mapping[int, str] = {}
+        """Documents that it asks for."""
         self._answered = 0
         self._update: Update | None = None
         self._update_bytes = 0
@@ -228,7 +232,7 @@ class Connection:
         while True:
             seq, replica = await self._committed.get()
             await self._follower.take(replica)
-            self._taken, self._busy = seq, False
+            self._taken, self._asked, self._busy = seq, replica.node.documents, False
             self._due.set()
             self._changed.set()
 
@@ -245,14 +249,19 @@ class Connection:
             now = self._follower.target.in_force()
             if now == self._said and self._taken == self._answered:
                 continue
-            before, self._said, self._answered = self._said, now, self._taken
+            before, self._said = self._said, now
+            answer, self._answered = self._answered != self._taken, self._taken
             changed = {
                 identity: digest
                 for identity, digest in now.applied.items()
                 if before.applied.get(identity) != digest
             }
             dropped = tuple(sorted(before.applied.keys() - now.applied.keys()))
-            await self._send(encode.ack(message.Ack(self._taken, changed, dropped, failures=now.failures)))
+            if answer and len(changed) > _FEW and now.applied == self._asked:
+                ack = message.Ack(self._taken, {}, as_sent=True, failures=now.failures)
+            else:
+                ack = message.Ack(self._taken, changed, dropped, failures=now.failures)
+            await self._send(encode.ack(ack))
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._times.report):
                     await self._due.wait()

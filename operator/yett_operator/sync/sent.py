@@ -35,10 +35,15 @@ class Sent:
         )
 
     @property
+    def digests(self) -> dict[int, str]:
+        """Of the documents, by identity."""
+        return {item.identity: item.digest for item in self.documents}
+
+    @property
     def part(self) -> NodePart:
         """As it is sent."""
         return NodePart(
-            documents=self._digests,
+            documents=self.digests,
             rulesets=self._contents,
             addresses=self.addresses,
             endpoints=tuple((*pod_name(pod.key), pod.identity, pod.addresses) for pod in self.endpoints),
@@ -52,16 +57,12 @@ class Sent:
         """
         same = set(map(id, self.endpoints)) & set(map(id, new.endpoints))
         return NodeChanges(
-            documents=differing(self._digests, new._digests),
+            documents=differing(self.digests, new.digests),
             rulesets=differing(self._contents, new._contents),
             addresses=differing(self.addresses, new.addresses),
             endpoints=differing(*(_placed(part.endpoints, same) for part in (self, new))),
             secrets=differing(self.secrets, new.secrets),
         )
-
-    @property
-    def _digests(self) -> dict[int, str]:
-        return {item.identity: item.digest for item in self.documents}
 
     @property
     def _contents(self) -> dict[str, str]:

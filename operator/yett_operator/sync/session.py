@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import assert_never
@@ -204,7 +204,11 @@ class Session:
 
     def _ack(self, item: message.Ack) -> None:
         self._in_order(item.seq)
-        ack = ports.Ack(item.applied, frozenset(item.dropped), item.whole, _failures(item.failures))
+        failures = _failures(item.failures)
+        if item.as_sent:
+            ack = ports.Ack(self._asked(item.seq), whole=True, failures=failures)
+        else:
+            ack = ports.Ack(item.applied, frozenset(item.dropped), failures=failures)
         standing = ack.added_to(self.known.applied)
         if len(standing) > message.LOCAL_MAX:
             raise Ended(Close.PROTOCOL_ERROR, f"more than {message.LOCAL_MAX} documents in force")
@@ -213,6 +217,14 @@ class Session:
         self._around.acked(self, replace(ack, standing=standing))
         if self.stream is not None:
             self.stream.acked(item.seq)
+
+    def _asked(self, seq: int) -> Mapping[int, str]:
+        asked = None if self.stream is None else self.stream.asked(seq)
+        if asked is None:
+            raise Ended(
+                Close.PROTOCOL_ERROR, f"all of update {seq} in force, when no answer to it was waited for"
+            )
+        return asked
 
     def _know(self, standing: Standing, failures: tuple[ports.Failure, ...]) -> None:
         self.known = ports.Ack(standing, whole=True, failures=failures, standing=standing)

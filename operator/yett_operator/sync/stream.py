@@ -91,6 +91,12 @@ class Stream:
             self._own_wake.set()
         self._wake.set()
 
+    def asked(self, seq: int) -> Mapping[int, str] | None:
+        """Identity -> digest of all documents that the update asks for; None if its answer is not waited for."""
+        if not seq or seq != self._outstanding or self._sent is None:
+            return None
+        return self._sent.digests
+
     def acked(self, seq: int) -> None:
         """The loader has taken an update."""
         if seq == self._outstanding:

@@ -128,14 +128,16 @@ def _ack(value: Value) -> Ack:
         seq, applied = plain
         if seq <= SEQUENCE_MAX and len(applied) <= LOCAL_MAX:
             return Ack(seq, applied)
-    _, number, in_force, dropped, whole, failures = value.fields(
-        "type", "seq", "applied", "dropped", "whole", "failures"
+    _, number, in_force, dropped, as_sent, failures = value.fields(
+        "type", "seq", "applied", "dropped", "as_sent", "failures"
     )
+    if as_sent.flag() and (in_force.raw or dropped.raw):
+        raise as_sent.fail("documents are named beside it")
     return Ack(
         seq=number.integer(0, SEQUENCE_MAX),
         applied=_digests(in_force),
         dropped=tuple(item.integer(1, values.IDENTITY_MAX) for item in dropped.items(LOCAL_MAX)),
-        whole=whole.flag(),
+        as_sent=as_sent.flag(),
         failures=_read_failures(failures),
     )
 

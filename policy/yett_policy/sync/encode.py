@@ -56,7 +56,7 @@ def ack(message: Ack) -> bytes:
         seq=message.seq,
         applied=_pairs(message.applied),
         dropped=message.dropped,
-        whole=message.whole,
+        as_sent=message.as_sent,
         failures=_failures(message.failures),
     )
 

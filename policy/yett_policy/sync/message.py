@@ -113,8 +113,8 @@ class Ack:
     """The last update that was taken, 0: none of this stream."""
     applied: Mapping[int, str]
     dropped: tuple[int, ...] = ()
-    whole: bool = False
-    """`applied` is everything."""
+    as_sent: bool = False
+    """The first answer to that update, and exactly the documents that it asks for are in force: none is named."""
     failures: tuple[Failing, ...] = ()
     """All that stand."""
 

@@ -16,7 +16,7 @@ from yett_policy.sync.values import ADDRESSES_MAX, IDENTITY_MAX, NAME_LIMIT
 _MAPPED = IPv6Network("::ffff:0:0/96")
 """In the kernel an IPv4 address is one of these: there it would be the same prefix."""
 _TEXT_MAX = 64
-_ACK = {"type", "seq", "applied", "dropped", "whole", "failures"}
+_ACK = {"type", "seq", "applied", "dropped", "as_sent", "failures"}
 _is_digest = re.compile("[0-9a-f]{64}").fullmatch
 
 PodRow = tuple[tuple[str, str], tuple[int, tuple[str, ...]] | None]
@@ -72,7 +72,7 @@ def ack(raw: object) -> tuple[int, dict[int, str]] | None:
     if type(raw) is not dict or raw.keys() != _ACK or raw["dropped"] != [] or raw["failures"] != []:
         return None
     seq, applied = raw["seq"], digests(raw["applied"])
-    if type(seq) is not int or seq < 0 or raw["whole"] is not False or applied is None:
+    if type(seq) is not int or seq < 0 or raw["as_sent"] is not False or applied is None:
         return None
     return seq, applied
 
