@@ -76,6 +76,7 @@ async def _measure(plane: Plane) -> dict[str, Any]:
     result: dict[str, Any] = {"shape": asdict(shape), "counts": asdict(counts)}
     _say("namespaces, nodes and policies are written")
     await _furnish(plane)
+    await _started(plane)
     _say("an operator without pods")
     async with plane.operator() as (process, _), plane.loaders(real_pods=0):
         await plane.settled(process)

@@ -64,9 +64,15 @@ def judge(result: Mapping[str, Any]) -> list[Target]:
         _sent("pod added: documents and addresses sent", result["pod"], 50),
         _p99("policy changed: in force in a real kernel, and said so", result["policy"], 100),
         Target(
-            "operator's memory, over that without pods",
+            "operator's memory for one more pod, with all policies and documents there",
+            "at most 1 KiB",
+            f"{slope:.2f} KiB",
+            slope <= 1,
+        ),
+        Target(
+            "the same for all pods, over an operator without any: with the documents, rules and statuses that come with the first of each workload",
             "at most 1 KiB a pod",
-            f"{over_base:.2f} KiB a pod; from one pod a workload on, when all documents are there, {slope:.2f}",
+            f"{over_base:.2f} KiB a pod",
             over_base <= 1,
         ),
         Target(
