@@ -86,9 +86,9 @@ hellos = st.builds(
     resume=st.none() | st.builds(Resume, names, revisions),
     schema=st.just(SCHEMA),
 )
-acks = st.builds(
-    Ack, st.integers(0, 2**53), applied, several(identities), failures=failures
-) | st.builds(Ack, st.integers(0, 2**53), st.just({}), as_sent=st.just(True), failures=failures)
+acks = st.builds(Ack, st.integers(0, 2**53), applied, several(identities), failures=failures) | st.builds(
+    Ack, st.integers(0, 2**53), st.just({}), as_sent=st.just(True), failures=failures
+)
 node_parts = st.builds(
     NodePart,
     applied,
