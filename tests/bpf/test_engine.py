@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from corpus import confusion, framing, rules
 from corpus.case import Case
 from support.enforce import compiled, document
+from support.examples import examples
 from support.testrun import SERVER_ID, Kernel, Seen
 from yett_policy.document import Direction, Ruleset, Verdict
 from yett_policy.http.machine import Machine
@@ -74,7 +75,7 @@ ALPHABET = st.sampled_from(
 )  # fmt: skip
 
 
-@settings(max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(400), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     parts=st.lists(st.one_of(ALPHABET, st.binary(max_size=5)), min_size=1, max_size=12),
     name=st.sampled_from(sorted(SPECS)),
@@ -86,7 +87,7 @@ def test_any_stream_cut_anywhere_is_judged_as_its_tables_say(
     compare(kernel, SPECS[name], b"".join(parts), places)
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(60), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     fillers=st.lists(st.integers(1, 3000), min_size=1, max_size=5),
     places=st.lists(st.integers(0, 12_000), max_size=4),

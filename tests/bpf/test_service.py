@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from support import packet as pk
 from support.enforce import compiled
+from support.examples import examples
 from support.testrun import DROP, PASS, SERVER, SERVER6, SERVER_ID, Kernel
 from yett_policy.document import ANY_PEER, Direction, Document, Entry, Ruleset, Verdict
 from yett_policy.evaluate import decide_service
@@ -109,7 +110,7 @@ def test_three_backends_of_one_identity_on_several_ports_are_three(
     compare(kernel, document(dict(zip(backends, words, strict=True))), [FIRST, OTHER], backends)
 
 
-@settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(80), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     said=st.dictionaries(
         st.tuples(st.integers(A, A + 30), st.sampled_from([80, 81])),

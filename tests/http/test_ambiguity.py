@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 
+from support.examples import examples
 from support.http_strategies import targets
 from yett_policy.document import Verdict
 from yett_policy.http.ambiguity import ambiguities
@@ -48,7 +49,7 @@ def judge(tables: bytes, target: bytes) -> tuple[Verdict, Reason]:
     return judgement.verdict, judgement.reason
 
 
-@settings(max_examples=600)
+@settings(max_examples=examples(600))
 @given(targets.filter(lambda t: t[:1] == b"/" and not set(t) & set(b" \t\r\n\x01")))
 def test_the_tables_and_the_readable_twin_agree(target: bytes) -> None:
     found = ambiguities(target)

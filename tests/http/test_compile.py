@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 
 import yett_policy
+from support.examples import examples
 from support.http_strategies import specs
 from yett_policy.document import Engine
 from yett_policy.http import layout, syntax
@@ -139,7 +140,7 @@ def test_the_compiler_counts_its_work_and_not_the_time() -> None:
         compile_tables(ARTICLE, max_states=50)
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(specs())
 def test_no_two_states_of_a_table_do_the_same(spec: RulesetSpec) -> None:
     view = View(compile_tables(spec).data)

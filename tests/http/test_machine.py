@@ -3,6 +3,7 @@ from __future__ import annotations
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from support.examples import examples
 from support.http_strategies import specs, streams
 from yett_policy.document import Verdict
 from yett_policy.http.compile import compile_tables
@@ -22,7 +23,9 @@ def request(method: str = "GET", target: str = "/public", *fields: str) -> bytes
     return "\r\n".join([f"{method} {target} HTTP/1.1", "Host: a", *fields, "", ""]).encode("latin-1")
 
 
-@settings(max_examples=120, suppress_health_check=[HealthCheck.too_slow, HealthCheck.large_base_example])
+@settings(
+    max_examples=examples(120), suppress_health_check=[HealthCheck.too_slow, HealthCheck.large_base_example]
+)
 @given(specs(3), st.booleans(), st.lists(st.tuples(streams(), st.randoms(use_true_random=False)), max_size=6))
 def test_no_segmentation_changes_a_judgement(spec: RulesetSpec, settle: bool, cases: list[object]) -> None:
     tables = compile_tables(spec, settle=settle).data

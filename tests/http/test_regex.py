@@ -5,6 +5,7 @@ import re2
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from support.examples import examples
 from yett_policy.http.regex import RegexError, check, matches
 
 OPTIONS = re2.Options()
@@ -97,7 +98,7 @@ patterns = st.lists(st.sampled_from(TOKENS), max_size=9).map("".join)
 values = st.lists(st.sampled_from(list(b"abAB/1-\n_Kk\xe5\xc5\xb5\xffe c].\x0b")), max_size=6).map(bytes)
 
 
-@settings(max_examples=1500)
+@settings(max_examples=examples(1500))
 @given(patterns, st.lists(values, min_size=1, max_size=8))
 @example("(?i)\\Aa[^[:upper:]b]", [b"A\n"])
 @example("(a|^b)*$", [b"b", b"ab", b""])
@@ -111,7 +112,7 @@ def test_what_is_accepted_re2_accepts_with_the_same_language(pattern: str, data:
         assert matches(pattern, value) == bool(oracle.fullmatch(value)), (pattern, value)
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(st.text(st.characters(max_codepoint=0xFF), max_size=12))
 def test_no_text_makes_the_parser_fail_otherwise(pattern: str) -> None:
     try:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from support.examples import examples
 from yett_operator.compilation.batch import Batch, Judgement, Outcome
 from yett_operator.compilation.publish import Publisher
 from yett_operator.compilation.world import Taken
@@ -215,7 +216,7 @@ def play(cluster: Cluster, step: tuple[Any, ...]) -> None:
             cluster.now += seconds
 
 
-@settings(max_examples=400, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(400), suppress_health_check=[HealthCheck.too_slow])
 @given(st.booleans(), st.lists(steps, min_size=5, max_size=40))
 def test_no_history_makes_a_status_claim_what_is_not_in_force(
     quiet: bool, history: list[tuple[Any, ...]]

@@ -18,6 +18,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from support.examples import examples
 from support.policy_world import policy_objects
 from yett_operator.compilation.batch import KEPT_MAX, Batch, Facts, Outcome, PolicyText
 from yett_operator.compilation.desk import PIECE
@@ -423,7 +424,7 @@ steps = st.lists(
 )
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(40), suppress_health_check=[HealthCheck.too_slow])
 @given(steps)
 def test_who_follows_the_changes_knows_what_a_snapshot_says(history: list[tuple[Any, Any, Any]]) -> None:
     worker, numbers, publisher = Worker(), Numbers(), Publisher()
@@ -524,7 +525,7 @@ def test_a_label_that_makes_no_other_identity_is_told_nobody() -> None:
     assert publisher.pods[noisy.key] is seen[noisy.key], "and is kept all the same"
 
 
-@settings(max_examples=25)
+@settings(max_examples=examples(25))
 @given(st.lists(st.tuples(st.sampled_from("abcdef"), APPS | st.none()), max_size=8), st.integers(1, 3))
 def test_a_batch_in_pieces_leads_to_what_it_leads_to_as_one(changes: list[Any], size: int) -> None:
     policies = {"L7Policy/default/p": PolicyText(l7policy(http("/a")))}

@@ -10,6 +10,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from support.examples import examples
 from support.policy_world import cluster, crowded_objects, fake_ruleset, policy_objects
 from yett_policy.cluster import Cluster, Namespace, Node, Pod
 from yett_policy.compiled import Compiled
@@ -61,7 +62,7 @@ def document_of(compiled: Compiled, name: str) -> Document:
     return compiled.documents[number]
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(st.lists(st.one_of(policy_objects, crowded_objects), max_size=5))
 def test_every_document_is_complete_sorted_and_says_which_rule(objects: list[dict[str, Any]]) -> None:
     policies = [

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from support.examples import examples
 from yett_policy.document import Direction, Document, Entry, Verdict
 from yett_policy.evaluate import Decision, Flow, decide, judge_request, look_up
 from yett_policy.http.ambiguity import ambiguities
@@ -224,7 +225,7 @@ _requests = st.builds(
 )
 
 
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 @given(specs(), _requests)
 def test_the_kernel_tables_give_the_verdict_of_the_reference(spec: RulesetSpec, request: Request) -> None:
     tables = compile_ruleset(spec).tables

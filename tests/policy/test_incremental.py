@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from support.examples import examples
 from support.policy_world import cluster, fake_ruleset, policy_objects
 from yett_policy.cluster import Cluster, NamedPort, Namespace, Node, Pod, Service, ServicePort, Slice
 from yett_policy.compiled import Compiled, Delta
@@ -205,7 +206,7 @@ class Follower:
         self.node_addresses |= {name: dict(held) for name, held in delta.node_addresses.items()}
 
 
-@settings(max_examples=250, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(250), suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.lists(changes, min_size=1, max_size=3), min_size=1, max_size=8))
 def test_any_history_of_changes_ends_where_a_compile_from_scratch_does(
     history: list[list[tuple[Any, ...]]],
@@ -238,7 +239,7 @@ def selecting(compiled: Compiled, policies: list[Policy]) -> dict[int, frozenset
     }
 
 
-@settings(max_examples=120, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(120), suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.lists(changes, min_size=1, max_size=3), min_size=1, max_size=6), st.randoms())
 def test_numbers_that_come_late_and_one_by_one_lead_to_the_same_end(
     history: list[list[tuple[Any, ...]]], random: Any
@@ -283,7 +284,7 @@ def test_a_number_that_contradicts_another_is_refused() -> None:
         compiler.learn({("k8s:app=x",): 301})
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(60), suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(policy_objects, min_size=1, max_size=5), st.randoms())
 def test_the_order_of_input_does_not_change_a_byte(objects: list[dict[str, Any]], random: Any) -> None:
     policies = [

@@ -8,6 +8,7 @@ from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 
 from support import policy_oracle as oracle
+from support.examples import examples
 from support.policy_world import (
     ENDS,
     NAMESPACES,
@@ -72,7 +73,7 @@ def check(objects: list[dict[str, Any]], questions: list[oracle.Ask]) -> None:
         assert yett(objects, ask) == oracle.verdict(world, ask)
 
 
-@settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(300), suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(policy_objects, max_size=5), st.lists(asks, min_size=1, max_size=8))
 def test_the_compiled_documents_mean_what_the_policies_say(
     objects: list[dict[str, Any]], questions: list[oracle.Ask]
@@ -92,7 +93,7 @@ requests = st.builds(
 )
 
 
-@settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(300), suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(crowded_objects, min_size=1, max_size=4), st.lists(requests, min_size=1, max_size=8))
 def test_rules_that_meet_on_one_port_mean_what_the_policies_say(
     objects: list[dict[str, Any]], questions: list[oracle.Ask]

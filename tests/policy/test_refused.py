@@ -10,6 +10,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from support.examples import examples
 from yett_policy.errors import PolicyError, Severity
 from yett_policy.lint import lint
 from yett_policy.source.parse import is_policy, parse_policy, source_of
@@ -574,7 +575,7 @@ bodies = st.recursive(
 )
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(st.sampled_from([CNP, L7P, NP]), bodies)
 def test_no_input_is_a_traceback(head: str, spec: Any) -> None:
     obj = {**yaml.safe_load(head), "spec": spec}

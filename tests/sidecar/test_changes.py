@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from support import echo_headers
+from support.examples import examples
 from support.http_oracle import parse
 from support.netns import Namespace
 from yett_loader.sidecar.changes import SECRETS, secret_name
@@ -168,7 +169,7 @@ def generated() -> list[tuple[RulesetSpec, list[Head]]]:
     found: list[Any] = []
 
     @settings(
-        max_examples=SPECS,
+        max_examples=examples(SPECS),
         phases=[Phase.generate],
         database=None,
         derandomize=True,

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from support.examples import examples
 from support.http_oracle import parse
 from support.http_strategies import specs, targets
 from support.netns import Namespace
@@ -25,7 +26,7 @@ from yett_policy.reason import Reason
 SPECS = 200
 
 
-@settings(max_examples=3000)
+@settings(max_examples=examples(3000))
 @given(
     st.builds(
         lambda bits: b"/" + b"".join(bits),
@@ -82,7 +83,7 @@ def generated() -> list[tuple[RulesetSpec, list[Head]]]:
     found: list[tuple[RulesetSpec, list[Head]]] = []
 
     @settings(
-        max_examples=SPECS,
+        max_examples=examples(SPECS),
         phases=[Phase.generate],
         database=None,
         derandomize=True,
