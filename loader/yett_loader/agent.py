@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 
 from yett_loader import discovery
 from yett_loader.aside import aside
-from yett_loader.assign import Assignment, Numbers, assign, check_room, moved, rules_in
+from yett_loader.assign import Assignment, Crowded, Numbers, assign, check_room, moved, rules_in
 from yett_loader.datapath import Datapath
 from yett_loader.encode import Encoder
 from yett_loader.endpoint import LocalEndpoint
@@ -26,7 +26,7 @@ from yett_loader.kernel import abi
 from yett_loader.memo import Memo
 from yett_loader.metrics import Counter, add, read_counters, read_hits
 from yett_loader.names import Names, Pods, names_of
-from yett_loader.plan import GRACE, drops, is_same, plan
+from yett_loader.plan import GRACE, POLICY_GRACE, drops, is_same, plan
 from yett_loader.retirement import Retirement
 from yett_loader.sidecar.engine import Sidecar
 from yett_loader.sidecar.places import Places
@@ -153,19 +153,28 @@ class Agent:
     # -- changes --------------------------------------------------------------------------
 
     async def apply(self, wanted: Wanted) -> Applied:
-        """Put a snapshot in force.  If that fails, what was applied before stays wanted."""
-        async with self._turn:
-            try:
-                applied = await self._apply(wanted, look=self._must_look(wanted))
-                self._asked = wanted.endpoints
-            except (LoaderError, OSError) as error:
-                self.error = str(error)
-                raise
-            else:
-                self.error = ""
-                return applied
-            finally:
-                self._tell()
+        """Put a snapshot in force.  If that fails, what was applied before stays wanted.
+
+        If changes come so fast that there is no room for what is new beside what is retired, it waits for that to go.
+        """
+        while True:
+            async with self._turn:
+                try:
+                    applied = await self._apply(wanted, look=self._must_look(wanted))
+                    self._asked = wanted.endpoints
+                except (LoaderError, OSError) as error:
+                    rest = self._rest() if isinstance(error, Crowded) else None
+                    if rest is None:
+                        self.error = str(error)
+                        raise
+                    log.info("%.1f s until there is room: %s", rest, error)
+                else:
+                    self.error = ""
+                    return applied
+                finally:
+                    self._tell()
+            await asyncio.sleep(rest)
+            await self._drop_retired()
 
     async def refresh(self) -> None:
         """Look at the interfaces again: pods that came, pods that went."""
@@ -193,11 +202,14 @@ class Agent:
                 await self.interfaces.mend(self.wanted.endpoints if self.wanted else ())
             except (LoaderError, OSError) as error:
                 log.warning("cannot look at what is attached: %s", error)
+        await self._drop_retired()
+
+    async def _drop_retired(self) -> None:
         while True:
             async with self._turn:
                 # Not while we are unsure: the next application comes first.
-                due = () if self._unsure else drops(self._retirement.due(time.monotonic(), GRACE))
-                ops = due[:DROPPED_AT_ONCE]
+                due = self._retirement.due(time.monotonic(), rulesets=GRACE, policies=POLICY_GRACE)
+                ops = () if self._unsure else drops(due)[:DROPPED_AT_ONCE]
                 if not ops:
                     return
                 try:
@@ -207,6 +219,12 @@ class Agent:
                     return
                 self._have = after(self.have(), *ops)
                 self._retirement.forget(self._have)
+
+    def _rest(self) -> float | None:
+        """Seconds until something retired may be dropped; None: nothing will be."""
+        if self._unsure:
+            return None
+        return self._retirement.rest(time.monotonic(), rulesets=GRACE, policies=POLICY_GRACE)
 
     def observe(self, *, allowed: bool) -> None:
         """Whether records are written for what is allowed, too."""

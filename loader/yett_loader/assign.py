@@ -29,6 +29,10 @@ class MapFull(LoaderError):  # noqa: N818 - reads better
     """What is wanted does not fit into the maps; nothing was changed."""
 
 
+class Crowded(MapFull):
+    """There is not enough room now; there may be when what is retired has been dropped."""
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """Sizes of the maps that numbers point into."""
@@ -79,7 +83,7 @@ def assign(
     limits: Limits,
     numbers: Numbers | None = None,
 ) -> Assignment:
-    """Numbers for everything in `snapshot`; MapFull if there are not enough."""
+    """Numbers for everything in `snapshot`; Crowded if there are not enough."""
     in_use = _rule_numbers(have, numbers or Memo(rules_in))
     names = {number: name for number, name in previous.names.items() if number in in_use}
     taken = bytearray(RULE_LIMIT)
@@ -189,7 +193,7 @@ def _rule_numbers(have: MapState, numbers: Numbers) -> set[int]:
 def _block(taken: bytearray, count: int) -> int:
     at = taken.find(bytes(count))
     if at < 0:
-        raise MapFull(
+        raise Crowded(
             f"cannot number {count} rules: the node has {RULE_LIMIT - 1} rule numbers and too few are free "
             "in a row; use fewer rules per node"
         )
@@ -199,7 +203,7 @@ def _block(taken: bytearray, count: int) -> int:
 def _slot(used: set[int], room: int, name: str, what: str) -> int:
     slot = next((number for number in range(1, room) if number not in used), 0)
     if not slot:
-        raise MapFull(
+        raise Crowded(
             f"cannot place more {what}: map {name} is full ({room}); raise the size of {name} and reload "
             "(`yett-loader unload`, `load`)"
         )

@@ -70,8 +70,8 @@ DENIED = PolicyValue(Verdict.DENY, Reason.NOT_READY, 0, 0, 0)
 class Retired:
     """What is in the maps though nothing points at it any more.
 
-    A request head that began under a ruleset finishes under it, so it must stay for a while
-    (`GRACE`); policies likewise for packets under way.
+    A request head that began under a ruleset finishes under it, so it must stay for a while (`GRACE`); policies
+    (`POLICY_GRACE`) for packets under way, and for records of what they decided, whose rules have their names by number.
     """
 
     rulesets: frozenset[int] = frozenset()
@@ -79,7 +79,10 @@ class Retired:
 
 
 GRACE = 15.0
-"""Seconds that something retired stays: longer than a head may take (config.head_timeout_ms)."""
+"""Seconds that a retired ruleset stays: longer than a head may take (config.head_timeout_ms)."""
+POLICY_GRACE = 5.0
+"""Seconds that a retired policy stays.  Each change of a document needs a place for the new one: with the places of
+`policies` (1,024) and this a node takes 200 changed documents a second."""
 
 
 def retired(have: MapState, want: MapState) -> Retired:

@@ -19,12 +19,18 @@ class Retirement:
         self._rulesets = {number: self._rulesets.get(number, now) for number in rest.rulesets}
         self._policies = {slot: self._policies.get(slot, now) for slot in rest.policies}
 
-    def due(self, now: float, grace: float) -> Retired:
-        """What was retired `grace` seconds ago."""
+    def due(self, now: float, *, rulesets: float, policies: float) -> Retired:
+        """What was retired so many seconds ago."""
         return Retired(
-            frozenset(number for number, since in self._rulesets.items() if now - since >= grace),
-            frozenset(slot for slot, since in self._policies.items() if now - since >= grace),
+            frozenset(number for number, since in self._rulesets.items() if now - since >= rulesets),
+            frozenset(slot for slot, since in self._policies.items() if now - since >= policies),
         )
+
+    def rest(self, now: float, *, rulesets: float, policies: float) -> float | None:
+        """Seconds until some of it is due; None if there is none."""
+        ends = [since + rulesets for since in self._rulesets.values()]
+        ends += [since + policies for since in self._policies.values()]
+        return max(0.0, min(ends) - now) if ends else None
 
     def forget(self, have: MapState) -> None:
         """What was dropped."""

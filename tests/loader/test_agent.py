@@ -13,6 +13,7 @@ from support import wanted as build
 from support.agent import OWN, Node
 from support.netns import Topology
 from yett_loader import agent as agent_module
+from yett_loader.agent import Agent
 from yett_loader.assign import MapFull
 from yett_loader.encode import Encoder
 from yett_loader.enforce import Enforcer
@@ -138,6 +139,7 @@ async def test_what_is_retired_is_dropped_after_the_grace(
     await agent.tidy()
     assert len(agent.have().rulesets) == 2
     monkeypatch.setattr(agent_module, "GRACE", 0.0)
+    monkeypatch.setattr(agent_module, "POLICY_GRACE", 0.0)
     await agent.tidy()
     assert len(agent.have().rulesets) == 1
     assert agent.have() == agent._enforcer.read_state()
@@ -176,6 +178,7 @@ async def test_many_retired_policies_are_dropped_while_changes_go_on(
     await agent.apply(build.wanted(build.web(), path="/one"))
     assert len(agent.have().policies) == 22
     monkeypatch.setattr(agent_module, "GRACE", 0.0)
+    monkeypatch.setattr(agent_module, "POLICY_GRACE", 0.0)
     tidying = asyncio.create_task(agent.tidy())
     await asyncio.sleep(0)  # it has the turn
     await agent.apply(build.wanted(build.web(), path="/two"))
@@ -185,4 +188,65 @@ async def test_many_retired_policies_are_dropped_while_changes_go_on(
     assert len(agent.have().policies) == 2
     assert len(agent.have().rulesets) == 1
     assert agent.have() == agent._enforcer.read_state()
+    agent.datapath.close()
+
+
+def crowd(first: int) -> Wanted:
+    """Twenty documents; there is room for 47."""
+    documents = tuple(build.document(first + number) for number in range(20))
+    return Wanted(build.snapshot(*documents), (build.web(),))
+
+
+async def test_changes_that_come_too_fast_wait_for_room_and_none_fails(
+    host: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(agent_module, "POLICY_GRACE", 0.2)
+    agent = await host.start()
+    waits: list[float | None] = []
+    rest = Agent._rest
+
+    def note(agent: Agent) -> float | None:
+        waits.append(rest(agent))
+        return waits[-1]
+
+    monkeypatch.setattr(Agent, "_rest", note)
+    for first in range(400, 600, 20):
+        await agent.apply(crowd(first))
+        assert agent.error == ""
+        assert agent.wanted is not None
+        assert {item.identity for item in agent.wanted.snapshot.documents} == {*range(first, first + 20)}
+    assert waits
+    assert None not in waits
+    assert agent.have() == agent._enforcer.read_state()
+    agent.datapath.close()
+
+
+async def test_what_would_not_fit_either_when_all_that_is_retired_is_gone_fails(
+    host: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(agent_module, "POLICY_GRACE", 0.1)
+    agent = await host.start()
+    await agent.apply(crowd(400))
+    await agent.apply(crowd(420))
+    before = agent._enforcer.read_state()
+    documents = tuple(build.document(500 + number) for number in range(50))
+    with pytest.raises(MapFull, match="map policies is full"):
+        await agent.apply(Wanted(build.snapshot(*documents), (build.web(),)))
+    after = agent._enforcer.read_state()
+    assert after.endpoints == before.endpoints
+    assert after.policies.keys() < before.policies.keys()
+    assert "map policies is full" in agent.error
+    await agent.apply(crowd(440))
+    assert agent.error == ""
+    agent.datapath.close()
+
+
+async def test_what_never_fits_does_not_wait(host: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(agent_module, "POLICY_GRACE", 3600.0)
+    agent = await host.start()
+    await agent.apply(crowd(400))
+    await agent.apply(crowd(420))
+    many = tuple((f"10.1.{index}.0/24", 400) for index in range(65))
+    with pytest.raises(MapFull, match="map ipcache holds 64"):
+        await agent.apply(Wanted(build.snapshot(build.document(), ipcache=many), (build.web(),)))
     agent.datapath.close()

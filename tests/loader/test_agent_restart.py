@@ -88,6 +88,7 @@ def test_an_agent_killed_at_any_step_is_followed_by_one_that_goes_on(
 ) -> None:
     """SIGKILL at every step that changes pins, from start to application; then another start."""
     monkeypatch.setattr(agent_module, "GRACE", 0.0)
+    monkeypatch.setattr(agent_module, "POLICY_GRACE", 0.0)
     before, _ = asyncio.run(restart_and_apply(host, "/0"))
     for at in count():
 

@@ -24,7 +24,7 @@ from yett_loader.enforce import Enforcer
 from yett_loader.inner import OuterMap, outer
 from yett_loader.kernel import Map, MapType, Object, ObjectMap, RingBuffer, abi
 from yett_loader.pins import remove_tree
-from yett_loader.plan import plan
+from yett_loader.plan import drops, plan, retired
 from yett_policy.document import Document, Ruleset, Snapshot, Verdict
 from yett_policy.reason import Reason
 from yett_policy.service import Backends, Frontend
@@ -100,6 +100,7 @@ class Kernel:
             self._assignment.rulesets[item.digest].handle: item.tables for item in snapshot.rulesets
         }
         self.enforcer.apply(plan(have, want, self.enforcer.limits.policies))
+        self.enforcer.apply(drops(retired(have, want)))
 
     def name_of(self, rule: int) -> str:
         """Reference behind a rule number, `none` if there is none."""
@@ -135,7 +136,7 @@ class Kernel:
 
     def connect(self, *, isn: int = 0x1000) -> Connection:
         """An open connection to the pod's port 80."""
-        self._port = self._port % 60000 + 1024
+        self._port = 1024 + (self._port - 1023) % 60_000  # when a port comes again, its flow is long gone
         return Connection(self, self._port, isn)
 
     def flow(self, port: int) -> dict[str, Any] | None:
