@@ -51,6 +51,7 @@ def cut(data: bytes, places: list[int]) -> list[bytes]:
 
 
 def compare(kernel: Kernel, spec: RulesetSpec, data: bytes, places: list[int]) -> None:
+    kernel.room()
     ruleset, base = in_force(kernel, spec)
     pieces = cut(data, places)
     got = kernel.connect().feed(pieces)
