@@ -16,7 +16,6 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from support import echo_headers
-from support.examples import examples
 from support.http_oracle import parse
 from support.netns import Namespace
 from yett_loader.sidecar.changes import SECRETS, secret_name
@@ -33,6 +32,7 @@ from yett_policy.reason import Reason
 pytestmark = pytest.mark.net
 
 SPECS = 100
+"""Each has a listener."""
 FIRST_PORT = 20_000
 VALUES = {"n/one": "secret-1", "n/two": "ab", "n/three": 'q"\\%SECRET(x)% %REQ(:path)%'}
 """Those that are there; n/gone is not."""
@@ -169,7 +169,7 @@ def generated() -> list[tuple[RulesetSpec, list[Head]]]:
     found: list[Any] = []
 
     @settings(
-        max_examples=examples(SPECS),
+        max_examples=SPECS,
         phases=[Phase.generate],
         database=None,
         derandomize=True,

@@ -24,6 +24,7 @@ from yett_policy.http.rule import Request, RuleAction, RulesetSpec
 from yett_policy.reason import Reason
 
 SPECS = 200
+"""Each has a listener."""
 
 
 @settings(max_examples=examples(3000))
@@ -83,7 +84,7 @@ def generated() -> list[tuple[RulesetSpec, list[Head]]]:
     found: list[tuple[RulesetSpec, list[Head]]] = []
 
     @settings(
-        max_examples=examples(SPECS),
+        max_examples=SPECS,
         phases=[Phase.generate],
         database=None,
         derandomize=True,
