@@ -23,6 +23,7 @@ from yett_policy.document import SCHEMA
 from yett_policy.sync import decode, encode
 from yett_policy.sync.frame import DEFLATED, SUBPROTOCOL, TO_LOADER_LIMIT, bundle, unbundle
 from yett_policy.sync.message import (
+    NAMED_MAX,
     Ack,
     AddressesPart,
     Begin,
@@ -42,8 +43,6 @@ from yett_policy.sync.message import (
 
 _SEQ = re.compile(rb'"seq":(\d+)')
 _DOCUMENT = re.compile(rb'\{"digest":"([0-9a-f]{64})","document":')
-_FEW = 8
-"""Documents that an answer names, as a real loader's does."""
 _KEPT = 4096
 """Decoded frames."""
 _SHORT = 128
@@ -290,7 +289,7 @@ class Loader:
         applied = {number: digest for number, digest in self._changed.items() if digest is not None}
         if lacking := set(applied.values()) - state.documents:
             raise WrongUpdate(f"{self._node} was not sent {len(lacking)} documents that it must have")
-        if len(applied) > _FEW:
+        if len(applied) > NAMED_MAX:
             return Ack(commit.seq, {}, as_sent=True)
         return Ack(commit.seq, applied, tuple(sorted(self._changed.keys() - applied.keys())))
 

@@ -26,7 +26,7 @@ from yett_loader.kernel import abi
 from yett_loader.memo import Memo
 from yett_loader.metrics import Counter, add, read_counters, read_hits
 from yett_loader.names import Names, Pods, names_of
-from yett_loader.plan import GRACE, POLICY_GRACE, drops, is_same, plan
+from yett_loader.plan import GRACE, drops, is_same, plan
 from yett_loader.retirement import Retirement
 from yett_loader.sidecar.engine import Sidecar
 from yett_loader.sidecar.places import Places
@@ -208,7 +208,7 @@ class Agent:
         while True:
             async with self._turn:
                 # Not while we are unsure: the next application comes first.
-                due = self._retirement.due(time.monotonic(), rulesets=GRACE, policies=POLICY_GRACE)
+                due = self._retirement.due(time.monotonic(), GRACE)
                 ops = () if self._unsure else drops(due)[:DROPPED_AT_ONCE]
                 if not ops:
                     return
@@ -224,7 +224,7 @@ class Agent:
         """Seconds until something retired may be dropped; None: nothing will be."""
         if self._unsure:
             return None
-        return self._retirement.rest(time.monotonic(), rulesets=GRACE, policies=POLICY_GRACE)
+        return self._retirement.rest(time.monotonic(), GRACE)
 
     def observe(self, *, allowed: bool) -> None:
         """Whether records are written for what is allowed, too."""

@@ -35,6 +35,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import compress
 from operator import itemgetter, ne
+from typing import NamedTuple
 
 from yett_loader.lookup import effective
 from yett_loader.state import (
@@ -71,18 +72,23 @@ class Retired:
     """What is in the maps though nothing points at it any more.
 
     A request head that began under a ruleset finishes under it, so it must stay for a while (`GRACE`); policies
-    (`POLICY_GRACE`) for packets under way, and for records of what they decided, whose rules have their names by number.
+    for packets under way, and for records of what they decided, whose rules have their names by number.
     """
 
     rulesets: frozenset[int] = frozenset()
     policies: frozenset[int] = frozenset()
 
 
-GRACE = 15.0
-"""Seconds that a retired ruleset stays: longer than a head may take (config.head_timeout_ms)."""
-POLICY_GRACE = 5.0
-"""Seconds that a retired policy stays.  Each change of a document needs a place for the new one: with the places of
-`policies` (1,024) and this a node takes 200 changed documents a second."""
+class Grace(NamedTuple):
+    """Seconds that what is retired stays."""
+
+    rulesets: float
+    policies: float
+
+
+GRACE = Grace(rulesets=15.0, policies=5.0)
+"""Rulesets: longer than a head may take (config.head_timeout_ms).  Policies: each change of a document needs a place for
+the new one; with the places of `policies` (1,024) and this a node takes 200 changed documents a second."""
 
 
 def retired(have: MapState, want: MapState) -> Retired:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from yett_loader.plan import Retired, retired
+from yett_loader.plan import Grace, Retired, retired
 from yett_loader.state import MapState
 
 
@@ -19,17 +19,17 @@ class Retirement:
         self._rulesets = {number: self._rulesets.get(number, now) for number in rest.rulesets}
         self._policies = {slot: self._policies.get(slot, now) for slot in rest.policies}
 
-    def due(self, now: float, *, rulesets: float, policies: float) -> Retired:
-        """What was retired so many seconds ago."""
+    def due(self, now: float, grace: Grace) -> Retired:
+        """What has been retired for so long."""
         return Retired(
-            frozenset(number for number, since in self._rulesets.items() if now - since >= rulesets),
-            frozenset(slot for slot, since in self._policies.items() if now - since >= policies),
+            frozenset(number for number, since in self._rulesets.items() if now - since >= grace.rulesets),
+            frozenset(slot for slot, since in self._policies.items() if now - since >= grace.policies),
         )
 
-    def rest(self, now: float, *, rulesets: float, policies: float) -> float | None:
+    def rest(self, now: float, grace: Grace) -> float | None:
         """Seconds until some of it is due; None if there is none."""
-        ends = [since + rulesets for since in self._rulesets.values()]
-        ends += [since + policies for since in self._policies.values()]
+        ends = [since + grace.rulesets for since in self._rulesets.values()]
+        ends += [since + grace.policies for since in self._policies.values()]
         return max(0.0, min(ends) - now) if ends else None
 
     def forget(self, have: MapState) -> None:

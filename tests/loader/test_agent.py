@@ -18,6 +18,7 @@ from yett_loader.assign import MapFull
 from yett_loader.encode import Encoder
 from yett_loader.enforce import Enforcer
 from yett_loader.errors import KernelError
+from yett_loader.plan import GRACE, Grace
 from yett_loader.snapshot import Wanted
 from yett_loader.state import DropPolicy, Prefix, PutEndpoint
 from yett_loader.store import Store
@@ -138,8 +139,7 @@ async def test_what_is_retired_is_dropped_after_the_grace(
     assert len(agent.have().rulesets) == 2
     await agent.tidy()
     assert len(agent.have().rulesets) == 2
-    monkeypatch.setattr(agent_module, "GRACE", 0.0)
-    monkeypatch.setattr(agent_module, "POLICY_GRACE", 0.0)
+    monkeypatch.setattr(agent_module, "GRACE", Grace(0.0, 0.0))
     await agent.tidy()
     assert len(agent.have().rulesets) == 1
     assert agent.have() == agent._enforcer.read_state()
@@ -177,8 +177,7 @@ async def test_many_retired_policies_are_dropped_while_changes_go_on(
     await agent.apply(Wanted(build.snapshot(*documents), (build.web(),)))
     await agent.apply(build.wanted(build.web(), path="/one"))
     assert len(agent.have().policies) == 22
-    monkeypatch.setattr(agent_module, "GRACE", 0.0)
-    monkeypatch.setattr(agent_module, "POLICY_GRACE", 0.0)
+    monkeypatch.setattr(agent_module, "GRACE", Grace(0.0, 0.0))
     tidying = asyncio.create_task(agent.tidy())
     await asyncio.sleep(0)  # it has the turn
     await agent.apply(build.wanted(build.web(), path="/two"))
@@ -200,7 +199,7 @@ def crowd(first: int) -> Wanted:
 async def test_changes_that_come_too_fast_wait_for_room_and_none_fails(
     host: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(agent_module, "POLICY_GRACE", 0.2)
+    monkeypatch.setattr(agent_module, "GRACE", GRACE._replace(policies=0.2))
     agent = await host.start()
     waits: list[float | None] = []
     rest = Agent._rest
@@ -224,7 +223,7 @@ async def test_changes_that_come_too_fast_wait_for_room_and_none_fails(
 async def test_what_would_not_fit_either_when_all_that_is_retired_is_gone_fails(
     host: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(agent_module, "POLICY_GRACE", 0.1)
+    monkeypatch.setattr(agent_module, "GRACE", GRACE._replace(policies=0.1))
     agent = await host.start()
     await agent.apply(crowd(400))
     await agent.apply(crowd(420))
@@ -242,7 +241,7 @@ async def test_what_would_not_fit_either_when_all_that_is_retired_is_gone_fails(
 
 
 async def test_what_never_fits_does_not_wait(host: Node, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(agent_module, "POLICY_GRACE", 3600.0)
+    monkeypatch.setattr(agent_module, "GRACE", GRACE._replace(policies=3600.0))
     agent = await host.start()
     await agent.apply(crowd(400))
     await agent.apply(crowd(420))

@@ -19,6 +19,7 @@ from yett_loader.enforce import Enforcer
 from yett_loader.errors import AbiMismatch
 from yett_loader.image import Effect, run
 from yett_loader.pins import remove_tree
+from yett_loader.plan import Grace
 from yett_loader.state import MapState
 from yett_loader.store import Store
 
@@ -87,8 +88,7 @@ def test_an_agent_killed_at_any_step_is_followed_by_one_that_goes_on(
     host: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """SIGKILL at every step that changes pins, from start to application; then another start."""
-    monkeypatch.setattr(agent_module, "GRACE", 0.0)
-    monkeypatch.setattr(agent_module, "POLICY_GRACE", 0.0)
+    monkeypatch.setattr(agent_module, "GRACE", Grace(0.0, 0.0))
     before, _ = asyncio.run(restart_and_apply(host, "/0"))
     for at in count():
 

@@ -50,25 +50,27 @@ def digests(source: Source) -> dict[int, str]:
     return {number: document.digest for number, document in source.documents.items()}
 
 
-async def test_a_loader_that_has_in_force_what_a_snapshot_asks_for_names_nothing(
-    serve: Serve, load: Load, said: list[Ack]
-) -> None:
+async def begun(serve: Serve, load: Load) -> tuple[Source, Replica]:
+    """With a loader that has all of the crowd in force."""
     source = Source()
     source.tell(**crowd())  # type: ignore[arg-type]
     replica = await serve(source)
     load(replica)
     await until(lambda: replica.sink.nodes.get("node-a") == digests(source))
+    return source, replica
+
+
+async def test_a_loader_that_has_in_force_what_a_snapshot_asks_for_names_nothing(
+    serve: Serve, load: Load, said: list[Ack]
+) -> None:
+    await begun(serve, load)
     assert said == [Ack(1, {}, as_sent=True)]
 
 
 async def test_a_change_of_few_documents_is_answered_by_name_and_one_of_many_is_not(
     serve: Serve, load: Load, said: list[Ack]
 ) -> None:
-    source = Source()
-    source.tell(**crowd())  # type: ignore[arg-type]
-    replica = await serve(source)
-    load(replica)
-    await until(lambda: replica.sink.nodes.get("node-a") == digests(source))
+    source, replica = await begun(serve, load)
     source.tell(**crowd(Verdict.ALLOW, range(300, 302)))  # type: ignore[arg-type]
     await until(lambda: replica.sink.nodes["node-a"] == digests(source))
     source.tell(**crowd(Verdict.ALLOW))  # type: ignore[arg-type]
@@ -107,11 +109,7 @@ async def test_a_loader_that_lacks_one_names_what_it_has_and_later_the_one(
 
 
 async def test_after_documents_went_the_rest_is_as_sent(serve: Serve, load: Load, said: list[Ack]) -> None:
-    source = Source()
-    source.tell(**crowd())  # type: ignore[arg-type]
-    replica = await serve(source)
-    load(replica)
-    await until(lambda: replica.sink.nodes.get("node-a") == digests(source))
+    source, replica = await begun(serve, load)
     kept = crowd(Verdict.ALLOW, range(300, 310))
     gone = {f"default/web-{number}": None for number in range(310, 320)}
     for number in range(310, 320):

@@ -20,7 +20,7 @@ from yett_loader.sync.target import InForce
 from yett_policy.sync import decode, encode, message
 from yett_policy.sync.decode import UnknownRevision
 from yett_policy.sync.frame import bundle, unbundle
-from yett_policy.sync.message import HITS_MAX, LOCAL_MAX, Close, Problem
+from yett_policy.sync.message import HITS_MAX, LOCAL_MAX, NAMED_MAX, Close, Problem
 from yett_policy.sync.reader import Malformed
 
 log = logging.getLogger(__name__)
@@ -31,8 +31,6 @@ INSTANCE = secrets.token_hex(16)
 UPDATE_LIMIT = 256 << 20
 """Bytes of one update as it comes."""
 _END = (WSMsgType.CLOSE, WSMsgType.CLOSING, WSMsgType.CLOSED)
-_FEW = 8
-"""Documents that are named in an answer though all that was asked for are in force: the operator compares the fewer."""
 _HITS_AT_ONCE = min(2000, HITS_MAX)
 
 
@@ -257,7 +255,7 @@ class Connection:
                 if before.applied.get(identity) != digest
             }
             dropped = tuple(sorted(before.applied.keys() - now.applied.keys()))
-            if answer and len(changed) > _FEW and now.applied == self._asked:
+            if answer and len(changed) > NAMED_MAX and now.applied == self._asked:
                 ack = message.Ack(self._taken, {}, as_sent=True, failures=now.failures)
             else:
                 ack = message.Ack(self._taken, changed, dropped, failures=now.failures)

@@ -21,6 +21,8 @@ ROWS_MAX = 65536
 """Rows of one part; senders make smaller ones."""
 LOCAL_MAX = 4096
 """Pods of one node, and documents."""
+NAMED_MAX = 8
+"""Documents that an answer names though all that was asked for are in force: the operator compares the fewer."""
 HITS_MAX = 8192
 FAILURES_MAX = 256
 TOKEN_LIMIT = 16384
