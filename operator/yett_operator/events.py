@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from itertools import takewhile
 
 from yett_operator.kube.client import MANAGER, ApiError, Json, Kube
 from yett_operator.kube.slim import SlimPolicy
@@ -28,13 +29,15 @@ class Events:
         self._instance = instance
         self._clock = clock
         self._queue: asyncio.Queue[Json] = asyncio.Queue(_QUEUE)
-        self._said: dict[tuple[str, str, str], float] = {}
+        self._said: dict[int, float] = {}
+        """Hash of what was said of whom -> when, oldest first."""
 
     def post(self, policy: SlimPolicy, kind: str, reason: str, message: str) -> None:
         """`kind`: Normal or Warning."""
         now = self._clock()
-        key = (policy.uid, reason, message)
-        self._said = {each: at for each, at in self._said.items() if now - at < REPEAT}
+        key = hash((policy.uid, reason, message))
+        for old in list(takewhile(lambda each: now - self._said[each] >= REPEAT, self._said)):
+            del self._said[old]
         if key in self._said or self._queue.full():
             return
         self._said[key] = now

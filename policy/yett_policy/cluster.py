@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from sys import intern
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
+
+H = TypeVar("H", bound=Hashable)
 
 DENY_RESPONSE = "yett.dev/deny-response"
 """Annotation of a namespace: how denied requests of its pods are answered where the policy does not say."""
@@ -44,10 +46,24 @@ class PodFacts(NamedTuple):
     """Its addresses, with or without prefix length."""
 
 
-@lru_cache(maxsize=4096)
 def shared(workload: Workload) -> Workload:
-    """One object for equal ones, and for equal texts in different ones."""
-    return replace(workload, labels=tuple((intern(key), intern(value)) for key, value in workload.labels))
+    """One object for equal ones, and for equal texts and ports in different ones."""
+    known: Workload = _one(
+        replace(
+            workload,
+            namespace=intern(workload.namespace),
+            labels=tuple((intern(key), intern(value)) for key, value in workload.labels),
+            named_ports=_one(workload.named_ports),
+            service_account=intern(workload.service_account),
+        )
+    )
+    return known
+
+
+@lru_cache(maxsize=8192)
+def _one(value: H) -> H:
+    """What it is asked with first, so that nothing but that stays."""
+    return value
 
 
 PodKey = str

@@ -123,7 +123,7 @@ def test_a_service_that_says_what_is_spoken_moves_the_rules_to_the_sidecar_and_b
     outcome = settle(worker, Batch(services={said.key: said}), numbers)
     (facts,) = outcome.ruleset_facts.values()
     assert (facts.engine, facts.reason) == ("sidecar", "appProtocol grpc of Service default/api")
-    assert facts.sources == {"L7Policy/default/p"}
+    assert facts.sources == ("L7Policy/default/p",)
     assert outcome.rulesets_gone == set(before.rulesets)
     outcome = settle(worker, Batch(services={said.key: None}), numbers)
     assert set(outcome.rulesets) == set(before.rulesets)

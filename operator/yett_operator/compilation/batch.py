@@ -125,8 +125,8 @@ class RulesetFacts:
 
     engine: str
     reason: str
-    sources: frozenset[str]
-    """Policies that have rules in it."""
+    sources: tuple[str, ...]
+    """Policies that have rules in it, sorted."""
 
 
 @dataclass(frozen=True, slots=True)

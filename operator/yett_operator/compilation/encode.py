@@ -32,5 +32,5 @@ def facts(value: Ruleset) -> RulesetFacts:
     return RulesetFacts(
         value.engine.value,
         value.engine_reason,
-        frozenset(reference.partition(":")[0] for reference in references),
+        tuple(sorted({reference.partition(":")[0] for reference in references})),
     )

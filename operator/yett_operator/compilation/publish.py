@@ -6,6 +6,7 @@ import logging
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from sys import intern
 from typing import TypeVar
 
 from yett_operator.compilation.batch import Outcome, RulesetFacts
@@ -118,10 +119,15 @@ class Publisher:
         """What a batch led to; `pods` are those of the batch.  None if nothing changed."""
         moves = self._places.update(pods, outcome.pods, first=not self._revision)
         self.documents.update(outcome.documents)
+        for document in outcome.documents.values():
+            intern(document.digest)  # loaders will name it too
         for number in outcome.gone:
             self.documents.pop(number, None)
         self.rulesets.update(outcome.rulesets)
-        self.ruleset_facts.update(outcome.ruleset_facts)
+        self.ruleset_facts.update(
+            (digest, replace(facts, sources=one_text(facts.sources)))
+            for digest, facts in outcome.ruleset_facts.items()
+        )
         for digest in outcome.rulesets_gone:
             self.rulesets.pop(digest, None)
             self.ruleset_facts.pop(digest, None)

@@ -55,8 +55,8 @@ class SlimPolicy:
 
     @property
     def source(self) -> str:
-        """`Kind/namespace/name` or `Kind/name`."""
-        return "/".join(filter(None, (self.kind, self.namespace, self.name)))
+        """`Kind/namespace/name` or `Kind/name`; one object for equal ones, of which many keep some."""
+        return intern("/".join(filter(None, (self.kind, self.namespace, self.name))))
 
     @property
     def api_version(self) -> str:
@@ -76,9 +76,6 @@ class SlimIdentity:
 class SlimStatus:
     """A PolicyStatus that is there."""
 
-    namespace: str
-    name: str
-    uid: str
     policy_uid: str
     source: str
     generation: int
@@ -228,7 +225,7 @@ def policy(obj: Json, kind: str) -> tuple[str, SlimPolicy]:
     namespaced = KINDS[kind][1]
     slim = SlimPolicy(
         kind=kind,
-        namespace=metadata["namespace"] if namespaced else "",
+        namespace=intern(metadata["namespace"]) if namespaced else "",
         name=metadata["name"],
         uid=metadata["uid"],
         generation=metadata.get("generation") or 0,
@@ -265,14 +262,11 @@ def identity(obj: Json) -> tuple[int, SlimIdentity | None]:
 def status(obj: Json) -> tuple[tuple[str, str], SlimStatus]:
     """A PolicyStatus."""
     metadata, ref = obj["metadata"], obj["spec"]["policy"]
-    key = (metadata["namespace"], metadata["name"])
+    key = (intern(metadata["namespace"]), metadata["name"])
     source = "/".join(filter(None, (ref["kind"], ref.get("namespace"), ref["name"])))
     return key, SlimStatus(
-        namespace=key[0],
-        name=key[1],
-        uid=metadata["uid"],
         policy_uid=ref["uid"],
-        source=source,
+        source=intern(source),
         generation=metadata.get("generation") or 0,
         policy_generation=obj["spec"].get("policyGeneration") or 0,
         status=canonical(obj.get("status") or {}),

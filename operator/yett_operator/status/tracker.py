@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from itertools import pairwise, takewhile
+from sys import intern
 
 from yett_operator.compilation.batch import Judgement, Outcome
 from yett_operator.compilation.publish import Publisher
@@ -16,6 +17,7 @@ from yett_operator.kube.slim import SlimPolicy
 from yett_operator.ports import Change
 from yett_operator.status.nodes import Nodes
 from yett_operator.status.rollup import NodeView, PolicyView, Wanted
+from yett_policy.identity import one_text
 from yett_policy.multimap import Multimap
 
 _HISTORY = 10.0
@@ -47,13 +49,15 @@ class Tracker:
         self.conflicts: Mapping[str, str] = {}
         """Source of a policy that gives way to an older one -> why."""
         self.waiting_since = clock()
-        """Since when nodes could have connected."""
+        """Since when nodes could have connected: that we lead, and have something to tell them."""
+        self.compiled_once = False
+        """Something is published."""
         self.notes: Callable[[str], Iterable[str]] = lambda _: ()
         """What else must be said of an accepted policy, one sentence each."""
         self._publisher = publisher
         self._changed = changed
         self._clock = clock
-        self._sources_of: dict[int, frozenset[str]] = {}
+        self._sources_of: dict[int, tuple[str, ...]] = {}
         self._versions: defaultdict[int, list[tuple[float, str]]] = defaultdict(list)
         """Identity -> (when it was published, digest), oldest first."""
         self._placed_at: dict[tuple[str, int], float] = {}
@@ -68,6 +72,8 @@ class Tracker:
     def compiled(self, taken: Taken, outcome: Outcome, change: Change | None) -> None:
         """A batch is published."""
         now = self._clock()
+        if not self.compiled_once:
+            self.compiled_once, self.waiting_since = True, now
         dirty: set[str] = set()
         for source, policy in taken.policies.items():
             if policy is None:
@@ -93,13 +99,13 @@ class Tracker:
         self.identities(touched)
 
     def _select(self, identity: int, sources: frozenset[str], dirty: set[str]) -> None:
-        before = self._sources_of.get(identity, frozenset())
+        before = frozenset(self._sources_of.get(identity, ()))
         for source in before - sources:
             self.identities_of.discard(source, identity)
         for source in sources - before:
-            self.identities_of.add(source, identity)
+            self.identities_of.add(intern(source), identity)
         if sources:
-            self._sources_of[identity] = sources
+            self._sources_of[identity] = one_text(sources)  # a tuple takes a third of a set's room
         else:
             self._sources_of.pop(identity, None)
         dirty |= before ^ sources

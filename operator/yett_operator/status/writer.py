@@ -29,7 +29,11 @@ SETTLE = 0.15
 INTERVAL = 1.0
 """Seconds between two writes for one policy."""
 PATIENCE = 3.5
-"""Seconds after taking the lead in which a node that has not come yet is no news."""
+"""Seconds since nodes could have connected in which one that has not come yet is no news."""
+FIRST_COMPILE = 30.0
+"""Seconds after taking the lead in which it is no news that nothing is compiled yet: at a start of the operator all
+pods and policies of a big cluster take a while.
+"""
 _TICK = 0.05
 _PARALLEL = 4
 """Writes at a time: what makes a policy be in force asks the same API server."""
@@ -54,6 +58,11 @@ class Written:
     """Delay -> since when something differs that may wait so long, or not even that."""
     ready: bool | None = None
     ready_generation: int = 0
+
+    def share(self, seen: SlimStatus | None) -> None:
+        """Keep what the reflector saw, if that is what was written: one object, of a kilobyte or two."""
+        if seen is not None and seen.status == self.details:
+            self.details = seen.status
 
 
 class StatusWriter:
@@ -107,17 +116,15 @@ class StatusWriter:
 
     def status_changed(self, key: tuple[str, str], status: SlimStatus | None) -> None:
         """What the reflector saw: we follow it to repair what others change."""
-        old = self.statuses.pop(key, None)
-        if status is not None:
+        about = status or self.statuses.get(key)
+        if status is None:
+            self.statuses.pop(key, None)
+        else:
             self.statuses[key] = status
-        about = status or old
-        if about is None:
+        written = None if about is None else self._written.get(about.source)
+        if about is None or written is None:
             return
-        written = self._written.get(about.source)
-        if written is None:
-            return
-        if status is not None and status.status == written.details:
-            written.details = status.status  # one object, of a kilobyte or two
+        written.share(status)
         if status is None or (self._differs(status, written) and self._clock() - written.at > 2 * INTERVAL):
             written.details, written.announced = b"{}", -1
             self.changed([about.source])
@@ -199,7 +206,7 @@ class StatusWriter:
             )
         before = json.loads(written.details)
         if self._too_early(policy, roll, before, now):
-            self._due[policy.source] = now + SETTLE
+            self._due[policy.source] = self._patient_until(now)  # news of it comes before
             return
         details = self._details(policy, roll, written.generation, before)
         summary = objects.summary(details)
@@ -222,6 +229,7 @@ class StatusWriter:
         if differs:
             await self._write_details(policy, details)
             written.details = canonical(details)
+            written.share(self.statuses.get(self._key(policy)))
         if not told:
             body = {
                 "apiVersion": objects.API_VERSION,
@@ -256,12 +264,16 @@ class StatusWriter:
 
     def _too_early(self, policy: SlimPolicy, roll: RollUp, before: Json, now: float) -> bool:
         """A new leader has not heard of the nodes yet, and what the old one wrote still stands."""
-        since = self._leading_since if self._leading_since is not None else now
-        if now - since >= PATIENCE or before.get("policyGeneration") != policy.generation:
+        if now >= self._patient_until(now) or before.get("policyGeneration") != policy.generation:
             return False
         return any(each.reason == "NoLoader" for each in roll.failed) or (
             not roll.ready and not roll.failed and roll.conditions[0].status != "False"
         )
+
+    def _patient_until(self, now: float) -> float:
+        if self._tracker.compiled_once:
+            return self._tracker.waiting_since + PATIENCE
+        return (now if self._leading_since is None else self._leading_since) + FIRST_COMPILE
 
     def _details(self, policy: SlimPolicy, roll: RollUp, generation: int, before: Json) -> Json:
         tracker = self._tracker
