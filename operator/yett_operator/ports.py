@@ -13,6 +13,7 @@ from typing import Protocol
 
 from yett_operator.standing import Standing
 from yett_policy.cluster import PodKey
+from yett_policy.prefix import Packed, packed_host
 from yett_policy.service import Backends, Frontend
 
 
@@ -60,7 +61,7 @@ class PlacedPod:
     """A pod, the node that it runs on, its addresses and its identity: one record for all who speak of it."""
 
     key: PodKey
-    claimed: str | tuple[str, ...]
+    claimed: Packed | tuple[Packed, ...]
     """See `prefixes`; alone if it is one, as nearly always, which saves a tuple for each pod."""
     node: str
     """That it runs on; empty: none yet."""
@@ -70,14 +71,14 @@ class PlacedPod:
     """Given once, when it is known; with another one it is another record."""
 
     @property
-    def prefixes(self) -> tuple[str, ...]:
+    def prefixes(self) -> tuple[Packed, ...]:
         """Its addresses as in `ipcache`, which so has the same objects."""
-        return (self.claimed,) if isinstance(self.claimed, str) else self.claimed
+        return (self.claimed,) if isinstance(self.claimed, int) else self.claimed
 
     @property
     def addresses(self) -> tuple[str, ...]:
         """IPv4, IPv6 or both, without prefix length."""
-        return tuple(prefix.partition("/")[0] for prefix in self.prefixes)
+        return tuple(map(packed_host, self.prefixes))
 
     @property
     def told(self) -> tuple[object, ...]:
@@ -97,7 +98,7 @@ class NodeSnapshot:
     """By identity, of the node's pods."""
     rulesets: Mapping[str, PublishedRuleset]
     """By digest: those that the documents name."""
-    ipcache: Mapping[str, int]
+    ipcache: Mapping[Packed, int]
     """Prefix -> identity, as every node sees it that is none of `node_addresses`."""
     node_addresses: Mapping[str, int]
     """Prefix -> identity of the node's own addresses; they go before `ipcache`."""
@@ -127,7 +128,7 @@ class Change:
     """Identities that no longer have a document."""
     rulesets: Mapping[str, PublishedRuleset] = field(default_factory=dict)
     """New ones.  Those that no document names any more just cease to be in snapshots."""
-    ipcache: Mapping[str, int | None] = field(default_factory=dict)
+    ipcache: Mapping[Packed, int | None] = field(default_factory=dict)
     """None: no longer there."""
     node_addresses: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     """Node -> all its prefixes."""

@@ -12,11 +12,11 @@ from collections.abc import Callable, Collection, Iterable
 
 from yett_policy.cluster import Service, Slice
 from yett_policy.policy import PROTOCOLS
-from yett_policy.prefix import parse_prefix
+from yett_policy.prefix import Packed, parse_prefix, unpacked
 from yett_policy.service import BACKENDS_MAX, Backends, Frontend, frontend_of
 
 _Key = tuple[str, str]
-Resolve = Callable[[str], Collection[int]]
+Resolve = Callable[[Packed], Collection[int]]
 """Prefix of one address -> identities that it has for one node or another."""
 
 
@@ -28,7 +28,7 @@ class BackendTable:
         self._services: dict[_Key, Service] = {}
         self._slices: dict[_Key, Slice] = {}
         self._slices_of: defaultdict[_Key, set[_Key]] = defaultdict(set)
-        self._of_prefix: defaultdict[str, set[_Key]] = defaultdict(set)
+        self._of_prefix: defaultdict[Packed, set[_Key]] = defaultdict(set)
         """Prefix of an endpoint's address -> slices."""
         self._shares: dict[_Key, dict[Frontend, frozenset[tuple[int, int]]]] = {}
         """Service -> what it says; two may name one external address."""
@@ -70,7 +70,7 @@ class BackendTable:
                 del self._of_prefix[prefix]
         self._stale.add(owner)
 
-    def update(self, moved: Iterable[str], resolve: Resolve) -> dict[Frontend, Backends | None]:
+    def update(self, moved: Iterable[Packed], resolve: Resolve) -> dict[Frontend, Backends | None]:
         """What is behind which address now, where that changed (None: no Service has it any more);
         `moved` are prefixes whose identity is another one.
         """
@@ -94,14 +94,12 @@ class BackendTable:
                 self.rows[frontend] = changed[frontend] = backends
         return changed
 
-    def _touched(self, prefix: str) -> Collection[_Key]:
+    def _touched(self, prefix: Packed) -> Collection[_Key]:
         """Slices with an address inside."""
-        if prefix.endswith(("/32", "/128")):
+        block = unpacked(prefix)
+        if block.first == block.last:
             return self._of_prefix.get(prefix, ())
-        block = parse_prefix(prefix)
-        return {
-            key for text, keys in self._of_prefix.items() if block.covers(parse_prefix(text)) for key in keys
-        }
+        return {key for each, keys in self._of_prefix.items() if block.covers(unpacked(each)) for key in keys}
 
     def _share(self, owner: _Key, resolve: Resolve) -> set[Frontend]:
         """Work out what one Service says; the frontends that it spoke or speaks of."""
@@ -144,5 +142,5 @@ def _identities(item: Slice, resolve: Resolve) -> dict[int, set[int]]:
     return found
 
 
-def _prefix(address: str) -> str:
-    return str(parse_prefix(address))
+def _prefix(address: str) -> Packed:
+    return parse_prefix(address).packed

@@ -14,11 +14,11 @@ from yett_policy.facts import (
     ClaimsOf,
     Holder,
     api_server_claims,
-    held_by,
+    api_server_holder,
     is_pod,
     node_claims,
+    node_holder,
     pod_claims,
-    pod_holder,
 )
 from yett_policy.identity import Labels
 
@@ -53,11 +53,11 @@ class Claimants:
     def put_pod(self, name: str, facts: PodFacts) -> None:
         """A pod that is new or has changed."""
         key = pod_key(facts.workload.namespace, name)
-        self._take_pod(pod_holder(key), PodFacts(shared(facts.workload), facts.prefixes))
+        self._take_pod(key, PodFacts(shared(facts.workload), facts.prefixes))
 
     def drop_pod(self, namespace: str, name: str) -> None:
         """A pod is gone; one that was never known is no error."""
-        self._take_pod(pod_holder(pod_key(namespace, name)), None)
+        self._take_pod(pod_key(namespace, name), None)
 
     def _take_pod(self, holder: Holder, facts: PodFacts | None) -> None:
         self._new_pods[holder] = facts
@@ -104,16 +104,14 @@ class Claimants:
     def gather(self) -> None:
         """Work out what the changes so far claim, which takes less room than they do."""
         if self._stale_namespaces:
-            self._stale_pods |= {
-                pod for pod in self._pods() if pod_name(held_by(pod))[0] in self._stale_namespaces
-            }
+            self._stale_pods |= {pod for pod in self._pods() if pod_name(pod)[0] in self._stale_namespaces}
         new: dict[Holder, Claims] = {holder: self._pod_claims(holder) for holder in self._stale_pods}
         for name in self._stale_nodes:
             node = self.nodes.get(name)
-            new[_node_holder(name)] = NOTHING if node is None else node_claims(node, self._blocks)
+            new[node_holder(name)] = NOTHING if node is None else node_claims(node, self._blocks)
         if self._stale_others:
             others = dict(self._blocks.claims())
-            others |= {f"1-api-server/{each}": api_server_claims(each) for each in self._api_servers}
+            others |= {api_server_holder(each): api_server_claims(each) for each in self._api_servers}
             new |= dict.fromkeys(self._others - others.keys(), NOTHING) | others
             self._others = set(others)
         self._new_pods, self._stale_pods, self._stale_nodes, self._stale_namespaces = {}, set(), set(), set()
@@ -134,7 +132,7 @@ class Claimants:
 
     def of_node(self, name: str) -> Claims:
         """In force."""
-        return self._addresses.claims(_node_holder(name))
+        return self._addresses.claims(node_holder(name))
 
     def _pods(self) -> Iterator[Holder]:
         """All that claim anything; one of the host's network never does."""
@@ -146,13 +144,10 @@ class Claimants:
             return NOTHING
         workload = pod.workload
         namespace = self.namespaces.get(workload.namespace)
-        counted = replace(workload, labels=tuple(self._counted(dict(workload.labels)).items()))
+        keys = self._counted(dict(workload.labels)).keys()
+        counted = replace(workload, labels=tuple(each for each in workload.labels if each[0] in keys))
         return pod_claims(pod, counted, namespace.labels if namespace else {}, self._blocks)
 
     def _known_pod(self, holder: Holder) -> PodFacts | None:
         claims = self._new.get(holder, self._addresses.claims(holder))
         return None if claims.sight.workload is None else PodFacts(claims.sight.workload, claims.prefixes)
-
-
-def _node_holder(name: str) -> Holder:
-    return f"0-node/{name}"

@@ -8,6 +8,8 @@ from functools import lru_cache
 from sys import intern
 from typing import NamedTuple, TypeVar
 
+from yett_policy.prefix import Packed, packed_prefix
+
 H = TypeVar("H", bound=Hashable)
 
 DENY_RESPONSE = "yett.dev/deny-response"
@@ -42,8 +44,8 @@ class PodFacts(NamedTuple):
     """All of a pod but its name."""
 
     workload: Workload
-    prefixes: tuple[str, ...]
-    """Its addresses, with or without prefix length."""
+    prefixes: tuple[Packed, ...]
+    """Its addresses."""
 
 
 def shared(workload: Workload) -> Workload:
@@ -117,7 +119,7 @@ class Pod:
     @property
     def facts(self) -> PodFacts:
         """All but its name."""
-        return PodFacts(self.workload, self.addresses)
+        return PodFacts(self.workload, tuple(map(packed_prefix, self.addresses)))
 
 
 @dataclass(frozen=True, slots=True)

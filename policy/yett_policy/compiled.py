@@ -9,7 +9,7 @@ from yett_policy.cluster import PodKey
 from yett_policy.document import Document, Ruleset, Snapshot
 from yett_policy.identity import WORLD, Labels, Table
 from yett_policy.merge import Conflict
-from yett_policy.prefix import parse_prefix
+from yett_policy.prefix import Packed, parse_prefix
 from yett_policy.service import Backends, Frontend
 
 PodRecord = tuple[str, str, int, tuple[str, ...]]
@@ -72,7 +72,7 @@ class Delta:
     """New or different ones."""
     gone: frozenset[int] = frozenset()
     """Identities that no longer have a document."""
-    ipcache: Mapping[str, int | None] = field(default_factory=dict)
+    ipcache: Mapping[Packed, int | None] = field(default_factory=dict)
     """Prefix -> identity, or None: no longer there."""
     node_addresses: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     """Node -> all its prefixes, of nodes whose own addresses changed."""

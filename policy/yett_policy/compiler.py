@@ -32,8 +32,6 @@ from yett_policy.facts import (
     Blocks,
     Claims,
     Holder,
-    OfPods,
-    held_by,
     is_pod,
 )
 from yett_policy.http.rule import RulesetSpec
@@ -41,6 +39,7 @@ from yett_policy.identity import PROBES, RESERVED, Labels, Table, named_ports, o
 from yett_policy.index import SelectorIndex
 from yett_policy.parts import PROTOCOL_NAMES, ServerPorts
 from yett_policy.policy import Policy
+from yett_policy.prefix import Packed, packed_host, packed_text
 from yett_policy.rulesets import CompileRuleset, Rulesets, compile_spec
 from yett_policy.selector import NAMESPACE, Selector, exists
 
@@ -262,7 +261,7 @@ class Compiler:
             conflicts=self._bodies.conflicts(),
             identities=identities,
             services=services,
-            pods=OfPods(pods),
+            pods=pods,
         )
 
     def fits(self, spec: RulesetSpec) -> str:
@@ -283,7 +282,7 @@ class Compiler:
         self._rulesets.keep(self._bodies.rulesets())
         number = self._table.number
         pods = [
-            (*pod_name(held_by(holder)), number(claims.own), tuple(sorted(map(_address, claims.prefixes))))
+            (*pod_name(holder), number(claims.own), tuple(sorted(map(packed_host, claims.prefixes))))
             for holder in self._addresses.pods()
             if (claims := self._addresses.claims(holder)).own is not None
         ]
@@ -300,7 +299,7 @@ class Compiler:
 
     def _local_addresses(self, node: str) -> dict[str, int]:
         local = self._claimants.of_node(node).as_local
-        return {prefix: self._table.number(labels) for prefix, labels in sorted(local)}
+        return dict(sorted((packed_text(prefix), self._table.number(labels)) for prefix, labels in local))
 
     # -- policies
 
@@ -367,7 +366,7 @@ class Compiler:
         """Whether it has all its numbers, or can get them here."""
         return self._allocate or all(map(self._table.knows, claims.label_sets))
 
-    def _replace(self, new: Mapping[Holder, Claims]) -> set[str]:
+    def _replace(self, new: Mapping[Holder, Claims]) -> set[Packed]:
         """Prefixes whose identity changed."""
         addresses = self._addresses
         old = {holder: addresses.claims(holder) for holder in new}
@@ -509,10 +508,6 @@ class Compiler:
     def hosts(self) -> Collection[int]:
         """Identities of the node itself."""
         return self._index.selected(_HOSTS)
-
-
-def _address(prefix: str) -> str:
-    return prefix.partition("/")[0]
 
 
 def _peer_selectors(policy: Policy) -> list[Selector]:

@@ -11,15 +11,17 @@ from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass
 from functools import lru_cache
 
-from yett_policy.cluster import Node, PodFacts, PodKey, Workload
+from yett_policy.cluster import Node, PodFacts, Workload
 from yett_policy.document import Direction
 from yett_policy.identity import Labels, cidr_labels, inside_block, pod_labels
 from yett_policy.policy import Policy, Rule
-from yett_policy.prefix import Prefix, parse_prefix, read_prefix
+from yett_policy.prefix import Packed, Prefix, parse_prefix, read_prefix, unpacked
 from yett_policy.selector import CidrSelector, exists
 
 Holder = str
-"""Sorts by who goes first: `0-node/NAME`, `1-api-server/ADDRESS`, `2-pod/NAMESPACE/NAME`, `3-cidr/PREFIX`."""
+"""Sorts by who goes first: `!0-node/NAME`, `!1-api-server/ADDRESS`, the key of a pod, `~cidr/PREFIX`, `~ipv4`."""
+_OTHERS = ("!", "~")
+"""What no namespace begins with, so that a pod's holder is its key, and no text of its own."""
 
 _HOST = "reserved:host"
 _REMOTE = "reserved:remote-node"
@@ -50,22 +52,22 @@ _sight = lru_cache(maxsize=4096)(Sight)
 class Claims:
     """What one holder says."""
 
-    claimed: str | tuple[str, ...] = ()
-    """Prefixes as text, once each; a lone one bare, which saves a tuple for each pod."""
+    claimed: Packed | tuple[Packed, ...] = ()
+    """Prefixes, once each; a lone one bare, which saves a tuple for each pod."""
     sight: Sight = Sight()
 
     @property
-    def prefixes(self) -> tuple[str, ...]:
+    def prefixes(self) -> tuple[Packed, ...]:
         """All of them."""
-        return (self.claimed,) if isinstance(self.claimed, str) else self.claimed
+        return (self.claimed,) if isinstance(self.claimed, int) else self.claimed
 
     @property
-    def by_prefix(self) -> Iterator[tuple[str, Labels]]:
+    def by_prefix(self) -> Iterator[tuple[Packed, Labels]]:
         """With the labels of each."""
         return zip(self.prefixes, self.sight.labels, strict=True)
 
     @property
-    def as_local(self) -> Iterator[tuple[str, Labels]]:
+    def as_local(self) -> Iterator[tuple[Packed, Labels]]:
         """A node's, with those as the node itself sees them."""
         return zip(self.prefixes, self.sight.as_local, strict=False)  # only nodes have any
 
@@ -87,7 +89,7 @@ class ClaimsOf(MutableMapping[Holder, Claims]):
     """
 
     def __init__(self) -> None:
-        self._claimed: dict[Holder, str | tuple[str, ...]] = {}
+        self._claimed: dict[Holder, Packed | tuple[Packed, ...]] = {}
         self._sights: dict[Holder, Sight] = {}
 
     def __getitem__(self, holder: Holder) -> Claims:
@@ -143,84 +145,57 @@ class Blocks:
     def claims(self) -> Iterator[tuple[Holder, Claims]]:
         """Identities of addresses outside the cluster."""
         for prefix in self.cidrs:
-            yield f"3-cidr/{prefix}", Claims(str(prefix), _sight((cidr_labels(prefix),)))
+            yield f"~cidr/{prefix}", Claims(prefix.packed, _sight((cidr_labels(prefix),)))
         if any(prefix.covers(_MAPPED) for prefix in self.cidrs):
             # Addresses are looked up as 16 bytes, IPv4 as ::ffff:a.b.c.d, which ::/0 covers.
-            yield "4-ipv4", Claims(str(_ALL_IPV4), _sight((_WORLD,)))
+            yield "~ipv4", Claims(_ALL_IPV4.packed, _sight((_WORLD,)))
 
 
-_POD = "2-pod/"
+def node_holder(name: str) -> Holder:
+    """A node."""
+    return f"!0-node/{name}"
 
 
-def pod_holder(key: PodKey) -> Holder:
-    """A pod."""
-    return f"{_POD}{key}"
+def api_server_holder(address: str) -> Holder:
+    """An API server outside the cluster."""
+    return f"!1-api-server/{address}"
 
 
 def is_pod(holder: Holder) -> bool:
-    """Whether it is one."""
-    return holder.startswith(_POD)
-
-
-def held_by(holder: Holder) -> PodKey:
-    """Which one."""
-    return holder.removeprefix(_POD)
-
-
-class OfPods(Mapping[PodKey, int | None]):
-    """Numbers by key, which are made only as they are asked for: those of ten thousand pods
-    at once would leave holes among what is kept.
-    """
-
-    def __init__(self, held: Mapping[Holder, int | None]) -> None:
-        self._held = held
-
-    def __getitem__(self, key: PodKey) -> int | None:
-        return self._held[pod_holder(key)]
-
-    def __iter__(self) -> Iterator[PodKey]:
-        return map(held_by, self._held)
-
-    def __len__(self) -> int:
-        return len(self._held)
+    """Whether it is one, and so its key."""
+    return not holder.startswith(_OTHERS)
 
 
 def pod_claims(
     pod: PodFacts, counted: Workload, namespace_labels: Mapping[str, str], blocks: Blocks
 ) -> Claims:
-    """Of a pod that has its own addresses, which may be prefixes that it claims already; `counted`: its
-    workload with the labels that count.
-    """
+    """Of a pod that has its own addresses; `counted`: its workload with the labels that count."""
     own = pod_labels(counted, namespace_labels, probes=blocks.denials_of_nodes > 0)
-    found = _prefixes(pod.prefixes)
-    return Claims(_texts(found), _sight(_seen_as(found, own, blocks), own, (), pod.workload))
+    found = tuple(map(unpacked, dict.fromkeys(pod.prefixes)))
+    return Claims(_packed(found), _sight(_seen_as(found, own, blocks), own, (), pod.workload))
 
 
 def node_claims(node: Node, blocks: Blocks) -> Claims:
     """Of a node's addresses."""
     more = (_API_SERVER,) if node.api_server else ()
-    found = _prefixes(node.addresses)
+    found = tuple(dict.fromkeys(map(read_prefix, node.addresses)))
     labels, as_local = (_seen_as(found, tuple(sorted((who, *more))), blocks) for who in (_REMOTE, _HOST))
-    return Claims(_texts(found), _sight(labels, None, as_local))
+    return Claims(_packed(found), _sight(labels, None, as_local))
 
 
 def api_server_claims(address: str) -> Claims:
     """Of an API server outside the cluster."""
     prefix = parse_prefix(address)
-    return Claims(str(prefix), _sight((tuple(sorted((*cidr_labels(prefix), _API_SERVER))),)))
+    return Claims(prefix.packed, _sight((tuple(sorted((*cidr_labels(prefix), _API_SERVER))),)))
 
 
 def _covers_node(rule: Rule) -> bool:
     return rule.peers is None or exists(_HOST) in rule.peers
 
 
-def _prefixes(addresses: Iterable[str]) -> tuple[Prefix, ...]:
-    return tuple(dict.fromkeys(map(read_prefix, addresses)))
-
-
-def _texts(prefixes: Iterable[Prefix]) -> str | tuple[str, ...]:
-    texts = tuple(map(str, prefixes))
-    return texts[0] if len(texts) == 1 else texts
+def _packed(prefixes: Iterable[Prefix]) -> Packed | tuple[Packed, ...]:
+    packed = tuple(prefix.packed for prefix in prefixes)
+    return packed[0] if len(packed) == 1 else packed
 
 
 def _seen_as(prefixes: Iterable[Prefix], labels: Labels, blocks: Blocks) -> tuple[Labels, ...]:

@@ -28,6 +28,7 @@ from support.replica import (
 )
 from support.sync import Target
 from yett_operator.ports import Change
+from yett_policy.prefix import packed_prefix
 
 pytestmark = pytest.mark.cluster
 
@@ -49,7 +50,7 @@ async def test_two_replicas_publish_the_same_and_the_second_takes_over(
                     and one.operator.publisher.documents == two.operator.publisher.documents
                 )
             )
-            assert "198.51.100.0/24" in two.operator.publisher.ipcache
+            assert packed_prefix("198.51.100.0/24") in two.operator.publisher.ipcache
             written = await get(api, namespace, "polst", "l7policy-p")
             await one.kill()
             await eventually(lambda: two.operator.election.leading, within=15)
@@ -192,7 +193,7 @@ async def test_a_killed_compiler_is_replaced_without_a_wrong_change(api: ApiServ
         assert operator.process._child is not None
         operator.process._child.process.kill()
         await asyncio.to_thread(make_pod, api, namespace, "late", "client", "10.1.0.7")
-        await eventually(lambda: "10.1.0.7/32" in operator.publisher.ipcache)
+        await eventually(lambda: packed_prefix("10.1.0.7") in operator.publisher.ipcache)
         touched = {prefix for change in changes for prefix in change.ipcache}
-        assert not touched & {"10.1.0.1/32", "10.1.0.2/32"}
+        assert not touched & {packed_prefix("10.1.0.1"), packed_prefix("10.1.0.2")}
         assert not any(ours & (change.documents.keys() | change.gone) for change in changes)

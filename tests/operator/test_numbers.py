@@ -20,6 +20,7 @@ from support.replica import (
 )
 from yett_operator.app import Operator
 from yett_policy.cluster import pod_name
+from yett_policy.prefix import packed_prefix
 from yett_policy.service import Frontend
 
 pytestmark = pytest.mark.cluster
@@ -106,7 +107,7 @@ async def test_labels_and_namespace_labels_move_a_pod_to_another_identity(
         old = publisher.pods[f"{namespace}/client"].identity
         await asyncio.to_thread(api.kubectl, "label", "namespace", namespace, "team=red")
         await eventually(lambda: publisher.pods[f"{namespace}/client"].identity != old)
-        assert publisher.ipcache["10.1.0.2/32"] == publisher.pods[f"{namespace}/client"].identity
+        assert publisher.ipcache[packed_prefix("10.1.0.2")] == publisher.pods[f"{namespace}/client"].identity
 
 
 async def test_a_pod_that_is_gone_leaves_nothing_to_who_gets_its_address(
@@ -114,15 +115,19 @@ async def test_a_pod_that_is_gone_leaves_nothing_to_who_gets_its_address(
 ) -> None:
     async with replica(api, namespace, "op-0") as one:
         await pods(api, namespace)
-        await eventually(lambda: "10.1.0.1/32" in one.operator.publisher.ipcache)
-        old = one.operator.publisher.ipcache["10.1.0.1/32"]
+        await eventually(lambda: packed_prefix("10.1.0.1") in one.operator.publisher.ipcache)
+        old = one.operator.publisher.ipcache[packed_prefix("10.1.0.1")]
         seen: list[int | None] = []
-        one.operator.publisher.listen(lambda change: seen.append(change.ipcache.get("10.1.0.1/32", -1)))
+        one.operator.publisher.listen(
+            lambda change: seen.append(change.ipcache.get(packed_prefix("10.1.0.1"), -1))
+        )
         await asyncio.to_thread(
             api.kubectl, "delete", "pod", "server", "-n", namespace, "--force", "--grace-period=0"
         )
         await asyncio.to_thread(make_pod, api, namespace, "thief", "thief", "10.1.0.1")
-        await eventually(lambda: one.operator.publisher.ipcache.get("10.1.0.1/32") not in {None, old})
+        await eventually(
+            lambda: one.operator.publisher.ipcache.get(packed_prefix("10.1.0.1")) not in {None, old}
+        )
         assert None in seen
         assert old not in seen
 

@@ -31,6 +31,7 @@ from yett_operator.webhook.review import review
 from yett_policy.cluster import Cluster, Pod, PodFacts, PodKey, Service, ServicePort, Slice
 from yett_policy.compiler import compile as compile_all
 from yett_policy.identity import Labels, Table
+from yett_policy.prefix import packed_prefix, packed_text
 from yett_policy.service import Frontend
 from yett_policy.source.parse import parse_policy
 from yett_policy.sync import encode
@@ -283,7 +284,7 @@ def test_a_policy_waits_for_the_numbers_of_addresses_that_it_names() -> None:
     assert worker.step(Batch(numbers=half)).stalled
     done = worker.step(Batch(numbers=numbers.give(first.missing)))
     assert not done.stalled
-    assert set(done.ipcache) == {"192.0.2.0/24", "192.0.2.7/32"}
+    assert set(map(packed_text, done.ipcache)) == {"192.0.2.0/24", "192.0.2.7/32"}
     assert done.documents
 
 
@@ -326,7 +327,7 @@ def test_rulesets_that_no_document_names_any_more_are_reported_and_come_back(
 
 
 def slim(value: Pod, node: str, uid: int = 1) -> SlimPod:
-    return SlimPod(value.key, value.addresses, node, uid, workload=value.workload)
+    return SlimPod(value.key, value.facts.prefixes, node, uid, workload=value.workload)
 
 
 def test_a_node_gets_the_documents_of_its_own_pods() -> None:
@@ -353,7 +354,7 @@ def test_a_pod_that_leaves_a_node_is_named_with_the_node() -> None:
     assert change is not None
     assert change.pods == {SERVER.key: None}
     assert change.moved == {SERVER.key: "n1"}
-    assert change.ipcache == {"10.0.0.1/32": None}
+    assert change.ipcache == {packed_prefix("10.0.0.1"): None}
     assert publisher.by_node == {}
 
 
@@ -407,7 +408,7 @@ def test_a_compiler_that_starts_anew_changes_only_what_differs() -> None:
     assert change.gone == {outcome.pods[CLIENT.key]}
     assert change.pods == {CLIENT.key: None}
     assert change.moved == {CLIENT.key: "n2"}
-    assert change.ipcache == {"10.0.0.2/32": None}
+    assert change.ipcache == {packed_prefix("10.0.0.2"): None}
     assert change.rulesets == {}
 
 
@@ -546,7 +547,7 @@ def test_a_batch_in_pieces_leads_to_what_it_leads_to_as_one(changes: list[Any], 
 
 async def test_many_pods_go_to_the_process_in_pieces_and_come_back_as_the_objects_that_went() -> None:
     made = [pod(f"p{i}", f"app-{i % 3}", f"10.1.{i >> 8}.{i & 255}") for i in range(2 * PIECE + 1)]
-    prefixes = {each.key: tuple(f"{ip}/32" for ip in each.addresses) for each in made}
+    prefixes = {each.key: each.facts.prefixes for each in made}
     batch = Batch(pods={each.key: PodFacts(each.workload, prefixes[each.key]) for each in made})
     numbers, alone, process = Numbers(), Worker(), CompilerProcess()
     try:
@@ -559,7 +560,7 @@ async def test_many_pods_go_to_the_process_in_pieces_and_come_back_as_the_object
         process.close()
     assert len(outcome.pods) == len(outcome.ipcache) == len(made)
     assert {id(key) for key in outcome.pods} == {id(key) for key in batch.pods}
-    assert {id(text) for text in outcome.ipcache} == {id(text) for (text,) in prefixes.values()}
+    assert {id(each) for each in outcome.ipcache} == {id(each) for (each,) in prefixes.values()}
     assert len({id(number) for number in outcome.pods.values()}) == 3
 
 

@@ -7,6 +7,7 @@ import pytest
 from yett_operator.compilation.world import World
 from yett_operator.kube.slim import SlimPod
 from yett_policy.cluster import Node, Service, Slice, Workload
+from yett_policy.prefix import packed_prefix
 
 
 def world() -> World:
@@ -15,7 +16,7 @@ def world() -> World:
 
 def pod(uid: int, address: str = "10.0.0.1", app: str = "a") -> SlimPod:
     workload = Workload("default", (("app", app),))
-    return SlimPod(KEY, (address,), "n1", uid, workload=workload)
+    return SlimPod(KEY, packed_prefix(address), "n1", uid, workload=workload)
 
 
 KEY = "default/p"

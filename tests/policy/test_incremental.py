@@ -22,6 +22,7 @@ from yett_policy.compiler import compile as compile_all
 from yett_policy.document import Document
 from yett_policy.identity import Labels, parse_labels
 from yett_policy.policy import Policy
+from yett_policy.prefix import packed_prefix, packed_text
 from yett_policy.service import Backends, Frontend
 from yett_policy.source.parse import parse_policy
 
@@ -201,7 +202,7 @@ class Follower:
             del self.subjects[number]
         update(self.identities, delta.identities)
         update(self.pods, delta.pods)
-        update(self.ipcache, delta.ipcache)
+        update(self.ipcache, {packed_text(prefix): number for prefix, number in delta.ipcache.items()})
         update(self.services, delta.services)
         self.node_addresses |= {name: dict(held) for name, held in delta.node_addresses.items()}
 
@@ -274,7 +275,7 @@ def test_a_pod_keeps_what_it_had_until_its_new_number_is_known() -> None:
     assert compiler.compiled().ipcache == {"10.0.0.1/32": 300}
     (labels,) = compiler.missing()
     compiler.learn({labels: 301})
-    assert compiler.flush().ipcache == {"10.0.0.1/32": 301}
+    assert compiler.flush().ipcache == {packed_prefix("10.0.0.1"): 301}
 
 
 def test_a_number_that_contradicts_another_is_refused() -> None:
@@ -331,7 +332,7 @@ def test_a_pod_of_a_known_identity_touches_no_document() -> None:
     compiler.put_pod(Pod("default", "y2", {"app": "y"}, ("10.0.0.9",)))
     delta = compiler.flush()
     assert delta.documents == {}
-    assert list(delta.ipcache) == ["10.0.0.9/32"]
+    assert list(delta.ipcache) == [packed_prefix("10.0.0.9")]
 
 
 def test_a_new_identity_touches_only_documents_whose_selectors_match() -> None:

@@ -35,6 +35,7 @@ from yett_operator.sync.server import SyncServer
 from yett_operator.sync.settings import Settings
 from yett_policy.cluster import PodKey
 from yett_policy.document import Document, Ruleset
+from yett_policy.prefix import Packed, packed_prefix, packed_text
 from yett_policy.sync.message import Failing
 
 FAST = Times(
@@ -57,12 +58,17 @@ class Source:
         self.revision = 0
         self.documents: dict[int, PublishedDocument] = {}
         self.rulesets: dict[str, PublishedRuleset] = {}
-        self.ipcache: dict[str, int] = {}
+        self.ipcache: dict[Packed, int] = {}
         self.node_addresses: dict[str, dict[str, int]] = {}
         self.identities: dict[int, tuple[str, ...]] = {}
         self.pods: dict[PodKey, PlacedPod] = {}
         self.secrets: dict[str, PublishedSecret] = {}
         self._listeners: list[Callable[[Change], None]] = []
+
+    @property
+    def addresses(self) -> dict[str, int]:
+        """As loaders have them."""
+        return {packed_text(prefix): number for prefix, number in self.ipcache.items()}
 
     @property
     def sizes(self) -> tuple[int, int, int, int]:
@@ -120,7 +126,8 @@ class Source:
         compiled = {item.digest: encode.ruleset(item) for item in rulesets}
         self.documents |= bodies
         self.rulesets |= compiled
-        _put(self.ipcache, ipcache or {})
+        packed = {packed_prefix(prefix): number for prefix, number in (ipcache or {}).items()}
+        _put(self.ipcache, packed)
         _put(self.identities, identities or {})
         moved = {}
         for key, pod in (pods or {}).items():
@@ -136,7 +143,7 @@ class Source:
             self.revision,
             documents=bodies,
             rulesets=compiled,
-            ipcache=dict(ipcache or {}),
+            ipcache=packed,
             node_addresses=dict(node_addresses or {}),
             identities=dict(identities or {}),
             pods=dict(pods or {}),
@@ -164,7 +171,7 @@ class Source:
 
 
 def pod(name: str, node: str, *addresses: str, identity: int = build.WEB) -> PlacedPod:
-    return PlacedPod(f"default/{name}", addresses, node, identity=identity)
+    return PlacedPod(f"default/{name}", tuple(map(packed_prefix, addresses)), node, identity=identity)
 
 
 def _put(held: dict, changes: Mapping) -> None:  # type: ignore[type-arg]

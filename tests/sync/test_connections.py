@@ -183,7 +183,7 @@ async def test_a_loader_that_reads_nothing_costs_no_queue(serve: Serve, load: Lo
     assert to_other < 50  # spaced
     proxy.release()
     await until(lambda: stuck.follower.replica.revision == source.revision)
-    assert dict(stuck.follower.replica.ipcache) == source.ipcache
+    assert dict(stuck.follower.replica.ipcache) == source.addresses
 
 
 async def test_a_newer_stream_of_a_node_takes_the_place_of_the_older(serve: Serve, load: Load) -> None:

@@ -10,6 +10,7 @@ from typing import Protocol, TypeVar
 from yett_operator.ports import PublishedDocument, PublishedRuleset
 from yett_policy.cluster import Namespace, Node, PodFacts, PodKey, Service, Slice, Workload
 from yett_policy.identity import Labels
+from yett_policy.prefix import Packed
 from yett_policy.service import Backends, Frontend
 
 K = TypeVar("K")
@@ -34,7 +35,7 @@ class Facts(Protocol):
         """See `PodFacts`."""
 
     @property
-    def prefixes(self) -> tuple[str, ...]:
+    def prefixes(self) -> tuple[Packed, ...]:
         """See `PodFacts`."""
 
 
@@ -90,7 +91,7 @@ class Batch:
         )
 
 
-Rows = tuple[Mapping[str, int | None], Mapping[PodKey, int | None]]
+Rows = tuple[Mapping[Packed, int | None], Mapping[PodKey, int | None]]
 """`ipcache` and `pods` of an outcome, or some of them."""
 
 
@@ -149,7 +150,7 @@ class Outcome:
     """Those that no document names any more."""
     ruleset_facts: Mapping[str, RulesetFacts] = field(default_factory=dict)
     """Of `rulesets`."""
-    ipcache: Mapping[str, int | None] = field(default_factory=dict)
+    ipcache: Mapping[Packed, int | None] = field(default_factory=dict)
     node_addresses: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     identities: Mapping[int, Labels | None] = field(default_factory=dict)
     services: Mapping[Frontend, Backends | None] = field(default_factory=dict)

@@ -42,7 +42,7 @@ class Desk:
         """`Worker.step`; what is too much for one piece is left to `rows`."""
         outcome = self._worker.step(batch)
         if len(outcome.ipcache) <= PIECE and len(outcome.pods) <= PIECE:
-            return replace(outcome, pods=dict(outcome.pods))
+            return outcome
         self._rows = chain(
             ((ipcache, {}) for ipcache in cut(outcome.ipcache, PIECE)),
             (({}, pods) for pods in cut(outcome.pods, PIECE)),

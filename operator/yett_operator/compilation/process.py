@@ -15,6 +15,7 @@ from typing import Concatenate, ParamSpec, TypeVar, cast
 from yett_operator.compilation.batch import Batch, Outcome
 from yett_operator.compilation.desk import LENGTH, PIECE, Desk, serve
 from yett_policy.cluster import PodKey
+from yett_policy.prefix import Packed
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -77,14 +78,14 @@ class CompilerProcess:
 
     async def _whole(self, outcome: Outcome, batch: Batch) -> Outcome:
         """With its rows, of which only what is new stays in memory."""
-        ipcache: dict[str, int | None] = {}
+        ipcache: dict[Packed, int | None] = {}
         pods: dict[PodKey, int | None] = {}
         keys = {key: key for key in batch.pods}
-        texts = {text: text for pod in batch.pods.values() if pod is not None for text in pod.prefixes}
+        prefixes = {each: each for pod in batch.pods.values() if pod is not None for each in pod.prefixes}
         numbers: dict[int | None, int | None] = {}
         while (rows := await self._run(Desk.rows)) is not None:
             for prefix, number in rows[0].items():
-                ipcache[texts.get(prefix, prefix)] = numbers.setdefault(number, number)
+                ipcache[prefixes.get(prefix, prefix)] = numbers.setdefault(number, number)
             for key, number in rows[1].items():
                 pods[keys.get(key, key)] = numbers.setdefault(number, number)
         return replace(outcome, ipcache=ipcache, pods=pods, more=False)

@@ -23,6 +23,7 @@ from yett_operator.ports import (
 )
 from yett_policy.cluster import PodKey
 from yett_policy.identity import one_text
+from yett_policy.prefix import Packed
 from yett_policy.service import Backends, Frontend
 
 log = logging.getLogger(__name__)
@@ -38,7 +39,7 @@ class Publisher:
         self.documents: dict[int, PublishedDocument] = {}
         self.rulesets: dict[str, PublishedRuleset] = {}
         self.ruleset_facts: dict[str, RulesetFacts] = {}
-        self.ipcache: dict[str, int] = {}
+        self.ipcache: dict[Packed, int] = {}
         self.node_addresses: dict[str, Mapping[str, int]] = {}
         self.identities: dict[int, tuple[str, ...]] = {}
         self.services: dict[Frontend, Backends] = {}

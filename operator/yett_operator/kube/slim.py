@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from sys import intern
 from typing import Any
@@ -24,6 +26,7 @@ from yett_policy.cluster import (
 )
 from yett_policy.document import canonical
 from yett_policy.identity import one_text
+from yett_policy.prefix import Packed, packed_prefix
 from yett_policy.source.parse import KINDS
 
 _TWO_DIGITS = (1 << 60) - 1
@@ -96,6 +99,7 @@ def pod(obj: Json) -> tuple[PodKey, SlimPod | None]:
     ips = [each["ip"] for each in status.get("podIPs") or () if each.get("ip")]
     if not ips and status.get("podIP"):
         ips = [status["podIP"]]
+    prefixes = tuple(_prefixes(ips))
     workload = Workload(
         namespace=namespace,
         labels=tuple(sorted((metadata.get("labels") or {}).items())),
@@ -104,7 +108,6 @@ def pod(obj: Json) -> tuple[PodKey, SlimPod | None]:
         host_network=bool(spec.get("hostNetwork")),
         service_account=spec.get("serviceAccountName") or "default",
     )
-    prefixes = tuple(f"{ip}/{128 if ':' in ip else 32}" for ip in ips)
     return key, SlimPod(
         key=key,
         claimed=prefixes[0] if len(prefixes) == 1 else prefixes,
@@ -112,6 +115,13 @@ def pod(obj: Json) -> tuple[PodKey, SlimPod | None]:
         uid=hash(metadata.get("uid", "")) & _TWO_DIGITS,
         workload=shared(workload),
     )
+
+
+def _prefixes(addresses: Iterable[str]) -> Iterator[Packed]:
+    """What is no address is nobody's: the API server once took more than there is."""
+    for address in addresses:
+        with suppress(ValueError):
+            yield packed_prefix(address)
 
 
 def _containers(spec: Json) -> list[Json]:

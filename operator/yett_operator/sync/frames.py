@@ -10,6 +10,7 @@ from typing import TypeVar
 from yett_operator.ports import NodeSnapshot, PlacedPod
 from yett_operator.sync.history import Difference, History
 from yett_policy.cluster import PodKey, pod_name
+from yett_policy.prefix import Packed, packed_text
 from yett_policy.service import Backends, Frontend
 from yett_policy.sync import encode
 
@@ -81,7 +82,7 @@ class Frames:
 
 def _changed(difference: Difference) -> Iterator[bytes]:
     for rows in _pieces(difference.ipcache.items()):
-        yield encode.addresses(rows)
+        yield _addresses(rows)
     for named in _pieces(difference.identities.items()):
         yield encode.identities(named)
     for placed in _pieces(difference.pods.items()):
@@ -90,16 +91,20 @@ def _changed(difference: Difference) -> Iterator[bytes]:
 
 
 def _whole(
-    ipcache: Mapping[str, int],
+    ipcache: Mapping[Packed, int],
     identities: Mapping[int, tuple[str, ...]],
     pods: Mapping[PodKey, PlacedPod],
     services: Mapping[Frontend, Backends],
 ) -> Iterator[bytes]:
-    yield from map(encode.addresses, _pieces(ipcache.items()))
+    yield from map(_addresses, _pieces(ipcache.items()))
     yield from map(encode.identities, _pieces(identities.items()))
     for placed in _pieces(pods.items()):
         yield encode.pods([(pod_name(key), _pod(pod)) for key, pod in placed])
     yield from map(encode.services, _pieces(services.items()))
+
+
+def _addresses(rows: Iterable[tuple[Packed, int | None]]) -> bytes:
+    return encode.addresses((packed_text(prefix), number) for prefix, number in rows)
 
 
 def _pod(pod: PlacedPod | None) -> PodValue | None:

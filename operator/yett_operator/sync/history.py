@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from yett_operator.ports import Change, PlacedPod, SnapshotSource
 from yett_policy.cluster import PodKey
+from yett_policy.prefix import Packed
 from yett_policy.service import Backends, Frontend
 
 CHANGES = 4096
@@ -23,7 +24,7 @@ ROWS = 100_000
 class Difference:
     """What is different between two revisions for every node; None: gone."""
 
-    ipcache: dict[str, int | None] = field(default_factory=dict)
+    ipcache: dict[Packed, int | None] = field(default_factory=dict)
     identities: dict[int, tuple[str, ...] | None] = field(default_factory=dict)
     pods: dict[PodKey, PlacedPod | None] = field(default_factory=dict)
     services: dict[Frontend, Backends | None] = field(default_factory=dict)
