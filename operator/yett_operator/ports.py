@@ -65,8 +65,9 @@ class PlacedPod:
     """See `prefixes`; alone if it is one, as nearly always, which saves a tuple for each pod."""
     node: str
     """That it runs on; empty: none yet."""
-    uid: int = 0
-    """Hash of its UID, which takes a third of the room: tells a pod from a later one of the same name."""
+    uid_mark: int = 0
+    """A byte of the hash of its UID, which as a small number takes no room: tells nearly every pod from a later one
+    of the same name."""
     identity: int = field(default=0, compare=False)
     """Given once, when it is known; with another one it is another record."""
 
@@ -82,8 +83,8 @@ class PlacedPod:
 
     @property
     def told(self) -> tuple[object, ...]:
-        """All that somebody outside is told of it, or that tells it from another."""
-        return self.identity, self.claimed, self.node, self.uid
+        """All that somebody outside is told of it."""
+        return self.identity, self.claimed, self.node
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ select (and whose ports have the same names and protocols) share one body.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
@@ -18,6 +18,9 @@ from yett_policy.policy import Policy
 
 T = TypeVar("T", bound=Hashable)
 
+_NO_CONFLICTS: frozenset[Conflict] = frozenset()
+"""One object: each other empty set takes 216 bytes."""
+
 
 @dataclass(frozen=True, slots=True)
 class Body:
@@ -27,7 +30,7 @@ class Body:
     rules: tuple[str, ...]
     rulesets: tuple[Ruleset, ...]
     conflicts: frozenset[Conflict]
-    parts: Mapping[Part, tuple[Entry, ...]] = field(compare=False)
+    parts: tuple[tuple[Part, tuple[Entry, ...]], ...] = field(compare=False)
     """What is said of the peers of each part; `groups` say who those are."""
 
     def sharing(self, one: dict[Hashable, Any]) -> Body:
@@ -37,7 +40,7 @@ class Body:
             shared: T = one.setdefault(value, value)
             return shared
 
-        parts = {same(part): same(tuple(map(same, said))) for part, said in self.parts.items()}
+        parts = tuple((same(part), same(tuple(map(same, said)))) for part, said in self.parts)
         groups = (Group(same(entry), same(peers)) for entry, peers in self.groups)
         return replace(self, groups=tuple(map(same, groups)), parts=parts)
 
@@ -58,36 +61,38 @@ def build_body(
     """
     sides = [Side(policies, direction, own) for direction in Direction]
     members = {part: some for side in sides for part, some in side.parts(peers)}
-    if known is not None and known.parts.keys() == members.keys():
+    if known is not None and dict(known.parts).keys() == members.keys():
         return replace(known, groups=_groups(known.parts, members))
     rows = {part: sides[part.direction].rows(part) for part in members}
     rules = sorted({row.outcome.rule for said in rows.values() for row in said})
     number = {rule: i for i, rule in enumerate(rules)}
     rulesets: dict[int, Ruleset] = {}
-    parts: dict[Part, tuple[Entry, ...]] = {}
+    parts: list[tuple[Part, tuple[Entry, ...]]] = []
     for part, said in rows.items():
         for spec in (row.outcome.ruleset for row in said):
             if spec is not None and id(spec) not in rulesets:
                 rulesets[id(spec)] = compile_ruleset(spec)
-        parts[part] = tuple(
+        entries = (
             _entry(part.direction, row, number[row.outcome.rule], rulesets.get(id(row.outcome.ruleset)))
             for row in said
         )
+        parts.append((part, tuple(entries)))
     unique = {ruleset.digest: ruleset for ruleset in rulesets.values()}
     return Body(
         groups=_groups(parts, members),
         rules=tuple(rules),
         rulesets=tuple(unique[digest] for digest in sorted(unique)),
-        conflicts=frozenset(each for said in rows.values() for row in said for each in row.outcome.conflicts),
-        parts=parts,
+        conflicts=frozenset(each for said in rows.values() for row in said for each in row.outcome.conflicts)
+        or _NO_CONFLICTS,
+        parts=tuple(parts),
     )
 
 
 def _groups(
-    parts: Mapping[Part, tuple[Entry, ...]], members: Mapping[Part, Collection[int]]
+    parts: Iterable[tuple[Part, tuple[Entry, ...]]], members: Mapping[Part, Collection[int]]
 ) -> tuple[Group, ...]:
     peers: dict[Entry, list[int]] = {}
-    for part, entries in parts.items():
+    for part, entries in parts:
         for entry in entries:
             peers.setdefault(entry, []).extend(members[part])
     return tuple(Group(entry, tuple(sorted(found))) for entry, found in sorted(peers.items()))

@@ -50,12 +50,12 @@ class PodFacts(NamedTuple):
 
 def shared(workload: Workload) -> Workload:
     """One object for equal ones, and for equal texts and ports in different ones."""
-    known: Workload = _one(
+    known: Workload = one(
         replace(
             workload,
             namespace=intern(workload.namespace),
             labels=tuple((intern(key), intern(value)) for key, value in workload.labels),
-            named_ports=_one(workload.named_ports),
+            named_ports=one(workload.named_ports),
             service_account=intern(workload.service_account),
         )
     )
@@ -63,8 +63,8 @@ def shared(workload: Workload) -> Workload:
 
 
 @lru_cache(maxsize=8192)
-def _one(value: H) -> H:
-    """What it is asked with first, so that nothing but that stays."""
+def one(value: H) -> H:
+    """One object for equal ones: the first that it is asked with."""
     return value
 
 

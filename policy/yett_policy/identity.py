@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from sys import intern
 
-from yett_policy.cluster import NamedPort, Workload
+from yett_policy.cluster import NamedPort, Workload, one
 from yett_policy.prefix import Prefix
 from yett_policy.selector import CLUSTER, NAMESPACE, NAMESPACE_LABELS, SERVICE_ACCOUNT
 
@@ -56,7 +56,7 @@ def pod_labels(pods: Workload, namespace_labels: Mapping[str, str], *, probes: b
     another, so pods that differ there must differ in number.  What a pod says of its own
     namespace by labels of its own does not count.
     """
-    return _pod_labels(pods, tuple(namespace_labels.items()), probes)
+    return _pod_labels(pods, one(tuple(namespace_labels.items())), probes)
 
 
 @lru_cache(maxsize=4096)
@@ -89,8 +89,8 @@ def named_ports(labels: Iterable[str]) -> tuple[NamedPort, ...]:
     for key, value in parse_labels(labels).items():
         if key.startswith("port:"):
             name, _, protocol = key.removeprefix("port:").partition("/")
-            ports += [NamedPort(name, int(number), protocol) for number in value.split(",")]
-    return tuple(sorted(ports))
+            ports += [NamedPort(intern(name), int(number), intern(protocol)) for number in value.split(",")]
+    return tuple(one(port) for port in sorted(ports))
 
 
 def cidr_labels(prefix: Prefix) -> Labels:

@@ -326,8 +326,8 @@ def test_rulesets_that_no_document_names_any_more_are_reported_and_come_back(
 # -- what is published
 
 
-def slim(value: Pod, node: str, uid: int = 1) -> SlimPod:
-    return SlimPod(value.key, value.facts.prefixes, node, uid, workload=value.workload)
+def slim(value: Pod, node: str, uid_mark: int = 1) -> SlimPod:
+    return SlimPod(value.key, value.facts.prefixes, node, uid_mark, workload=value.workload)
 
 
 def test_a_node_gets_the_documents_of_its_own_pods() -> None:

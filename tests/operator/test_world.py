@@ -14,9 +14,9 @@ def world() -> World:
     return World(fallback=lambda _: b"")
 
 
-def pod(uid: int, address: str = "10.0.0.1", app: str = "a") -> SlimPod:
+def pod(uid_mark: int, address: str = "10.0.0.1", app: str = "a") -> SlimPod:
     workload = Workload("default", (("app", app),))
-    return SlimPod(KEY, packed_prefix(address), "n1", uid, workload=workload)
+    return SlimPod(KEY, packed_prefix(address), "n1", uid_mark, workload=workload)
 
 
 KEY = "default/p"
@@ -41,6 +41,18 @@ def test_another_pod_of_the_same_name_never_inherits_anything() -> None:
     second = it.take()
     assert second.batch.pods == {KEY: pod(2, "10.0.0.2", "b")}
     assert second.pods == {KEY: pod(2, "10.0.0.2", "b")}
+
+
+def test_one_whose_end_was_seen_is_another_whatever_the_mark_says() -> None:
+    it = world()
+    it.pod(KEY, pod(1))
+    it.take()
+    it.pod(KEY, None)
+    it.pod(KEY, pod(1, "10.0.0.2", "b"))
+    assert it.take().batch.pods == {KEY: None}
+    assert it.take().batch.pods == {KEY: pod(1, "10.0.0.2", "b")}
+    it.pod(KEY, pod(1, "10.0.0.2", "c"))
+    assert it.take().batch.pods == {KEY: pod(1, "10.0.0.2", "c")}, "the same one, with other labels"
 
 
 @pytest.mark.parametrize("node_first", [True, False])

@@ -47,6 +47,8 @@ class World:
     _batch: Batch = field(default_factory=Batch)
     _touched_pods: dict[PodKey, SlimPod | None] = field(default_factory=dict)
     """As the compiler knows them."""
+    _ended_pods: set[PodKey] = field(default_factory=set)
+    """Of those, the ones that were seen to be gone, if only for a moment."""
     _touched_policies: set[str] = field(default_factory=set)
 
     # -- what the reflectors say
@@ -60,6 +62,8 @@ class World:
     def pod(self, key: PodKey, pod: SlimPod | None) -> None:
         """As `policy`; `pods` has not changed before."""
         self._touched_pods.setdefault(key, self.pods.get(key))
+        if pod is None:
+            self._ended_pods.add(key)
         _put(self.pods, key, pod)
         self.changed.set()
 
@@ -116,7 +120,7 @@ class World:
         again: dict[PodKey, SlimPod | None] = {}
         for key, known in self._touched_pods.items():
             pod = self.pods.get(key)
-            if pod is not None and known is not None and known.uid != pod.uid:
+            if pod is not None and known is not None and self._is_another(known, pod):
                 # Another pod of the same name: the old one's addresses must be free before
                 # anything waits for a number of the new one.
                 pod = again[key] = None
@@ -124,7 +128,7 @@ class World:
         batch.pods = {**pods}
         policies = {source: self.policies.get(source) for source in self._touched_policies}
         batch.policies = {source: self._text(policy) for source, policy in policies.items()}
-        self._touched_pods, self._touched_policies = again, set()
+        self._touched_pods, self._touched_policies, self._ended_pods = again, set(), set()
         if again:
             self.changed.set()
         return Taken(batch, pods, policies)
@@ -132,6 +136,7 @@ class World:
     def take_all(self) -> Taken:
         """Everything, for a compiler that knows nothing."""
         self._batch, self._touched_pods, self._touched_policies = Batch(), {}, set()
+        self._ended_pods = set()
         self.changed.clear()
         batch = Batch(
             policies={source: self._text(policy) for source, policy in self.policies.items()},
@@ -144,6 +149,10 @@ class World:
             numbers=dict(self.numbers),
         )
         return Taken(batch, dict(self.pods), dict(self.policies))
+
+    def _is_another(self, known: SlimPod, pod: SlimPod) -> bool:
+        """Where the end of the old one was not seen (it fell into a gap of the watch), the mark tells 255 of 256."""
+        return known.key in self._ended_pods or known.uid_mark != pod.uid_mark
 
     def _text(self, policy: SlimPolicy | None) -> PolicyText | None:
         return None if policy is None else PolicyText(policy.body, self.fallback(policy))

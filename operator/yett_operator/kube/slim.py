@@ -29,8 +29,6 @@ from yett_policy.identity import one_text
 from yett_policy.prefix import Packed, packed_prefix
 from yett_policy.source.parse import KINDS
 
-_TWO_DIGITS = (1 << 60) - 1
-"""What fits two digits of an int takes 32 bytes; more (and what is shifted) 48."""
 _FINISHED = ("Succeeded", "Failed")
 
 
@@ -112,7 +110,7 @@ def pod(obj: Json) -> tuple[PodKey, SlimPod | None]:
         key=key,
         claimed=prefixes[0] if len(prefixes) == 1 else prefixes,
         node=intern(spec.get("nodeName") or ""),
-        uid=hash(metadata.get("uid", "")) & _TWO_DIGITS,
+        uid_mark=hash(metadata.get("uid", "")) & 255,
         workload=shared(workload),
     )
 
