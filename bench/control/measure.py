@@ -21,6 +21,9 @@ from support.apiserver import ApiServer, free_ports
 QUIET = 0.2
 """Seconds between two changes that are measured apart: the operator then sends at once."""
 SETTLED = 3.0
+IDLE = 12.0
+"""Seconds without work after which memory is what stays: a snapshot is kept for others for 5, and what is free goes
+back every 5."""
 """Seconds without a reconcile or a status write after which nothing more is to come."""
 WRITTEN = 'yett_status_writes_total{result="written"}'
 SENT_AT = "yett_sync_last_sent_timestamp_seconds"

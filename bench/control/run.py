@@ -18,7 +18,7 @@ from bench import machine
 from bench.control import plots
 from bench.control.churn import StatusWatch, churn
 from bench.control.loaders import Fleet, WrongUpdate
-from bench.control.measure import SETTLED, WRITTEN, Counts, Plane
+from bench.control.measure import IDLE, SETTLED, WRITTEN, Counts, Plane
 from bench.control.node import NAME, LoaderFailed, real_node
 from bench.control.operator import OperatorDied, OperatorProcess
 from bench.control.page import write_page
@@ -79,7 +79,7 @@ async def _measure(plane: Plane) -> dict[str, Any]:
     await _started(plane, real_pods=0)
     _say("an operator without pods")
     async with plane.operator() as (process, _), plane.loaders(real_pods=0):
-        await plane.settled(process)
+        await plane.settled(process, IDLE)
         result["memory"] = {"base": asdict(process.memory())}
     pods = list(_pods(plane))
     few = shape.few
@@ -88,7 +88,7 @@ async def _measure(plane: Plane) -> dict[str, Any]:
     await _started(plane)
     _say("an operator with them: all documents are there")
     async with plane.operator() as (process, _), plane.loaders():
-        await plane.settled(process)
+        await plane.settled(process, IDLE)
         result["memory"]["few"] = asdict(process.memory())
     _say(f"{shape.pods:,} pods are written")
     await write.create_all(pods[few:])
@@ -99,10 +99,10 @@ async def _measure(plane: Plane) -> dict[str, Any]:
         result["start"] = round(seconds, 2)
         result["compile"] = round((await _metrics(process))["yett_reconcile_duration_seconds_sum"], 2)
         async with plane.loaders() as (fleet, relay):
-            await plane.settled(process)
+            await plane.settled(process, IDLE)
             result["memory"]["full"] = asdict(process.memory())
             await _changes(plane, process, fleet, relay, result)
-            await plane.settled(process)
+            await plane.settled(process, IDLE)
             result["memory"]["end"] = asdict(process.memory())
             result["checked"] = await _check(plane, fleet, relay)
             result["growth"] = await _growth(plane, process, fleet)

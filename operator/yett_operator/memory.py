@@ -6,7 +6,8 @@ import asyncio
 import ctypes
 import gc
 
-_PERIOD = 30.0
+_PERIOD = 5.0
+"""Seconds; each time takes half a millisecond, which nobody waits for."""
 _APART = 64 << 10
 """Bytes from which a block has pages of its own."""
 _M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8
@@ -36,7 +37,7 @@ def give_back() -> None:
 
 
 async def keep_trimmed() -> None:
-    """For ever: what many loaders at once needed, above all their first snapshots, goes back a while later."""
+    """For ever: what many loaders at once needed, above all their first snapshots, goes back soon after."""
     while True:
         await asyncio.sleep(_PERIOD)
         await asyncio.to_thread(_trim)
