@@ -175,6 +175,29 @@ def test_of_a_slice_only_endpoints_that_kube_proxy_may_use_count() -> None:
 
 
 @pytest.mark.parametrize(
+    "text", ["", "n1", "0.0.0.0/0", "10.0.0.0/8", "::/0", "010.0.0.1", "10.0.0.1 ", "fe80::1%eth0"]
+)
+def test_what_is_no_address_claims_nothing_and_stops_nothing(text: str) -> None:
+    """A kubelet may write anything as an address of its node, and one policy compiler is for all."""
+    metadata = {"namespace": "shop", "name": "a"}
+    for status in ({"podIPs": [{"ip": text}]}, {"podIPs": [], "podIP": text}):
+        small = slim.pod(pod(spec={}, status=status))[1]
+        assert small is not None
+        assert small.prefixes == ()
+    addresses = [{"type": "InternalIP", "address": each} for each in (text, "192.0.2.1")]
+    assert slim.node({"metadata": {"name": "n1"}, "status": {"addresses": addresses}})[1].addresses == (
+        "192.0.2.1",
+    )
+    spec = {"clusterIPs": [text], "externalIPs": [text, "192.0.2.1"], "selector": {"app": "a"}}
+    assert slim.service({"metadata": metadata, "spec": spec})[1].addresses == ("192.0.2.1",)
+    of = {**metadata, "labels": {"kubernetes.io/service-name": "a"}}
+    parts = {"addressType": "IPv4", "endpoints": [{"addresses": [text, "10.0.0.1"]}]}
+    part = slim.endpoint_slice({"metadata": of, **parts})[1]
+    assert part is not None
+    assert part.addresses == ("10.0.0.1",)
+
+
+@pytest.mark.parametrize(
     "spec",
     [
         {"number": 301, "labels": ["k8s:app=a"]},

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from sys import intern
 from typing import Any
 
@@ -26,7 +27,7 @@ from yett_policy.cluster import (
 )
 from yett_policy.document import canonical
 from yett_policy.identity import one_text
-from yett_policy.prefix import Packed, packed_prefix
+from yett_policy.prefix import packed_prefix
 from yett_policy.source.parse import KINDS
 
 _FINISHED = ("Succeeded", "Failed")
@@ -94,10 +95,8 @@ def pod(obj: Json) -> tuple[PodKey, SlimPod | None]:
     key = pod_key(namespace, metadata["name"])
     if status.get("phase") in _FINISHED:
         return key, None
-    ips = [each["ip"] for each in status.get("podIPs") or () if each.get("ip")]
-    if not ips and status.get("podIP"):
-        ips = [status["podIP"]]
-    prefixes = tuple(_prefixes(ips))
+    ips = [each.get("ip") for each in status.get("podIPs") or ()] or [status.get("podIP")]
+    prefixes = tuple(map(packed_prefix, _addresses(ips)))
     workload = Workload(
         namespace=namespace,
         labels=tuple(sorted((metadata.get("labels") or {}).items())),
@@ -115,11 +114,15 @@ def pod(obj: Json) -> tuple[PodKey, SlimPod | None]:
     )
 
 
-def _prefixes(addresses: Iterable[str]) -> Iterator[Packed]:
-    """What is no address is nobody's: the API server once took more than there is."""
-    for address in addresses:
-        with suppress(ValueError):
-            yield packed_prefix(address)
+def _addresses(texts: Iterable[str | None]) -> Iterator[str]:
+    """What is no address counts as not there: the API server does not look closely at all of them (a kubelet may
+    write anything as its node's), and a network in the place of an address would be a claim on all that is in it.
+    """
+    for text in texts:
+        if text and "%" not in text:  # with a zone it means something on one machine only
+            with suppress(ValueError):
+                ip_address(text)
+                yield text
 
 
 def _containers(spec: Json) -> list[Json]:
@@ -166,12 +169,12 @@ def namespace(obj: Json) -> tuple[str, Namespace]:
 def node(obj: Json) -> tuple[str, Node]:
     """Its addresses."""
     name = obj["metadata"]["name"]
-    addresses = [
-        each["address"]
+    addresses = (
+        each.get("address")
         for each in (obj.get("status") or {}).get("addresses") or ()
         if each.get("type") in {"InternalIP", "ExternalIP"}
-    ]
-    return name, Node(name, tuple(dict.fromkeys(addresses)))
+    )
+    return name, Node(name, tuple(dict.fromkeys(_addresses(addresses))))
 
 
 def service(obj: Json) -> tuple[tuple[str, str], Service]:
@@ -193,7 +196,7 @@ def service(obj: Json) -> tuple[tuple[str, str], Service]:
         *(spec.get("externalIPs") or ()),
         *(each.get("ip") for each in balanced if each.get("ipMode") != "Proxy"),
     ]
-    addresses = {text for text in (*inside, *outside) if text and text != "None"}
+    addresses = set(_addresses((*inside, *outside)))  # "None": it has none
     key = (intern(metadata["namespace"]), metadata["name"])
     return key, Service(*key, spec.get("selector") or {}, tuple(ports), tuple(sorted(addresses)))
 
@@ -216,7 +219,7 @@ def endpoint_slice(obj: Json) -> tuple[tuple[str, str], Slice | None]:
         address
         for each in obj.get("endpoints") or ()
         if _serves(each.get("conditions") or {})
-        for address in each.get("addresses") or ()
+        for address in _addresses(each.get("addresses") or ())
     }
     return key, Slice(*key, intern(service), tuple(sorted(ports)), tuple(sorted(addresses)))
 
