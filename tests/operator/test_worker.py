@@ -179,6 +179,22 @@ def test_after_a_restart_the_last_good_version_comes_from_the_status_of_the_poli
     assert outcome.documents == started(good)[2].documents
 
 
+@pytest.mark.parametrize("name", ["kind", "namespace", "name"])
+def test_a_version_in_the_status_of_a_policy_that_is_of_another_one_is_none(name: str) -> None:
+    """Not even if somebody could write there."""
+    bad, other = l7policy(http("/(a")), json.loads(l7policy(http("/a")))
+    if name == "kind":
+        other |= {"kind": "ClusterL7Policy", "metadata": {"name": "p"}}
+    else:
+        other["metadata"] |= {name: "other"}
+    worker, numbers = Worker(), Numbers()
+    text = PolicyText(bad, fallback=json.dumps(other).encode())
+    batch = Batch(policies={"L7Policy/default/p": text}, pods=facts_of(SERVER, CLIENT))
+    outcome = settle(worker, batch, numbers)
+    assert not outcome.judgements["L7Policy/default/p"].kept
+    assert not any(outcome.subjects.values())
+
+
 def test_a_field_that_is_not_supported_has_a_reason_of_its_own() -> None:
     worker, _, _ = started()
     text = l7policy({"egress": [{"toFQDNs": [{"matchName": "example.com"}]}]})

@@ -170,12 +170,17 @@ class Worker:
         return found[0]
 
     def _older(self, source: str, text: PolicyText) -> list[Policy]:
-        """The version that stays in force."""
+        """The version that stays in force.
+
+        Whoever could write a PolicyStatus must not thereby make a policy for another namespace, or the whole cluster.
+        """
         if source not in self._policies and text.fallback:
             try:
-                self._policies[source] = parse_policy(json.loads(text.fallback))
+                older = parse_policy(json.loads(text.fallback))
             except (PolicyError, ValueError):
                 return []
+            if all(policy.source == source for policy in older):
+                self._policies[source] = older
         return self._policies.get(source, [])
 
     def _quiet(self, labels: Mapping[str, str]) -> Mapping[str, str]:
