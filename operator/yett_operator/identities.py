@@ -27,6 +27,10 @@ UNUSED = 3600.0
 """Seconds after which a number that nothing uses may be given up."""
 _PARALLEL = 16
 _RETRY = 1.0
+_REFUSED = {400, 413, 422}
+"""Status of answers that would be the same a second time: of labels that an object cannot have, for they are too many."""
+REFUSED_FOR = 60.0
+"""Seconds for which it is not tried again then."""
 
 
 class Identities:
@@ -59,6 +63,8 @@ class Identities:
         """Label sets that the compiler was asked to give up."""
         self._lost: dict[int, Labels] = {}
         """In use, and without an object."""
+        self._refused: dict[Labels, float] = {}
+        """Label sets that cannot have an object -> when to try again."""
         self._given_up: set[Labels] = set()
         """Those that it has given up; their objects go."""
 
@@ -150,12 +156,17 @@ class Identities:
         return bool(self._numbers_of.get(labels))
 
     async def _allocate(self, wanted: list[Labels]) -> None:
+        """One that fails keeps no other from its number."""
+        now = self._clock()
+        self._refused = {labels: again for labels, again in self._refused.items() if now < again}
+        wanted = [labels for labels in wanted if labels not in self._refused]
+        errors: list[BaseException] = []
         for begin in range(0, len(wanted), _PARALLEL):
             group = wanted[begin : begin + _PARALLEL]
             results = await asyncio.gather(*map(self._create, group), return_exceptions=True)
-            for result in results:
-                if isinstance(result, BaseException):
-                    raise result
+            errors += [result for result in results if isinstance(result, BaseException)]
+        if errors:
+            raise errors[0]
 
     async def _create(self, labels: Labels) -> None:
         while True:
@@ -167,7 +178,16 @@ class Identities:
             except ApiError as error:
                 if error.reason == "AlreadyExists":
                     continue
-                raise
+                if error.status not in _REFUSED:
+                    raise
+                self._refused[labels] = self._clock() + REFUSED_FOR
+                log.error(  # noqa: TRY400 - nothing of interest in the trace
+                    "there is no identity for these %d labels: %s ...: %s",
+                    len(labels),
+                    ", ".join(labels)[:200],
+                    str(error)[:500],
+                )
+                return
             if number not in self._objects:  # the reflector may have been quicker
                 self.changed(number, SlimIdentity(number, labels))
             return

@@ -35,7 +35,7 @@ from yett_policy.facts import (
     is_pod,
 )
 from yett_policy.http.rule import RulesetSpec
-from yett_policy.identity import PROBES, RESERVED, Labels, Table, named_ports, one_text, port_key
+from yett_policy.identity import PROBES, RESERVED, TOO_MANY, Labels, Table, named_ports, one_text, port_key
 from yett_policy.index import SelectorIndex
 from yett_policy.parts import PROTOCOL_NAMES, ServerPorts
 from yett_policy.policy import Policy
@@ -44,6 +44,7 @@ from yett_policy.rulesets import CompileRuleset, Rulesets, compile_spec
 from yett_policy.selector import NAMESPACE, Selector, exists
 
 _HOSTS = exists("reserved:host")
+_TOO_MANY_LABELS = Policy("Built-in/too-many-labels", 0, exists(TOO_MANY), (), default_deny=(True, True))
 
 
 def compile(  # noqa: A001 - the verb of this package
@@ -130,6 +131,7 @@ class Compiler:
         self._index.want(_HOSTS)
         for labels in RESERVED:
             self._acquire(labels)
+        self._learn_policy((_TOO_MANY_LABELS.source, 0), _TOO_MANY_LABELS)
 
     # -- what changed
 

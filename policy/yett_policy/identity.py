@@ -45,6 +45,13 @@ FIRST_ADDRESS = 1 << 24
 CLUSTER_NAME = "default"
 
 
+LABELS_MAX, LABEL_LIMIT = 256, 1024
+"""Labels of an identity, and characters of one: what a SecurityIdentity holds."""
+TOO_MANY = "reserved:too-many-labels"
+"""The one label of pods that have more of them, or longer ones.  Nobody can say which policies select such a pod, so it
+is denied everything: who may label pods must not get rid of policies by that.
+"""
+
 PROBES = "probe:TCP"
 """The label that holds the ports that a pod's kubelet probes."""
 
@@ -75,7 +82,9 @@ def _pod_labels(pods: Workload, namespace_labels: tuple[tuple[str, str], ...], p
     labels |= {key: ",".join(map(str, sorted(held))) for key, held in numbers.items()}
     if probes and pods.probes:
         labels[PROBES] = ",".join(map(str, sorted(pods.probes)))
-    return canonical_labels(labels)
+    found = canonical_labels(labels)
+    # One more may come to them: see `inside_block`.
+    return found if len(found) < LABELS_MAX and max(map(len, found)) <= LABEL_LIMIT else (TOO_MANY,)
 
 
 def port_key(name: str, protocol: str) -> str:

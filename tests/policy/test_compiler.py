@@ -12,16 +12,17 @@ from hypothesis import strategies as st
 
 from support.examples import examples
 from support.policy_world import cluster, crowded_objects, fake_ruleset, policy_objects
-from yett_policy.cluster import Cluster, Namespace, Node, Pod
+from yett_policy.cluster import Cluster, NamedPort, Namespace, Node, Pod
 from yett_policy.compiled import Compiled
 from yett_policy.compiler import Compiler
 from yett_policy.compiler import compile as compile_all
 from yett_policy.conflict import certain_conflicts
 from yett_policy.document import Direction, Document, Engine, Ruleset, Verdict
+from yett_policy.evaluate import Flow, decide
 from yett_policy.explain import explain
 from yett_policy.http.errors import TooComplex
 from yett_policy.http.rule import HttpRule, RuleAction, RulesetSpec
-from yett_policy.identity import HOST, REMOTE_NODE, WORLD
+from yett_policy.identity import HOST, LABELS_MAX, REMOTE_NODE, TOO_MANY, WORLD
 from yett_policy.policy import TCP, Policy
 from yett_policy.reason import Reason
 from yett_policy.rulesets import compile_spec
@@ -60,6 +61,16 @@ spec:
 def document_of(compiled: Compiled, name: str) -> Document:
     number = next(pod[2] for pod in compiled.pods if pod[1] == name)
     return compiled.documents[number]
+
+
+BLOCKS = """
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: blocks}
+spec:
+  podSelector: {}
+  ingress: [{from: [{ipBlock: {cidr: 10.0.0.0/8}}]}]
+"""
 
 
 @settings(max_examples=examples(60))
@@ -417,3 +428,63 @@ def test_a_pod_without_an_address_is_explained_by_its_labels() -> None:
     assert found.source.address == ""
     assert found.source.identity == document_of(compiled, "client").identity
     assert found.verdict is Verdict.DENY
+
+
+ALLOW_ALL = """
+apiVersion: yett.dev/v1alpha1
+kind: ClusterL7Policy
+metadata: {name: all}
+spec:
+  endpointSelector: {}
+  ingress: [{fromEntities: [all]}]
+  egress: [{toEntities: [all]}]
+---
+apiVersion: yett.dev/v1alpha1
+kind: ClusterL7Policy
+metadata: {name: others}
+spec:
+  endpointSelector: {matchExpressions: [{key: app, operator: DoesNotExist}]}
+  ingress: [{fromEntities: [all]}]
+  egress: [{toEntities: [all]}]
+"""
+
+
+@pytest.mark.parametrize(
+    "many",
+    [
+        Pod("default", "server", {f"label-{number}": "x" for number in range(300)}, ("10.0.1.1",)),
+        Pod(
+            "default",
+            "server",
+            {"app": "server"},
+            ("10.0.1.1",),
+            tuple(NamedPort("http", number) for number in range(10000, 10300)),
+        ),
+        Pod("default", "server", {"app": "server"}, ("10.0.1.1",), probes=tuple(range(10000, 10300))),
+    ],
+    ids=["labels", "ports", "probes"],
+)
+@pytest.mark.parametrize("text", ["", ALLOW_ALL, BLOCKS], ids=["no policy", "all allowed", "in an ipBlock"])
+def test_a_pod_with_more_labels_than_an_identity_holds_is_denied_everything(text: str, many: Pod) -> None:
+    """Which policies select it cannot be said, and none is escaped by it."""
+    compiled = build(text, Cluster((many, PODS[1])))
+    document = document_of(compiled, "server")
+    own = compiled.identities[document.identity]
+    if many.probes and TOO_MANY not in own:
+        return  # they are no labels while no policy denies what comes from nodes
+    assert own in {(TOO_MANY,), ("block:10.0.0.0/8", TOO_MANY)}
+    assert all(len(labels) <= LABELS_MAX for labels in compiled.identities.values())
+    client = compiled.identity_of("10.0.1.2")
+    for direction in Direction:
+        for peer in (client, REMOTE_NODE, WORLD):
+            decision = decide(document, compiled.rulesets, Flow(direction, peer, TCP, 80))
+            assert decision.verdict is Verdict.DENY, text
+            assert decision.rule == "Built-in/too-many-labels:default-deny"
+
+
+def test_as_many_labels_as_an_identity_holds_are_no_problem() -> None:
+    """Two hundred and fifty, for the namespace has some too."""
+    pod = Pod("default", "server", {"app": "server"} | {f"label-{n}": "x" for n in range(249)}, ("10.0.1.1",))
+    compiled = build(l7policy("p", "[{method: GET}]"), Cluster((pod, PODS[1])))
+    assert document_of(compiled, "server").rulesets
+    assert len(compiled.identities[document_of(compiled, "server").identity]) > 250

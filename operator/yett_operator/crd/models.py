@@ -9,6 +9,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field
 
+from yett_policy.identity import LABEL_LIMIT, LABELS_MAX
+
 # The fields' names are those of the API.
 # ruff: noqa: N815
 
@@ -160,7 +162,9 @@ class SecurityIdentitySpec(BaseModel):
 
     number: Annotated[int, Field(ge=256, le=4294967295)]
     """The number that nodes know these labels by; also the name of the object."""
-    labels: Annotated[list[Annotated[str, Field(max_length=1024)]], Field(min_length=1, max_length=256)]
+    labels: Annotated[
+        list[Annotated[str, Field(max_length=LABEL_LIMIT)]], Field(min_length=1, max_length=LABELS_MAX)
+    ]
     """Labels with their source, sorted, like k8s:app=server."""
 
 
