@@ -20,6 +20,7 @@ from support.replica import (
 )
 from yett_operator.app import Operator
 from yett_policy.cluster import pod_name
+from yett_policy.identity import TOO_MANY
 from yett_policy.prefix import packed_prefix
 from yett_policy.service import Frontend
 
@@ -108,6 +109,26 @@ async def test_labels_and_namespace_labels_move_a_pod_to_another_identity(
         await asyncio.to_thread(api.kubectl, "label", "namespace", namespace, "team=red")
         await eventually(lambda: publisher.pods[f"{namespace}/client"].identity != old)
         assert publisher.ipcache[packed_prefix("10.1.0.2")] == publisher.pods[f"{namespace}/client"].identity
+
+
+async def test_a_pod_with_more_labels_than_an_identity_holds_is_denied_and_holds_up_nobody(
+    api: ApiServer, namespace: str
+) -> None:
+    async with replica(api, namespace, "op-0") as one:
+        publisher = one.operator.publisher
+        await asyncio.to_thread(make_pod, api, namespace, "many", "many", "10.1.0.9")
+        labels = [f"a-label-{number}=x" for number in range(300)]
+        await asyncio.to_thread(api.kubectl, "label", "pod", "-n", namespace, "many", *labels)
+        await pods(api, namespace)
+
+        def labels_of(name: str) -> tuple[str, ...]:
+            pod = publisher.pods.get(f"{namespace}/{name}")
+            return () if pod is None else publisher.identities[pod.identity]
+
+        await eventually(lambda: labels_of("many") == (TOO_MANY,))
+        await eventually(lambda: "k8s:app=server" in labels_of("server"))
+        await eventually(lambda: "k8s:app=client" in labels_of("client"))
+        assert publisher.pods[f"{namespace}/many"].identity in publisher.documents
 
 
 async def test_a_pod_that_is_gone_leaves_nothing_to_who_gets_its_address(
