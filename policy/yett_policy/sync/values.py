@@ -31,13 +31,13 @@ from yett_policy.document import (
 from yett_policy.http.change import ChangeOp, HeaderChange, name_problem, value_problem
 from yett_policy.http.layout import ABI_VERSION, HEAD_FIELDS, HEAD_FORMAT, HEAD_SIZE, TIER_SIZE
 from yett_policy.http.rule import HeaderOp, HeaderRule, HttpRule, PathKind, RuleAction, RulesetSpec
+from yett_policy.identity import LABEL_LIMIT, LABELS_MAX
 from yett_policy.reason import Reason
 from yett_policy.service import BACKENDS_MAX, Backends, Frontend
 from yett_policy.sync.reader import LIST_LIMIT, Value
 
 IDENTITY_MAX = 2**32 - 1
 ADDRESSES_MAX = 8
-LABELS_MAX = 4096
 NAME_LIMIT = 253
 SECRET_LIMIT = 63 + 1 + NAME_LIMIT
 
@@ -316,7 +316,7 @@ def backends(value: Value) -> Backends:
 
 def labels(value: Value) -> tuple[str, ...]:
     """`source:key=value` each."""
-    return tuple(item.text(1024) for item in value.items(LABELS_MAX))
+    return tuple(item.text(LABEL_LIMIT) for item in value.items(LABELS_MAX))
 
 
 def pod_row(value: Value) -> PodRow:
