@@ -98,8 +98,8 @@ def named_ports(labels: Iterable[str]) -> tuple[NamedPort, ...]:
     for key, value in parse_labels(labels).items():
         if key.startswith("port:"):
             name, _, protocol = key.removeprefix("port:").partition("/")
-            ports += [NamedPort(intern(name), int(number), intern(protocol)) for number in value.split(",")]
-    return tuple(one(port) for port in sorted(ports))
+            ports += [one(NamedPort(name, int(number), protocol)) for number in value.split(",")]
+    return tuple(sorted(ports))
 
 
 def cidr_labels(prefix: Prefix) -> Labels:

@@ -17,7 +17,6 @@ from yett_operator.kube.slim import SlimPolicy
 from yett_operator.ports import Change
 from yett_operator.status.nodes import Nodes
 from yett_operator.status.rollup import NodeView, PolicyView, Wanted
-from yett_policy.identity import one_text
 from yett_policy.multimap import Multimap
 
 _HISTORY = 10.0
@@ -99,13 +98,13 @@ class Tracker:
         self.identities(touched)
 
     def _select(self, identity: int, sources: frozenset[str], dirty: set[str]) -> None:
-        before = frozenset(self._sources_of.get(identity, ()))
+        before, sources = frozenset(self._sources_of.get(identity, ())), frozenset(map(intern, sources))
         for source in before - sources:
             self.identities_of.discard(source, identity)
         for source in sources - before:
-            self.identities_of.add(intern(source), identity)
+            self.identities_of.add(source, identity)
         if sources:
-            self._sources_of[identity] = one_text(sources)  # a tuple takes a third of a set's room
+            self._sources_of[identity] = tuple(sources)  # a tuple takes a third of a set's room
         else:
             self._sources_of.pop(identity, None)
         dirty |= before ^ sources

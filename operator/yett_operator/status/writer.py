@@ -90,7 +90,6 @@ class StatusWriter:
         self._written: dict[str, Written] = {}
         self._seen_at: dict[str, tuple[int, float]] = {}
         """Source -> generation, and when it was first seen."""
-        self._leading_since: float | None = None
         self._news = asyncio.Event()
         """A version that is to be announced at once."""
 
@@ -148,18 +147,14 @@ class StatusWriter:
 
     async def run(self) -> None:
         """For ever, on the leader; may be cancelled at any await, a write is idempotent."""
-        self._leading_since = self._clock()
         self._written.clear()  # another leader may have written since
         self.changed(list(self._policies))
-        try:
-            while True:
-                self._news.clear()
-                await self._write_due()
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(_TICK):
-                        await self._news.wait()
-        finally:
-            self._leading_since = None
+        while True:
+            self._news.clear()
+            await self._write_due()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_TICK):
+                    await self._news.wait()
 
     async def _write_due(self) -> None:
         now = self._clock()
@@ -206,7 +201,7 @@ class StatusWriter:
             )
         before = json.loads(written.details)
         if self._too_early(policy, roll, before, now):
-            self._due[policy.source] = self._patient_until(now)  # news of it comes before
+            self._due[policy.source] = self._patient_until()  # news of it comes before
             return
         details = self._details(policy, roll, written.generation, before)
         summary = objects.summary(details)
@@ -264,16 +259,15 @@ class StatusWriter:
 
     def _too_early(self, policy: SlimPolicy, roll: RollUp, before: Json, now: float) -> bool:
         """A new leader has not heard of the nodes yet, and what the old one wrote still stands."""
-        if now >= self._patient_until(now) or before.get("policyGeneration") != policy.generation:
+        if now >= self._patient_until() or before.get("policyGeneration") != policy.generation:
             return False
         return any(each.reason == "NoLoader" for each in roll.failed) or (
             not roll.ready and not roll.failed and roll.conditions[0].status != "False"
         )
 
-    def _patient_until(self, now: float) -> float:
-        if self._tracker.compiled_once:
-            return self._tracker.waiting_since + PATIENCE
-        return (now if self._leading_since is None else self._leading_since) + FIRST_COMPILE
+    def _patient_until(self) -> float:
+        tracker = self._tracker
+        return tracker.waiting_since + (PATIENCE if tracker.compiled_once else FIRST_COMPILE)
 
     def _details(self, policy: SlimPolicy, roll: RollUp, generation: int, before: Json) -> Json:
         tracker = self._tracker
